@@ -1,0 +1,102 @@
+"""The lease board: what each worker is doing, in memory that the daemon and all workers share.
+
+One mapped file; a header, then one row of eight 64-bit integers a worker. The worker writes its row as part
+of each call, plain stores and no system call; the daemon reads it when it must know. So a sliding window costs
+a call nothing, a call count is exact at once, and a worker that is stuck is still seen to be busy.
+
+Only the worker writes its row, but for `clear`, which the daemon calls while no worker has the row. A reader
+can see a row between two stores: `USED_NS` is stored first, so a call that has just begun may show its new time
+with its old count, never the other way round. (Refused: messages about activity. They cost a call a system
+call, and a stuck worker sends none.)
+
+The header holds the offset of lease time to the machine's monotonic clock, in nanoseconds: what moves it
+moves the time of the daemon and of all workers at once.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import time
+from pathlib import Path
+from typing import Final, NamedTuple
+
+COLUMNS: Final = 8
+HEADER: Final = COLUMNS
+OFFSET_NS: Final = 0
+"""In the header: lease time minus CLOCK_MONOTONIC."""
+
+USED_NS: Final = 0
+"""Lease time at which the last call began or ended; 0 before the first."""
+STARTED: Final = 1
+"""Calls begun. Differs from FINISHED while a call runs."""
+FINISHED: Final = 2
+
+_CELL = 8
+
+
+class Activity(NamedTuple):
+    """One row, as the daemon reads it. `used` is in seconds of lease time."""
+
+    used: float
+    started: int
+    finished: int
+
+    @property
+    def busy(self) -> bool:
+        return self.started != self.finished
+
+
+IDLE: Final = Activity(0.0, 0, 0)
+
+
+class Board:
+    """The mapping. `cells` is the flat view that the hot path stores into: `cells[row_start + COLUMN]`."""
+
+    def __init__(self, fd: int) -> None:
+        """Maps the file behind `fd`, which the caller still owns and may close."""
+        self._map = mmap.mmap(fd, 0)
+        self.cells: memoryview[int] = memoryview(self._map).cast("q")
+        self.rows = len(self.cells) // COLUMNS - 1
+
+    @classmethod
+    def create(cls, path: Path, rows: int) -> Board:
+        """A new board at `path`, all zero, mode 0600."""
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            os.truncate(fd, (rows + 1) * COLUMNS * _CELL)
+            return cls(fd)
+        finally:
+            os.close(fd)
+
+    @classmethod
+    def open(cls, path: Path) -> Board:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            return cls(fd)
+        finally:
+            os.close(fd)
+
+    def close(self) -> None:
+        self.cells.release()
+        self._map.close()
+
+    @staticmethod
+    def start_of(row: int) -> int:
+        """Index in `cells` of the first column of `row`."""
+        return HEADER + row * COLUMNS
+
+    def clear(self, row: int) -> None:
+        start = self.start_of(row)
+        for column in range(COLUMNS):
+            self.cells[start + column] = 0
+
+    def read(self, row: int) -> Activity:
+        start = self.start_of(row)
+        finished = self.cells[start + FINISHED]
+        started = self.cells[start + STARTED]
+        return Activity(self.cells[start + USED_NS] / 1e9, started, finished)
+
+    def now(self) -> float:
+        """Lease time in seconds."""
+        return (time.monotonic_ns() + self.cells[OFFSET_NS]) / 1e9

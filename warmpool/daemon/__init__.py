@@ -1,0 +1,1 @@
+"""The daemon's hands: sockets, processes, files. What to do with them is decided in `policy`."""

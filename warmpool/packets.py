@@ -1,0 +1,98 @@
+"""Messages and file descriptors between the daemon and its processes: one message a packet.
+
+`AF_UNIX SOCK_SEQPACKET` keeps the borders of messages, so that descriptors always arrive with the message that
+they belong to. A body too large for a packet (a long traceback, many schemas) travels in a memfd that comes as
+the last descriptor. Descriptors are received close-on-exec; `socket.recv_fds` would leak them to children.
+"""
+
+from __future__ import annotations
+
+import array
+import os
+import socket
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Final
+
+from .errors import ProtocolError
+from .wire.frames import FrameWriter
+from .wire.messages import Conversation, Message, from_wire, to_wire
+
+PACKET_LIMIT: Final = 64 * 1024
+FDS_LIMIT: Final = 8
+_SPILL_LIMIT: Final = 64 * 1024 * 1024
+_INLINE: Final = b"\0"
+_SPILLED: Final = b"\1"
+
+_ANCILLARY_SIZE: Final = socket.CMSG_SPACE(FDS_LIMIT * array.array("i").itemsize)
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """Two connected ends, both non-blocking and close-on-exec."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.setblocking(False)
+    theirs.setblocking(False)
+    return ours, theirs
+
+
+def send(channel: socket.socket, message: Message, fds: Sequence[int] = ()) -> None:
+    """Sends one message with copies of `fds`, which the caller still owns.
+
+    Raises BlockingIOError if the peer has too much unread, and another OSError if it is gone.
+    """
+    body = FrameWriter(_SPILL_LIMIT).frame(to_wire(message))[4:]
+    if len(body) < PACKET_LIMIT:
+        _sendmsg(channel, _INLINE + body, fds)
+        return
+    spill = os.memfd_create("warmpool-message", os.MFD_CLOEXEC)
+    try:
+        with open(spill, "wb", closefd=False) as file:
+            file.write(body)
+        _sendmsg(channel, _SPILLED, [*fds, spill])
+    finally:
+        os.close(spill)
+
+
+def _sendmsg(channel: socket.socket, packet: bytes, fds: Sequence[int]) -> None:
+    ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+    channel.sendmsg([packet], ancillary)
+
+
+def receive(channel: socket.socket, conversation: Conversation) -> tuple[Message, list[int]] | None:
+    """The next message and the descriptors that came with it, now the caller's; None at the end of the stream.
+
+    Raises BlockingIOError if there is none yet, and PROTOCOL_ERROR if it is not of the conversation.
+    """
+    packet, ancillary, _, _ = channel.recvmsg(PACKET_LIMIT + 1, _ANCILLARY_SIZE, socket.MSG_CMSG_CLOEXEC)
+    fds = array.array("i")
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+    received = list(fds)
+    try:
+        if not packet:
+            return None
+        body = packet[1:]
+        if packet[:1] == _SPILLED:
+            with open(received.pop(), "rb") as file:
+                file.seek(0)
+                body = file.read(_SPILL_LIMIT)
+        message = from_wire(body, conversation)
+    except BaseException:
+        close_all(received)
+        raise
+    return message, received
+
+
+def close_all(fds: Sequence[int]) -> None:
+    for fd in fds:
+        with suppress(OSError):
+            os.close(fd)
+
+
+def expect_fds(message: Message, fds: list[int], count: int) -> list[int]:
+    """`fds` if there are `count`; else closes them and raises PROTOCOL_ERROR."""
+    if len(fds) != count:
+        close_all(fds)
+        raise ProtocolError(f"{type(message).__name__} came with {len(fds)} descriptors, not {count}")
+    return fds

@@ -1,0 +1,90 @@
+"""Where the daemon's files live: one directory of the user's own, and names beside the socket.
+
+The socket is `$WARMPOOL_SOCKET`, else `warmpool/daemon.sock` in `$XDG_RUNTIME_DIR`, else
+`/tmp/warmpool-UID/daemon.sock`. Every other file of that daemon is named after its socket, so that two daemons
+never share one. The directory is created 0700 and refused if somebody else could have put files into it.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from .errors import InvalidRequestError
+
+SOCKET_ENV: Final = "WARMPOOL_SOCKET"
+ADDRESS_LIMIT: Final = 107
+"""Bytes in a Unix socket's address on Linux, without the final zero."""
+
+
+class Places(NamedTuple):
+    """The files of one daemon. All are gone after it has stopped, except the log of one that ran detached."""
+
+    socket: Path
+    lock: Path
+    """Held by the daemon as long as it lives; its text is the daemon's pid."""
+    starting: Path
+    """Held by a client while it starts a daemon."""
+    board: Path
+    log: Path
+
+    @classmethod
+    def of(cls, socket_path: str | os.PathLike[str] | None = None) -> Places:
+        """The places that belong to a socket, or to the default one."""
+        path = Path(socket_path) if socket_path is not None else default_socket()
+        path = path.absolute()
+        return cls(path, *(path.with_name(path.name + end) for end in (".lock", ".starting", ".board", ".log")))
+
+
+def default_socket() -> Path:
+    if given := os.environ.get(SOCKET_ENV):
+        return Path(given)
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    if runtime and _is_private(Path(runtime)):
+        return Path(runtime, "warmpool", "daemon.sock")
+    return Path(f"/tmp/warmpool-{os.getuid()}/daemon.sock")  # noqa: S108  (checked by make_private)
+
+
+def _is_private(directory: Path) -> bool:
+    try:
+        status = directory.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o077
+
+
+def make_private(places: Places) -> None:
+    """Makes the directory of `places`. Raises INVALID_REQUEST if a default directory is not the user's alone."""
+    directory = places.socket.parent
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    chosen_by_user = places.socket != default_socket() or SOCKET_ENV in os.environ
+    if not chosen_by_user and not _is_private(directory):
+        raise InvalidRequestError(
+            f"{directory} is not a directory of mode 0700 that belongs to you; remove it, or name a socket "
+            f"elsewhere with --socket or {SOCKET_ENV}"
+        )
+
+
+@contextmanager
+def address_of(path: Path) -> Iterator[str]:
+    """An address for `bind` or `connect`, also where the path is longer than a socket's address may be."""
+    if len(os.fsencode(path)) <= ADDRESS_LIMIT:
+        yield str(path)
+        return
+    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{directory}/{path.name}"
+    finally:
+        os.close(directory)
+
+
+def peer_of(connection: socket.socket) -> tuple[int, int]:
+    """The pid and the uid of the process at the other end."""
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    pid, uid, _ = (int.from_bytes(credentials[i : i + 4], "little", signed=True) for i in (0, 4, 8))
+    return pid, uid

@@ -1,0 +1,100 @@
+"""Limits, windows and units: each number of the product once, with its reason, checked once.
+
+Durations are seconds, sizes are bytes. What a user may set per daemon is a field of `Settings`; what is
+part of the product's promises is a constant.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from .errors import InvalidRequestError
+
+MIB = 1024 * 1024
+
+SESSION_TIMEOUT_MIN = 1.0
+SESSION_TIMEOUT_MAX = 3600.0
+SESSION_TIMEOUT_DEFAULT = 60.0
+
+CONTROL_FRAME_LIMIT = 64 * 1024
+"""Largest hello or control frame. The daemon decodes nothing larger: a frame can grow 72-fold in memory."""
+
+HELLO_TIMEOUT = 2.0
+"""A client that has connected must have said what for within this time."""
+
+HOOK_TIMEOUT = 2.0
+"""`on_end` may take this long. `unload` has `UNLOAD_TIMEOUT` after it."""
+
+UNLOAD_TIMEOUT = 1.0
+
+STOP_GRACE = HOOK_TIMEOUT + UNLOAD_TIMEOUT + 0.5
+"""A worker that was told to stop is killed when it is still there after this time. Below the five seconds
+in which the whole daemon stops."""
+
+EXPIRE_ANSWER_TIMEOUT = 1.0
+"""A worker that the board shows idle must answer the question «may you expire?» within this time."""
+
+EXPLAIN_TIMEOUT = 2.0
+"""How long the daemon holds back an answer about a session whose connection broke, for the exit status."""
+
+BACKOFF_FIRST = 0.5
+BACKOFF_LIMIT = 30.0
+"""A broken app is tried again after 0.5 s, doubling to 30 s; an edit clears the pause."""
+
+MEMORY_RECHECK = 1.0
+"""While the machine is short of memory, waiting opens are looked at again this often."""
+
+RECORDS_LIMIT = 10_000
+RECORDS_AGE = 24 * 3600.0
+"""Ended and expired sessions are remembered for so many, and so long, that errors can say which."""
+
+AUTOSTART_IDLE_EXIT = 600.0
+"""A daemon that a client started leaves after this time without a session or a request."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What `warmpool serve` can be told. Raises INVALID_REQUEST on a value out of bounds."""
+
+    max_workers: int = 256
+    """Live worker processes of all apps together. Idle ones cost memory, not CPU."""
+    warm: int = 1
+    """Workers kept ready for an app that has been used; an app's own `warm` comes first."""
+    min_free_bytes: int = 256 * MIB
+    """No worker is forked while the machine has less memory available than this."""
+    open_timeout: float = 30.0
+    """How long an open waits in line when the client does not say."""
+    start_timeout: float = 300.0
+    """How long an app's import and `preload`, and again its `setup`, may take."""
+    call_frame_limit: int = 16 * MIB
+    """Largest call or result."""
+    app_idle_timeout: float = 600.0
+    """An app without sessions for so long gives back its template and warm workers."""
+    idle_exit: float = 0.0
+    """The daemon leaves after this time without a session or a request; 0: never."""
+
+    def __post_init__(self) -> None:
+        bounds: dict[str, tuple[float, float]] = {
+            "max_workers": (1, 100_000),
+            "warm": (0, 10_000),
+            "min_free_bytes": (0, 2**50),
+            "open_timeout": (0, 3600),
+            "start_timeout": (1, 86_400),
+            "call_frame_limit": (1024, 2**31),
+            "app_idle_timeout": (1, 86_400),
+            "idle_exit": (0, 86_400 * 30),
+        }
+        for field in fields(self):
+            check_number(field.name, getattr(self, field.name), *bounds[field.name])
+
+
+def check_number(name: str, value: object, low: float, high: float) -> float:
+    """`value` if it is a number within the closed range; else INVALID_REQUEST that names it and the bounds."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise InvalidRequestError(f"{name} must be a number from {low:g} to {high:g}, not {value!r}")
+    return value
+
+
+def check_session_timeout(value: object) -> float:
+    """A sliding window in seconds, 1 to 3600."""
+    return float(check_number("session_timeout", value, SESSION_TIMEOUT_MIN, SESSION_TIMEOUT_MAX))

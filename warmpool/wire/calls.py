@@ -1,0 +1,64 @@
+"""The life of one call, as its caller sees it, and the open calls of one connection.
+
+A call is WAITING until a Result or a Failure with its id makes it DONE. A caller that stops waiting (Ctrl-C, a
+time-out) makes it ABANDONED: the answer, when it comes, is dropped, and can never be taken for the answer to
+another call. An answer to a call that nobody made, or that was answered before, is the peer's error.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Final
+
+from ..errors import ProtocolError
+
+
+class CallState(Enum):
+    WAITING = "waiting"
+    ABANDONED = "abandoned"
+    DONE = "done"
+
+
+class CallEvent(Enum):
+    ANSWER = "answer"
+    ABANDON = "abandon"
+
+
+TRANSITIONS: Final[dict[CallState, dict[CallEvent, CallState]]] = {
+    CallState.WAITING: {CallEvent.ANSWER: CallState.DONE, CallEvent.ABANDON: CallState.ABANDONED},
+    CallState.ABANDONED: {CallEvent.ANSWER: CallState.DONE},
+    CallState.DONE: {},
+}
+
+
+class OpenCalls:
+    """The calls of one connection that are not DONE, by id."""
+
+    __slots__ = ("_last_id", "_states")
+
+    def __init__(self) -> None:
+        self._last_id = 0
+        self._states: dict[int, CallState] = {}
+
+    def __repr__(self) -> str:
+        return f"<OpenCalls last={self._last_id} {({i: s.value for i, s in self._states.items()})}>"
+
+    def __len__(self) -> int:
+        return len(self._states)
+
+    def start(self) -> int:
+        """The id of a new call, unique on this connection."""
+        self._last_id = call_id = self._last_id + 1
+        self._states[call_id] = CallState.WAITING
+        return call_id
+
+    def abandon(self, call_id: int) -> None:
+        """Nobody waits for the answer any more."""
+        self._states[call_id] = TRANSITIONS[self._states[call_id]][CallEvent.ABANDON]
+
+    def answer(self, call_id: int) -> bool:
+        """Takes note of an answer; True if somebody waits for it. Raises PROTOCOL_ERROR if no such call is open."""
+        state = self._states.pop(call_id, CallState.DONE)
+        if CallEvent.ANSWER not in TRANSITIONS[state]:
+            raise ProtocolError(f"an answer came to call {call_id}, which is not open")
+        return state is CallState.WAITING

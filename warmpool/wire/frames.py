@@ -1,0 +1,172 @@
+"""Bytes ↔ frames. A frame is a big-endian u32 length, then so many bytes: one msgpack value.
+
+The length is checked before a byte of the body is read, so a hostile header costs nothing. A body is decoded
+whole with `unpackb`; a streaming msgpack Unpacker is refused because it reserves what a nested header claims, and
+may not be used again after an error.
+
+What msgpack cannot carry is turned into what it can by pydantic's rules (`carry`): datetime → ISO 8601 text,
+UUID, Decimal and Path → text, set → list, dataclass and model → map, Enum → value. Bytes stay bytes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import struct
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+
+import msgpack
+
+from ..errors import PayloadTooLargeError, ProtocolError
+
+HEADER: Final = struct.Struct("!I")
+BUFFER_SIZE: Final = 64 * 1024
+"""What a reader keeps per connection; also the largest piece that is asked of a socket at once."""
+
+_pack_header = HEADER.pack
+_unpack_header = HEADER.unpack_from
+
+
+def carry(value: Any) -> Any:
+    """One level of `value`, which msgpack cannot pack, as something that it can, or TypeError that names it."""
+    serializer = getattr(type(value), "__pydantic_serializer__", None)
+    if serializer is not None:
+        return serializer.to_python(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, set | frozenset):
+        return list(value)
+    from pydantic_core import PydanticSerializationError, to_jsonable_python  # noqa: PLC0415  (rare, and heavy)
+
+    try:
+        return to_jsonable_python(value)
+    except (PydanticSerializationError, ValueError) as error:
+        kind = type(value)
+        raise TypeError(f"a value of type {kind.__module__}.{kind.__qualname__} cannot be sent") from error
+
+
+class FrameWriter:
+    """Values into frames. One owner at a time: it keeps a packer, which is not made for two threads."""
+
+    __slots__ = ("_pack", "limit")
+
+    def __init__(self, limit: int) -> None:
+        """`limit`: the largest body in bytes that may be made."""
+        self.limit = limit
+        self._pack: Callable[[Any], bytes] = msgpack.Packer(default=carry).pack
+
+    def frame(self, value: Any) -> bytes:
+        """The frame that carries `value`.
+
+        Raises PAYLOAD_TOO_LARGE if its body would be larger than the limit, and TypeError, ValueError or
+        OverflowError if it holds something that cannot be sent.
+        """
+        body = self._pack(value)
+        size = len(body)
+        if size > BUFFER_SIZE:
+            self._pack = msgpack.Packer(default=carry).pack  # the old one would keep a buffer of that size
+        if size > self.limit:
+            raise too_large(size, self.limit)
+        return _pack_header(size) + body
+
+
+def too_large(size: int, limit: int) -> PayloadTooLargeError:
+    return PayloadTooLargeError(
+        f"a message of {size} bytes is larger than the limit of {limit} bytes; "
+        "send less at once, or start the daemon with a larger --call-frame-limit",
+        details={"size": size, "limit": limit},
+    )
+
+
+def encode(value: Any, limit: int) -> bytes:
+    """One frame, where there is no connection to keep a writer for."""
+    return FrameWriter(limit).frame(value)
+
+
+def decode(body: bytes | memoryview) -> Any:
+    """The value in the body of a frame. Raises PROTOCOL_ERROR, and nothing else, on any other bytes."""
+    try:
+        return msgpack.unpackb(body, strict_map_key=False)
+    except Exception as error:
+        raise ProtocolError(f"a frame of {len(body)} bytes is not one msgpack value: {error!r}") from error
+
+
+class FrameReader:
+    """Frames out of a stream of bytes, however it is cut.
+
+    The caller reads from its socket into `space()`, says `received(count)`, and takes frames by `next_frame()`
+    until that gives None. A frame is a view into the buffer: decode it before the next `space()`.
+    """
+
+    __slots__ = ("_buffer", "_end", "_start", "_view", "limit")
+
+    def __init__(self, limit: int) -> None:
+        """`limit`: the largest body in bytes that is accepted."""
+        self.limit = limit
+        self._buffer = bytearray(BUFFER_SIZE)
+        self._view = memoryview(self._buffer)
+        self._start = self._end = 0
+
+    def space(self) -> memoryview:
+        """Where to put the next bytes; never empty. A large frame gets room for all of it."""
+        start, end = self._start, self._end
+        if start == end:
+            if len(self._buffer) > BUFFER_SIZE:
+                self._resize(BUFFER_SIZE)
+            self._start = self._end = 0
+            return self._view
+        wanted = HEADER.size
+        if end - start >= HEADER.size:
+            wanted += min(_unpack_header(self._buffer, start)[0], self.limit)
+        if start + wanted > len(self._buffer) or end == len(self._buffer):
+            self._resize(max(wanted, end - start + 1, BUFFER_SIZE))
+        return self._view[self._end :]
+
+    def received(self, count: int) -> None:
+        self._end += count
+
+    def next_frame(self) -> memoryview | None:
+        """The body of the next whole frame, or None. Raises PAYLOAD_TOO_LARGE as soon as a header claims it."""
+        start = self._start
+        available = self._end - start
+        if available < HEADER.size:
+            return None
+        (size,) = _unpack_header(self._buffer, start)
+        if size > self.limit:
+            raise too_large(size, self.limit)
+        body = start + HEADER.size
+        if available < HEADER.size + size:
+            return None
+        self._start = body + size
+        return self._view[body : body + size]
+
+    @property
+    def buffered(self) -> int:
+        """Bytes received and not yet given out; not 0 at the end of the stream: it was cut inside a frame."""
+        return self._end - self._start
+
+    def _resize(self, capacity: int) -> None:
+        """Moves what is buffered to the start of a new buffer of at least `capacity` bytes."""
+        held = self._view[self._start : self._end]
+        buffer = bytearray(max(capacity, len(held)))
+        buffer[: len(held)] = held
+        self._start, self._end = 0, len(held)
+        self._buffer, self._view = buffer, memoryview(buffer)
+
+
+def frames_of(reader: FrameReader, pieces: Iterable[bytes]) -> list[bytes]:
+    """All whole frames in `pieces`, fed one after another: for callers that have bytes and no socket."""
+    found: list[bytes] = []
+    for piece in pieces:
+        data = memoryview(piece)
+        while data:
+            space = reader.space()
+            count = min(len(space), len(data))
+            space[:count] = data[:count]
+            reader.received(count)
+            data = data[count:]
+            while (frame := reader.next_frame()) is not None:
+                found.append(bytes(frame))
+    return found

@@ -1,0 +1,293 @@
+"""Every message of every conversation, and the version of the whole.
+
+A message is a named tuple; on the wire it is an array, its name first, then its fields in order. A field with
+a default may be missing at the end. Each conversation accepts its own set of messages and no others, so that a
+message in the wrong place is an error of the peer and not a surprise for us.
+
+Bump PROTOCOL_VERSION if any of these change. Client and daemon compare it in the hello and nowhere else; daemon
+and workers are started from one installation.
+"""
+
+from __future__ import annotations
+
+from types import NoneType
+from typing import Any, Final, NamedTuple, TypeAlias
+
+from ..errors import ProtocolError
+from .frames import decode
+
+PROTOCOL_VERSION: Final = 1
+
+# --- client → daemon: the one frame that says what a connection is for ---------------------------------------
+
+
+class Open(NamedTuple):
+    """Hand this connection to a worker. Answered by that worker with Opened, or by the daemon with Failure."""
+
+    protocol: int
+    app: str | None
+    """A reference without a function; paths in it are absolute. None: whatever app the session has."""
+    session: str | None
+    """"new", the id of a session, or None for a stateless call."""
+    cwd: str
+    """Where the client stands: modules are looked for there, and a new session's process works there."""
+    session_timeout: float | None = None
+    open_timeout: float | None = None
+    labels: dict[str, str] = {}  # noqa: RUF012  (never written to)
+
+
+class Control(NamedTuple):
+    """Keep this connection at the daemon; Requests follow."""
+
+    protocol: int
+
+
+# --- client ↔ daemon: control -------------------------------------------------------------------------------
+
+
+class Request(NamedTuple):
+    id: int
+    method: str
+    params: dict[str, Any]
+
+
+class Reply(NamedTuple):
+    id: int
+    value: object
+
+
+class Failure(NamedTuple):
+    """The answer to request or call `id`, or with id 0 to the hello: an error in its wire form."""
+
+    id: int
+    error: dict[str, Any]
+
+
+# --- client ↔ worker: calls ---------------------------------------------------------------------------------
+
+
+class Opened(NamedTuple):
+    """The worker has the connection: calls may follow."""
+
+    session_id: str | None
+    app: str
+    version: str
+    worker_id: str
+    frame_limit: int
+    notice: str | None = None
+    """Something that the opener should read: an edit of the app that does not import."""
+
+
+class Call(NamedTuple):
+    id: int
+    function: str | None
+    """None: `run`, or what the input's `action` names."""
+    input: object
+
+
+class Result(NamedTuple):
+    id: int
+    output: object
+
+
+# --- daemon → template --------------------------------------------------------------------------------------
+
+
+class Load(NamedTuple):
+    """Import this app. Answered by Loaded or LoadFailed."""
+
+    app: str
+    root: str
+    """The directory to import from."""
+    module: str
+    file: str | None
+    """Where the module is, if it is not to be searched for."""
+    class_name: str | None
+    board: str
+    frame_limit: int
+
+
+class Fork(NamedTuple):
+    """Make a worker of yourself; its end of its control channel comes with this."""
+
+    worker_id: str
+    row: int
+    in_place: bool
+    """Become the worker instead of forking it: for an app whose import started threads."""
+
+
+class Describe(NamedTuple):
+    """Tell the functions of the app with their schemas. Answered by Described."""
+
+
+# --- template → daemon --------------------------------------------------------------------------------------
+
+
+class Loaded(NamedTuple):
+    version: str
+    sources: list[Any]
+    """[path, mtime in ns, size] of each of the app's source files, as they were read."""
+    options: dict[str, Any]
+    """The app's own `warm` and `max_workers`."""
+    threads: list[Any]
+    """Names of the threads that the import left running: with any, the template cannot fork."""
+
+
+class LoadFailed(NamedTuple):
+    error: dict[str, Any]
+    sources: list[Any]
+
+
+class Described(NamedTuple):
+    functions: list[Any]
+
+
+class ForkFailed(NamedTuple):
+    worker_id: str
+    error: dict[str, Any]
+
+
+# --- daemon → worker ----------------------------------------------------------------------------------------
+
+
+class Attach(NamedTuple):
+    """Serve the connection that comes with this. The first one of a session makes the worker its own."""
+
+    session_id: str | None
+    cwd: str
+    labels: dict[str, str]
+    notice: str | None = None
+
+
+class Expire(NamedTuple):
+    """May your session expire? Answered by Busy, or by Leaving."""
+
+
+class Stop(NamedTuple):
+    """Run the hooks and exit. Answered by Leaving."""
+
+    reason: str
+
+
+# --- worker → daemon ----------------------------------------------------------------------------------------
+
+
+class Forked(NamedTuple):
+    """Sent before the daemon can have become the parent of `pid`."""
+
+    pid: int
+
+
+class Ready(NamedTuple):
+    """Constructed and set up: can be leased."""
+
+
+class SetupFailed(NamedTuple):
+    error: dict[str, Any]
+
+
+class Busy(NamedTuple):
+    """A call runs, or bytes wait on a connection: the session cannot expire now."""
+
+
+class Released(NamedTuple):
+    """A stateless worker has no connection left and no call running: it can serve the next."""
+
+
+class Leaving(NamedTuple):
+    """The clean goodbye: no further call is served. An exit without it is a loss."""
+
+
+Message: TypeAlias = tuple[Any, ...]
+Conversation: TypeAlias = dict[str, type[Message]]
+
+
+def _conversation(*kinds: type[Message]) -> Conversation:
+    return {kind.__name__: kind for kind in kinds}
+
+
+HELLO: Final = _conversation(Open, Control)
+CONTROL: Final = _conversation(Request)
+CONTROL_ANSWERS: Final = _conversation(Reply, Failure)
+CALLS: Final = _conversation(Call)
+CALL_ANSWERS: Final = _conversation(Opened, Result, Failure)
+TO_TEMPLATE: Final = _conversation(Load, Fork, Describe)
+FROM_TEMPLATE: Final = _conversation(Loaded, LoadFailed, Described, ForkFailed)
+TO_WORKER: Final = _conversation(Attach, Expire, Stop)
+FROM_WORKER: Final = _conversation(Forked, Ready, SetupFailed, Busy, Released, Leaving)
+
+_CONVERSATIONS: Final = (
+    HELLO, CONTROL, CONTROL_ANSWERS, CALLS, CALL_ANSWERS, TO_TEMPLATE, FROM_TEMPLATE, TO_WORKER, FROM_WORKER,
+)  # fmt: skip
+
+_WORDS: Final[dict[str, tuple[type, ...]]] = {
+    "int": (int,),
+    "float": (float, int),
+    "str": (str,),
+    "bool": (bool,),
+    "dict": (dict,),
+    "list": (list,),
+    "None": (NoneType,),
+    "object": (object,),
+}
+
+
+def _accepted(annotation: str) -> tuple[type, ...]:
+    words = [word.strip().partition("[")[0] for word in annotation.split("|")]
+    return tuple(kind for word in words for kind in _WORDS[word])
+
+
+_FIELDS: Final[dict[type[Message], tuple[tuple[type, ...], ...]]] = {
+    kind: tuple(_accepted(word) for word in vars(kind)["__annotations__"].values())
+    for conversation in _CONVERSATIONS
+    for kind in conversation.values()
+}
+_REQUIRED: Final[dict[type[Message], int]] = {
+    kind: len(fields) - len(vars(kind)["_field_defaults"]) for kind, fields in _FIELDS.items()
+}
+
+
+def to_wire(message: Message) -> Message:
+    """What to pack for `message`."""
+    return (type(message).__name__, *message)
+
+
+def from_wire(body: bytes | memoryview, conversation: Conversation) -> Message:
+    """The message in the body of a frame. Raises PROTOCOL_ERROR, and nothing else, if it is none of these."""
+    parts = decode(body)
+    if type(parts) is not list or not parts or type(parts[0]) is not str:
+        raise ProtocolError(f"a message is an array that begins with its name, not {_shorten(parts)}")
+    name, *values = parts
+    kind = conversation.get(name)
+    if kind is None:
+        raise ProtocolError(f"{_shorten(name)} is not one of {', '.join(conversation)}")
+    fields = _FIELDS[kind]
+    if not _REQUIRED[kind] <= len(values) <= len(fields):
+        raise ProtocolError(f"{name} has {len(fields)} fields, not {len(values)}")
+    for index, value in enumerate(values):
+        if not isinstance(value, fields[index]):
+            raise ProtocolError(f"{name}.{list(vars(kind)['__annotations__'])[index]} cannot be {_shorten(value)}")
+    return kind(*values)
+
+
+def check_version(protocol: int) -> None:
+    """Raises PROTOCOL_ERROR unless a peer that speaks `protocol` can be served."""
+    if protocol == PROTOCOL_VERSION:
+        return
+    old = "client" if protocol < PROTOCOL_VERSION else "daemon"
+    remedy = (
+        "install the same warmpool for the client"
+        if old == "client"
+        else "run `warmpool stop` and start it again from the newer installation"
+    )
+    raise ProtocolError(
+        f"the {old} is the older side: client speaks protocol {protocol}, daemon {PROTOCOL_VERSION}; {remedy}"
+    )
+
+
+def _shorten(value: object) -> str:
+    """For people. Never the repr of a container: it may be deeper than Python can go."""
+    if isinstance(value, str | int | float | None):
+        text = repr(value)
+        return text if len(text) <= 60 else text[:57] + "..."
+    return f"a {type(value).__name__}"

@@ -1,0 +1,73 @@
+"""How an app is named: by a registered name, a path, or a module and a class; with a version and a function.
+
+    counter                       registered by `serve`, or by an earlier use of its path
+    counter@1.0                   pinned to a version
+    counter:add  counter@1.0:add  with the function to call
+    examples/apps/counter.py      a path: it has a slash, or ends with .py; a file or a package directory
+    shop.py:Cart                  one class of several: it begins with a capital
+    package.module:Class          a module to import; the first name behind its colon is always the class
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import NamedTuple
+
+from ..errors import InvalidRequestError
+
+_FORM = re.compile(
+    r"(?P<target>[^@:]+)(:(?P<class>[A-Za-z_]\w*))?(@(?P<version>[^@:]+))?(:(?P<function>[A-Za-z_]\w*))?"
+)
+
+
+class AppReference(NamedTuple):
+    target: str
+    """A registered name, a path, or a module."""
+    class_name: str | None = None
+    version: str | None = None
+    function: str | None = None
+
+    @property
+    def is_path(self) -> bool:
+        return os.sep in self.target or self.target.endswith(".py")
+
+    @property
+    def is_module(self) -> bool:
+        return self.class_name is not None and not self.is_path
+
+    def without_function(self) -> str:
+        text = self.target
+        if self.class_name is not None:
+            text += f":{self.class_name}"
+        return text if self.version is None else f"{text}@{self.version}"
+
+
+def parse(text: str) -> AppReference:
+    """Reads a reference. Raises INVALID_REQUEST if it has none of the forms above."""
+    match = _FORM.fullmatch(text)
+    if match is None:
+        raise InvalidRequestError(
+            f"{text!r} does not name an app; write name, name@version, name:function, path.py or package.module:Class"
+        )
+    target, class_name, version, function = match["target"], match["class"], match["version"], match["function"]
+    reference = AppReference(target, class_name, version, function)
+    if class_name is not None and not _is_class(reference):
+        if function is not None or version is not None:
+            raise InvalidRequestError(f"{text!r} names two functions, or one before its version")
+        reference = AppReference(target, None, None, class_name)
+    return reference
+
+
+def _is_class(reference: AppReference) -> bool:
+    assert reference.class_name is not None
+    dotted = "." in reference.target and not reference.is_path
+    return dotted or reference.class_name[0].isupper()
+
+
+def absolute(reference: AppReference, cwd: str) -> AppReference:
+    """The same reference with a path in it made absolute, seen from `cwd`."""
+    if not reference.is_path:
+        return reference
+    path = os.path.normpath(os.path.join(cwd, os.path.expanduser(reference.target)))
+    return reference._replace(target=path)

@@ -1,0 +1,1 @@
+"""What runs in the processes that import apps: the template, and the workers forked from it."""
