@@ -1,0 +1,92 @@
+"""warmpool: a local runtime for stateful sessions.
+
+The face of the package. Names are loaded when they are used, so that an app does not pay for the client, nor the
+client for the app's pydantic.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .app import AppContext, BaseApp, BaseAppInput, BaseAppOutput
+    from .client.requests import Data
+    from .client.sync import Client, Session
+    from .errors import (
+        AppBrokenError,
+        AppError,
+        AppFailure,
+        AppMismatchError,
+        AppNotFoundError,
+        DaemonUnavailableError,
+        FunctionNotFoundError,
+        InternalError,
+        InvalidInputError,
+        InvalidRequestError,
+        PayloadTooLargeError,
+        PoolExhaustedError,
+        ProtocolError,
+        RequestError,
+        SessionEndedError,
+        SessionError,
+        SessionExpiredError,
+        SessionNotFoundError,
+        UnavailableError,
+        VersionMismatchError,
+        WarmpoolError,
+        WorkerLeasedError,
+        WorkerLostError,
+    )
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    ".app": ("AppContext", "BaseApp", "BaseAppInput", "BaseAppOutput"),
+    ".client.requests": ("Data",),
+    ".client.sync": ("Client", "Session"),
+    ".errors": (
+        "AppBrokenError",
+        "AppError",
+        "AppFailure",
+        "AppMismatchError",
+        "AppNotFoundError",
+        "DaemonUnavailableError",
+        "FunctionNotFoundError",
+        "InternalError",
+        "InvalidInputError",
+        "InvalidRequestError",
+        "PayloadTooLargeError",
+        "PoolExhaustedError",
+        "ProtocolError",
+        "RequestError",
+        "SessionEndedError",
+        "SessionError",
+        "SessionExpiredError",
+        "SessionNotFoundError",
+        "UnavailableError",
+        "VersionMismatchError",
+        "WarmpoolError",
+        "WorkerLeasedError",
+        "WorkerLostError",
+    ),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [  # noqa: PLE0604, PLE0605  (the names are those of the table)
+    "__version__",
+    *_HOME_OF,
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(home, __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

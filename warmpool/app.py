@@ -1,0 +1,101 @@
+"""For authors of apps: `BaseApp`, its inputs and outputs, and the context of a session.
+
+    from warmpool import BaseApp, BaseAppInput
+
+    class AddInput(BaseAppInput):
+        amount: int = 1
+
+    class Counter(BaseApp):
+        def setup(self):
+            self.total = 0
+
+        def add(self, input: AddInput) -> dict[str, int]:
+            self.total += input.amount
+            return {"total": self.total}
+
+Each public method with annotated parameters is a function of the app. Hooks, all optional, plain or `async def`:
+`preload` (a classmethod, once in the template, shared by all sessions), `setup` (once per worker, before any
+call), `on_end(reason)` (2 s at most), `unload` (last of all).
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Final, get_origin
+
+from pydantic import BaseModel
+
+
+class BaseAppInput(BaseModel):
+    """A function's input. Any pydantic model serves; this one says what it is for."""
+
+
+class BaseAppOutput(BaseModel):
+    """A function's output. Any pydantic model, and any plain value, serves as well."""
+
+
+@dataclass(slots=True)
+class AppContext:
+    """What an app may know of its session, as `self.context`. `session_id` is None until a session has the
+    worker (so in `setup`), and in stateless calls."""
+
+    app: str = ""
+    version: str = ""
+    worker_id: str = ""
+    session_id: str | None = None
+    labels: dict[str, str] = field(default_factory=dict)
+
+
+_COPIED: Final = (list, dict, set, bytearray, deque, BaseModel)
+
+
+class BaseApp:
+    """Base of all apps. Needs no `super().__init__()`.
+
+    A list, dict, set or model that is a default in the class body is copied for each instance. What `preload` puts
+    on the class is not: it is there to be shared.
+    """
+
+    version: ClassVar[str] = ""
+    """Names this code. Left empty, it is the first 8 hex digits of the SHA-256 of the app's source files."""
+    warm: ClassVar[int | None] = None
+    """Workers kept ready for new sessions. None: what the daemon was told, which is 1 if it was told nothing."""
+    max_workers: ClassVar[int | None] = None
+    """Live workers of this app at most. None: as many as the daemon has."""
+
+    logger: logging.Logger
+    context: AppContext
+
+    _mutable_defaults: ClassVar[dict[str, Any]] = {}
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        shared = {name for name, kind in vars(cls).get("__annotations__", {}).items() if _is_class_variable(kind)}
+        cls._mutable_defaults = cls._mutable_defaults | {
+            name: value
+            for name, value in vars(cls).items()
+            if isinstance(value, _COPIED) and not name.startswith("__") and name not in shared
+        }
+        cls._mutable_defaults.pop("_mutable_defaults", None)
+
+    def __new__(cls, *arguments: Any, **keywords: Any) -> BaseApp:  # noqa: PYI034  (Self breaks plain __init__)
+        app = super().__new__(cls)
+        app.context = AppContext()
+        app.logger = logging.getLogger(f"warmpool.app.{cls.__name__}")
+        for name, default in cls._mutable_defaults.items():
+            if getattr(cls, name, None) is default:
+                setattr(app, name, copy.deepcopy(default))
+        return app
+
+
+def _is_class_variable(annotation: Any) -> bool:
+    if isinstance(annotation, str):
+        return annotation.replace("typing.", "").startswith("ClassVar")
+    return get_origin(annotation) is ClassVar or annotation is ClassVar
+
+
+HOOKS: Final = frozenset({"setup", "preload", "on_end", "on_cancel", "unload"})
+"""Public names that are not functions of an app."""

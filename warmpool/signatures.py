@@ -1,0 +1,198 @@
+"""A typed method → a function that can be called from afar: how its input is decoded and its result encoded.
+
+Everything is built once, in the template, and shared by all workers. A method is a function of its app if it is
+public, no hook, and each of its parameters is annotated (or has a default). One parameter that is a pydantic model
+takes the whole input; otherwise the input's keys are the parameters, checked by a model made from them.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
+
+from .app import HOOKS, BaseApp
+from .errors import FunctionNotFoundError, InvalidInputError
+
+DEFAULT_FUNCTION: Final = "run"
+
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """One function of an app. `decode` raises InvalidInputError; `encode` never fails on a value that pydantic
+    does not know, which is then the packer's to refuse."""
+
+    name: str
+    method: Callable[..., Any]
+    """The plain function in the class: its first argument is the app."""
+    decode: Callable[[Any], Arguments]
+    encode: Callable[[Any], Any]
+    is_async: bool
+    takes_action: bool
+    """Whether the input has a field `action`."""
+    input_model: type[BaseModel]
+    output: TypeAdapter[Any] | None
+
+    def describe(self) -> dict[str, Any]:
+        """Name, first line of the docstring, and the JSON schemas of input and output."""
+        doc = inspect.getdoc(self.method) or ""
+        return {
+            "name": self.name,
+            "description": doc.partition("\n")[0],
+            "async": self.is_async,
+            "input_schema": self.input_model.model_json_schema(by_alias=True),
+            "output_schema": None if self.output is None else _schema_or_none(self.output),
+        }
+
+
+def functions_of(app: type[BaseApp]) -> dict[str, Function]:
+    """The functions of `app` by name, in the order of their definition.
+
+    Raises what annotations raise that cannot be evaluated or have no schema; the message names the method.
+    """
+    found: dict[str, Function] = {}
+    for kind in reversed(app.__mro__):
+        if kind in (object, BaseApp):
+            continue
+        for name, value in vars(kind).items():
+            if name.startswith("_") or name in HOOKS:
+                continue
+            found.pop(name, None)
+            if inspect.isfunction(value) and _is_annotated(value):
+                found[name] = _function(name, value)
+    return found
+
+
+def select(functions: Mapping[str, Function], app: str, name: str | None, value: Any) -> tuple[Function, Any]:
+    """The function that a call means, and the input for it.
+
+    Without a name it is `run`; in an app without `run`, the one that the input's `action` names. `action` itself
+    is passed on only to a function that has a field for it. Raises FUNCTION_NOT_FOUND with the names there are.
+    """
+    function = functions.get(DEFAULT_FUNCTION if name is None else name)
+    if function is not None:
+        return function, value
+    if name is None and isinstance(value, dict) and isinstance(action := value.get("action"), str):
+        name = action
+        if (function := functions.get(action)) is not None:
+            if not function.takes_action:
+                value = {key: item for key, item in value.items() if key != "action"}
+            return function, value
+    wanted = "a function `run`, or an input whose `action` names one" if name is None else f"a function {name!r}"
+    raise FunctionNotFoundError(
+        f"app {app} does not have {wanted}; it has {', '.join(sorted(functions)) or 'none'} (a function is a public "
+        "method whose parameters are all annotated)",
+        details={"functions": sorted(functions)},
+    )
+
+
+def _is_annotated(method: Callable[..., Any]) -> bool:
+    _, *parameters = inspect.signature(method).parameters.values()
+    return all(p.annotation is not p.empty or p.default is not p.empty for p in parameters)
+
+
+def _function(name: str, method: Callable[..., Any]) -> Function:
+    try:
+        hints = get_type_hints(method, include_extras=True)
+        _, *parameters = inspect.signature(method).parameters.values()
+        model = _whole_input(parameters, hints)
+        if model is not None:
+            decode = _decode_model(name, model)
+        else:
+            model, decode = _decode_parameters(name, parameters, hints)
+        output = TypeAdapter(hints["return"]) if hints.get("return") not in (None, Any) else None
+    except Exception as error:
+        error.add_note(f"in the signature of {method.__qualname__}")
+        raise
+    return Function(
+        name=name,
+        method=method,
+        decode=decode,
+        encode=_encoder(output),
+        is_async=inspect.iscoroutinefunction(method),
+        takes_action=any("action" in (key, field.alias) for key, field in model.model_fields.items()),
+        input_model=model,
+        output=output,
+    )
+
+
+def _whole_input(parameters: list[inspect.Parameter], hints: dict[str, Any]) -> type[BaseModel] | None:
+    """The model that the only parameter is, if there is one."""
+    if len(parameters) != 1:
+        return None
+    annotation = hints.get(parameters[0].name)
+    is_model = isinstance(annotation, type) and issubclass(annotation, BaseModel)
+    return annotation if is_model else None
+
+
+def _decode_model(name: str, model: type[BaseModel]) -> Callable[[Any], Arguments]:
+    validate = model.__pydantic_validator__.validate_python
+
+    def decode(value: Any) -> Arguments:
+        try:
+            return (validate({} if value is None else value),), {}
+        except ValidationError as error:
+            raise invalid_input(name, error) from None
+
+    return decode
+
+
+def _decode_parameters(
+    name: str, parameters: list[inspect.Parameter], hints: dict[str, Any]
+) -> tuple[type[BaseModel], Callable[[Any], Arguments]]:
+    """A model with a field per parameter, aliased so that any parameter name will do."""
+    fields: dict[str, Any] = {}
+    positional = 0
+    keywords: list[str] = []
+    for index, parameter in enumerate(parameters):
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            raise TypeError(f"*{parameter.name} cannot be filled from a map: name each parameter")
+        default = ... if parameter.default is parameter.empty else parameter.default
+        fields[f"p{index}"] = (hints.get(parameter.name, Any), Field(default, alias=parameter.name))
+        if parameter.kind is parameter.KEYWORD_ONLY:
+            keywords.append(parameter.name)
+        else:
+            positional += 1
+    config = ConfigDict(extra="forbid", arbitrary_types_allowed=False, protected_namespaces=())
+    model = create_model(name, __config__=config, **fields)
+    validate = model.__pydantic_validator__.validate_python
+
+    def decode(value: Any) -> Arguments:
+        try:
+            values = tuple(validate({} if value is None else value).__dict__.values())
+        except ValidationError as error:
+            raise invalid_input(name, error) from None
+        return values[:positional], dict(zip(keywords, values[positional:], strict=True))
+
+    return model, decode
+
+
+def _encoder(output: TypeAdapter[Any] | None) -> Callable[[Any], Any]:
+    if output is None:
+        return lambda value: value
+    to_python = output.serializer.to_python
+    return lambda value: to_python(value, warnings=False)
+
+
+def invalid_input(function: str, error: ValidationError) -> InvalidInputError:
+    """Pydantic's error as ours: a sentence for people, and the same as data (without the input, which may be
+    large or secret)."""
+    found = json.loads(error.json(include_url=False, include_input=False))
+    shown = "; ".join(f"{'.'.join(map(str, item['loc'])) or 'input'}: {item['msg']}" for item in found[:5])
+    more = f"; and {len(found) - 5} more" if len(found) > 5 else ""
+    return InvalidInputError(
+        f"the input of {function} is not valid: {shown}{more}", details={"function": function, "errors": found}
+    )
+
+
+def _schema_or_none(adapter: TypeAdapter[Any]) -> dict[str, Any] | None:
+    try:
+        return adapter.json_schema(mode="serialization")
+    except Exception:
+        return None  # what cannot be described can still be sent
