@@ -206,6 +206,10 @@ class InternalError(WarmpoolError):
     """A bug in warmpool. The daemon's log has more."""
 
 
+class AppBrokenWarning(UserWarning):
+    """An app's last edit does not work: the session runs on the version before it."""
+
+
 def _leaves(root: type[WarmpoolError]) -> dict[str, type[WarmpoolError]]:
     found: dict[str, type[WarmpoolError]] = {}
     for child in root.__subclasses__():

@@ -44,6 +44,9 @@ BACKOFF_LIMIT = 30.0
 MEMORY_RECHECK = 1.0
 """While the machine is short of memory, waiting opens are looked at again this often."""
 
+SPARE_IDLE = 60.0
+"""A worker of stateless calls that has had none for so long is let go."""
+
 RECORDS_LIMIT = 10_000
 RECORDS_AGE = 24 * 3600.0
 """Ended and expired sessions are remembered for so many, and so long, that errors can say which."""

@@ -52,9 +52,14 @@ class OpenCalls:
         self._states[call_id] = CallState.WAITING
         return call_id
 
+    def forget(self, call_id: int) -> None:
+        """The call was never sent: no answer will come."""
+        self._states.pop(call_id, None)
+
     def abandon(self, call_id: int) -> None:
-        """Nobody waits for the answer any more."""
-        self._states[call_id] = TRANSITIONS[self._states[call_id]][CallEvent.ABANDON]
+        """Nobody waits for the answer any more. No matter if it has come already."""
+        if (state := self._states.get(call_id)) is not None:
+            self._states[call_id] = TRANSITIONS[state][CallEvent.ABANDON]
 
     def answer(self, call_id: int) -> bool:
         """Takes note of an answer; True if somebody waits for it. Raises PROTOCOL_ERROR if no such call is open."""

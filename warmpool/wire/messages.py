@@ -105,6 +105,9 @@ class Load(NamedTuple):
     class_name: str | None
     board: str
     frame_limit: int
+    daemon_pid: int
+    open_files: int
+    """The soft limit of open files that the daemon was started with: it raised its own."""
 
 
 class Fork(NamedTuple):
@@ -126,7 +129,7 @@ class Describe(NamedTuple):
 class Loaded(NamedTuple):
     version: str
     sources: list[Any]
-    """[path, mtime in ns, size] of each of the app's source files, as they were read."""
+    """[path, mtime in ns, size, SHA-256] of each of the app's source files, as they were read."""
     options: dict[str, Any]
     """The app's own `warm` and `max_workers`."""
     threads: list[Any]
@@ -161,6 +164,9 @@ class Attach(NamedTuple):
 
 class Expire(NamedTuple):
     """May your session expire? Answered by Busy, or by Leaving."""
+
+    started: int
+    """How many calls the daemon saw begun: with more than that, the window has been slid."""
 
 
 class Stop(NamedTuple):

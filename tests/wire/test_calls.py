@@ -1,0 +1,126 @@
+"""The life of one call: the table itself, and the open calls of a connection against a dict."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from warmpool.errors import ProtocolError
+from warmpool.wire.calls import TRANSITIONS, CallEvent, CallState, OpenCalls
+
+WAITING, ABANDONED, DONE = CallState.WAITING, CallState.ABANDONED, CallState.DONE
+ANSWER, ABANDON = CallEvent.ANSWER, CallEvent.ABANDON
+
+
+def a_call(state: CallState) -> tuple[OpenCalls, int]:
+    """One call in `state`, between two that wait."""
+    calls = OpenCalls()
+    calls.start()
+    call_id = calls.start()
+    calls.start()
+    if state is ABANDONED:
+        calls.abandon(call_id)
+    elif state is DONE:
+        calls.answer(call_id)
+    return calls, call_id
+
+
+@pytest.mark.parametrize("event", CallEvent, ids=lambda e: e.name)
+@pytest.mark.parametrize("state", CallState, ids=lambda s: s.name)
+def test_each_event_in_each_state_does_what_the_table_says(state, event):
+    calls, call_id = a_call(state)
+    before = repr(calls)
+    after = TRANSITIONS[state].get(event)
+    if after is None:
+        with pytest.raises(ProtocolError if event is ANSWER else KeyError):
+            calls.answer(call_id) if event is ANSWER else calls.abandon(call_id)
+        assert repr(calls) == before
+    elif event is ANSWER:
+        assert calls.answer(call_id) is (state is WAITING)
+        assert after is DONE
+        assert len(calls) == 2
+    else:
+        calls.abandon(call_id)
+        assert f"{call_id}: '{after.value}'" in repr(calls)
+        assert len(calls) == 3
+
+
+def test_the_table_is_total_and_done_is_the_end():
+    assert set(TRANSITIONS) == set(CallState)
+    assert TRANSITIONS[DONE] == {}
+    assert all(ANSWER in TRANSITIONS[state] for state in CallState if state is not DONE)
+    assert ABANDON not in TRANSITIONS[ABANDONED]
+
+
+def test_the_late_answer_to_an_abandoned_call_is_dropped_and_is_never_anothers():
+    calls = OpenCalls()
+    first = calls.start()
+    calls.abandon(first)
+    second = calls.start()
+    assert first != second
+    assert calls.answer(first) is False
+    assert calls.answer(second) is True
+    assert len(calls) == 0
+
+
+@pytest.mark.parametrize("call_id", [0, -1, 3, 2**64 - 1])
+def test_an_answer_to_a_call_that_nobody_made_is_the_peers_error_and_changes_nothing(call_id):
+    calls = OpenCalls()
+    calls.start()
+    calls.start()
+    before = repr(calls)
+    with pytest.raises(ProtocolError, match=f"call {call_id}, which is not open"):
+        calls.answer(call_id)
+    assert repr(calls) == before
+
+
+def test_a_repr_tells_what_is_open():
+    calls, call_id = a_call(ABANDONED)
+    assert call_id == 2
+    assert repr(calls) == "<OpenCalls last=3 {1: 'waiting', 2: 'abandoned', 3: 'waiting'}>"
+
+
+class OpenCallsMachine(RuleBasedStateMachine):
+    """Calls, answers and abandonments in any order, against a dict of states."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = OpenCalls()
+        self.open: dict[int, CallState] = {}
+        self.used: set[int] = set()
+
+    @rule()
+    def start(self):
+        call_id = self.calls.start()
+        assert call_id > 0
+        assert call_id not in self.used
+        self.used.add(call_id)
+        self.open[call_id] = WAITING
+
+    @rule(call_id=st.integers(0, 12))
+    def abandon(self, call_id):
+        if self.open.get(call_id) is WAITING:
+            self.calls.abandon(call_id)
+            self.open[call_id] = ABANDONED
+        else:
+            with pytest.raises(KeyError):
+                self.calls.abandon(call_id)
+
+    @rule(call_id=st.integers(0, 12))
+    def answer(self, call_id):
+        if call_id in self.open:
+            assert self.calls.answer(call_id) is (self.open.pop(call_id) is WAITING)
+        else:
+            with pytest.raises(ProtocolError):
+                self.calls.answer(call_id)
+
+    @invariant()
+    def the_same_calls_are_open(self):
+        assert len(self.calls) == len(self.open)
+        assert str({call_id: state.value for call_id, state in self.open.items()}) in repr(self.calls)
+
+
+OpenCallsMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+TestOpenCalls = OpenCallsMachine.TestCase

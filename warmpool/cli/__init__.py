@@ -1,0 +1,54 @@
+"""The command line. stdout carries results, stderr what people should know; exit codes say what went wrong."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from ..errors import AppFailure, RequestError, SessionError, UnavailableError, WarmpoolError
+from .parser import make_parser
+
+OK = 0
+FAILED = 1
+"""A bug in warmpool, or something that nobody foresaw."""
+USAGE = 2
+"""The command line cannot be read."""
+BAD_REQUEST = 3
+"""The request cannot be served as it was made: input, app, function, parameter."""
+APP_FAILED = 4
+"""The app raised, or is broken."""
+SESSION_OVER = 5
+"""The session is not there, over, lost, or another's."""
+UNAVAILABLE = 6
+"""No daemon, or no room."""
+INTERRUPTED = 130
+
+_CODES: tuple[tuple[type[WarmpoolError], int], ...] = (
+    (RequestError, BAD_REQUEST),
+    (AppFailure, APP_FAILED),
+    (SessionError, SESSION_OVER),
+    (UnavailableError, UNAVAILABLE),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; gives its exit code."""
+    options = make_parser().parse_args(arguments)
+    try:
+        return options.command(options) or OK
+    except WarmpoolError as error:
+        _print_error(error)
+        return next((code for kind, code in _CODES if isinstance(error, kind)), FAILED)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()  # whoever read our output has left; Python would complain once more at exit
+        return OK
+
+
+def _print_error(error: WarmpoolError) -> None:
+    print(f"error: {error.code}: {error}", file=sys.stderr)
+    if isinstance(error, AppFailure) and error.traceback:
+        print(error.traceback.rstrip(), file=sys.stderr)
+    if error.session_id and not isinstance(error, SessionError):
+        print(f"the session lives on: {error.session_id}", file=sys.stderr)

@@ -1,0 +1,48 @@
+"""`warmpool app …`"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from ..client.sync import Client
+from .output import print_json, print_table
+
+
+def list_apps(options: argparse.Namespace) -> None:
+    with Client(options.socket, autostart=False) as client:
+        apps = client.apps.list()
+    if options.json:
+        print_json(apps)
+    elif apps:
+        print_table(apps, ("name", "state", "version", "workers", "source"))
+    else:
+        print("no apps; name one by its path, or start the daemon with `warmpool serve DIRECTORY`")
+
+
+def describe(options: argparse.Namespace) -> None:
+    with Client(options.socket) as client:
+        functions = client.apps.describe(options.app)
+    if options.json:
+        print_json(functions)
+        return
+    for function in functions:
+        print(f"{function.name}({_parameters(function.input_schema)})")
+        if function.description:
+            print(f"    {function.description}")
+
+
+def _parameters(schema: dict[str, Any]) -> str:
+    required = schema.get("required", ())
+    return ", ".join(
+        f"{name}: {_kind(field)}" + ("" if name in required else f" = {field.get('default')!r}")
+        for name, field in schema.get("properties", {}).items()
+    )
+
+
+def _kind(field: dict[str, Any]) -> str:
+    if "anyOf" in field:
+        return " | ".join(map(_kind, field["anyOf"]))
+    if "$ref" in field:
+        return str(field["$ref"]).rpartition("/")[2]
+    return str(field.get("type", "any"))

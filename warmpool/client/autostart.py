@@ -1,0 +1,57 @@
+"""Starting a daemon when none runs, without a race when many clients find that out at once.
+
+As tmux does it: whoever gets the lock tries once more to connect before it starts anything, so of twenty clients
+one starts a daemon and nineteen find it. The daemon says that it is ready by its starter's exit; nothing polls.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Final
+
+from ..errors import DaemonUnavailableError
+from ..launch import python_command
+from ..lock import LockFile
+from ..paths import Places, make_private
+from ..settings import AUTOSTART_IDLE_EXIT
+
+_SHOWN_LINES: Final = 12
+
+
+def start_daemon(places: Places, is_running: Callable[[], bool]) -> bool:
+    """Makes sure that a daemon listens at `places`; True if it was us who started it.
+
+    Raises DAEMON_UNAVAILABLE with the last lines of its log if it does not come up.
+    """
+    make_private(places)
+    lock = LockFile(places.starting, wait=True)
+    try:
+        if is_running():
+            return False
+        _run_detached(places)
+        return True
+    finally:
+        lock.release()
+
+
+def _run_detached(places: Places) -> None:
+    command = python_command(
+        "warmpool.cli", "serve", "--detach", "--socket", str(places.socket), "--idle-exit", str(AUTOSTART_IDLE_EXIT)
+    )
+    null = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 1, 2)]
+    pid = os.posix_spawn(command[0], command, os.environ, file_actions=null)
+    _, status = os.waitpid(pid, 0)
+    if status:
+        raise DaemonUnavailableError(
+            f"the daemon did not start (status {os.waitstatus_to_exitcode(status)}); "
+            f"the end of its log, {places.log}:\n{_last_lines(places)}"
+        )
+
+
+def _last_lines(places: Places) -> str:
+    try:
+        lines = places.log.read_text(errors="replace").splitlines()
+    except OSError as error:
+        return f"(cannot be read: {error})"
+    return "\n".join(lines[-_SHOWN_LINES:])

@@ -1,0 +1,214 @@
+"""A blocking client's two kinds of connections: to the daemon, for control, and to a worker, for calls.
+
+Each belongs to one thread at a time, by its lock. A connection that has broken, was closed, or was made before a fork
+of this process is never used again: `broken` says why.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import weakref
+from threading import Lock
+from typing import Any
+
+from ..errors import DaemonUnavailableError, InvalidRequestError, ProtocolError, WarmpoolError, from_wire
+from ..paths import Places, address_of, peer_of
+from ..settings import CONTROL_FRAME_LIMIT
+from ..wire.calls import OpenCalls
+from ..wire.frames import FrameReader, FrameWriter
+from ..wire.messages import (
+    CALL_ANSWERS,
+    CONTROL_ANSWERS,
+    PROTOCOL_VERSION,
+    Control,
+    Conversation,
+    Failure,
+    Message,
+    Open,
+    Opened,
+    Reply,
+    Request,
+    Result,
+    from_wire as message_from_wire,
+    to_wire,
+)
+
+_FORKED = "it was made before this process was forked: make a new Client in the child"
+_REPLY_LIMIT = 2**31
+"""The daemon's answers: it is trusted, and a list of sessions may be long."""
+
+_links: weakref.WeakSet[Link] = weakref.WeakSet()
+
+
+class HangupError(Exception):
+    """The other end is gone. `sent`: a call may have reached it."""
+
+    def __init__(self, *, sent: bool) -> None:
+        super().__init__("the connection broke")
+        self.sent = sent
+
+
+def connect(places: Places) -> socket.socket:
+    """A connection to the daemon. Raises DAEMON_UNAVAILABLE."""
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        with address_of(places.socket) as address:
+            connection.connect(address)
+        _, uid = peer_of(connection)
+    except OSError as error:
+        connection.close()
+        raise DaemonUnavailableError(
+            f"no daemon listens at {places.socket} ({error.strerror or error}); start one with `warmpool serve`, or "
+            f"let Client(autostart=True) do it; its log is {places.log}"
+        ) from error
+    if uid not in (0, os.getuid()):
+        connection.close()
+        raise DaemonUnavailableError(f"the daemon at {places.socket} belongs to user {uid}, not to you")
+    return connection
+
+
+class Link:
+    """Frames out and in, one thread at a time."""
+
+    conversation: Conversation
+
+    def __init__(self, connection: socket.socket, write_limit: int, read_limit: int) -> None:
+        self._socket = connection
+        self._writer = FrameWriter(write_limit)
+        self._reader = FrameReader(read_limit)
+        self._lock = Lock()
+        self.broken: str | None = None
+        _links.add(self)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} fd={self._socket.fileno()} {self.broken or 'open'}>"
+
+    def close(self) -> None:
+        self.broken = self.broken or "it is closed"
+        self._socket.close()
+
+    def _send(self, frame: bytes) -> None:
+        try:
+            self._socket.sendall(frame)
+        except OSError:
+            self.close()
+            raise HangupError(sent=False) from None
+        except BaseException:
+            self.close()  # interrupted: part of the frame may be on its way
+            raise
+
+    def _receive(self) -> Message:
+        """The next message. Interrupted, it can be called again: nothing that has come is lost."""
+        reader = self._reader
+        while (frame := reader.next_frame()) is None:
+            try:
+                count = self._socket.recv_into(reader.space())
+            except OSError:
+                count = 0
+            if not count:
+                self.close()
+                raise HangupError(sent=True)
+            reader.received(count)
+        try:
+            return message_from_wire(frame, self.conversation)
+        except ProtocolError:
+            self.close()
+            raise
+
+
+class ControlLink(Link):
+    conversation = CONTROL_ANSWERS
+
+    def __init__(self, connection: socket.socket) -> None:
+        super().__init__(connection, CONTROL_FRAME_LIMIT, _REPLY_LIMIT)
+        self._last_id = 0
+        self._send(self._writer.frame(to_wire(Control(PROTOCOL_VERSION))))
+
+    def request(self, method: str, params: dict[str, Any]) -> Any:
+        """The daemon's answer. Raises its error, or HangupError."""
+        with self._lock:
+            if self.broken is not None:
+                raise _cannot_use(self.broken)
+            self._last_id += 1
+            self._send(self._writer.frame(to_wire(Request(self._last_id, method, params))))
+            while True:
+                match self._receive():
+                    case Reply(id=self._last_id, value=value):
+                        return value
+                    case Failure(id=id, error=error) if id in (0, self._last_id):
+                        raise from_wire(error)
+                    case _:
+                        pass  # the answer to a request whose caller was interrupted
+
+
+class CallLink(Link):
+    """A connection that the daemon has handed to a worker."""
+
+    conversation = CALL_ANSWERS
+
+    def __init__(self, connection: socket.socket, hello: Open) -> None:
+        """Opens. Raises the daemon's refusal, or HangupError if the worker died before it could answer."""
+        super().__init__(connection, CONTROL_FRAME_LIMIT, CONTROL_FRAME_LIMIT)
+        self._calls = OpenCalls()
+        try:
+            self._send(self._writer.frame(to_wire(hello)))
+            answer = self._receive()
+            if isinstance(answer, Failure):
+                raise from_wire(answer.error)
+            if not isinstance(answer, Opened):
+                raise ProtocolError(f"the answer to a hello is Opened or Failure, not {type(answer).__name__}")
+        except BaseException:
+            self.close()
+            raise
+        self.opened = answer
+        self._writer.limit = self._reader.limit = answer.frame_limit
+
+    def call(self, function: str | None, input: object) -> Any:  # noqa: A002
+        """The function's output. Raises its error, or HangupError. One call at a time; others wait."""
+        with self._lock:
+            if self.broken is not None:
+                raise _cannot_use(self.broken)
+            call_id = self._calls.start()
+            try:
+                self._send(self._frame(call_id, function, input))
+                answer: Any = self._receive()
+                while not self._is_for(call_id, answer):
+                    answer = self._receive()
+            except BaseException:
+                self._calls.abandon(call_id)
+                raise
+        if isinstance(answer, Result):
+            return answer.output
+        raise from_wire(answer.error)
+
+    def _is_for(self, call_id: int, answer: Any) -> bool:
+        """False for the late answer to a call that was abandoned."""
+        if answer.id == 0:
+            self.close()
+            raise from_wire(answer.error)
+        return self._calls.answer(answer.id) and answer.id == call_id
+
+    def _frame(self, call_id: int, function: str | None, input: object) -> bytes:  # noqa: A002
+        try:
+            return self._writer.frame(("Call", call_id, function, input))
+        except Exception as error:
+            self._calls.forget(call_id)
+            if isinstance(error, WarmpoolError):
+                raise
+            raise InvalidRequestError(f"the input cannot be sent: {error}") from error
+
+
+def _cannot_use(broken: str) -> Exception:
+    if broken is _FORKED:
+        return InvalidRequestError(f"this client cannot be used: {broken}")
+    return HangupError(sent=False)
+
+
+def _disown_links() -> None:
+    """In a forked child: the connections are the parent's."""
+    for link in _links:
+        link.broken = _FORKED
+
+
+os.register_at_fork(after_in_child=_disown_links)

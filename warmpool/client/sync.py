@@ -1,0 +1,337 @@
+"""The blocking client: sessions to hold, and the daemon to talk to.
+
+    with Client() as client, client.session("counter", session_timeout=300) as session:
+        session.call("add", amount=2)
+
+A call goes straight to the session's worker. When that connection breaks, the daemon is asked what became of the
+session, and its answer is the error: so an expired session is never mistaken for a lost one.
+"""
+
+from __future__ import annotations
+
+import builtins
+import os
+import socket
+import warnings
+from collections import OrderedDict
+from collections.abc import Mapping
+from threading import Lock
+from types import TracebackType
+from typing import Any, Final, Self
+
+from ..errors import (
+    AppBrokenWarning,
+    DaemonUnavailableError,
+    InvalidRequestError,
+    SessionError,
+    WarmpoolError,
+    WorkerLostError,
+)
+from ..paths import Places
+from .autostart import start_daemon
+from .links import CallLink, ControlLink, HangupError, connect
+from .requests import NEW, Data, RunRequest, app_reference, call_arguments, run_request, run_result, shown
+
+_KEPT_LINKS: Final = 256
+"""Connections that `run` keeps for sessions that it has used; the longest unused one goes first."""
+
+
+class Client:
+    """The way to a daemon. Thread-safe; connects when it is first used. After a fork, make a new one."""
+
+    def __init__(self, socket: str | os.PathLike[str] | None = None, *, autostart: bool = True) -> None:
+        """`socket`: of the daemon, else `$WARMPOOL_SOCKET`, else the user's default one. With `autostart` a daemon
+        is started in the background if none runs."""
+        self.places = Places.of(socket)
+        self.sessions = Sessions(self)
+        self.apps = Apps(self)
+        self.started_daemon = False
+        """Whether this client has started one."""
+        self._autostart = autostart
+        self._lock = Lock()
+        self._control: ControlLink | None = None
+        self._links: OrderedDict[str, tuple[CallLink, set[str]]] = OrderedDict()
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<Client {self.places.socket} {'closed' if self._closed else 'open'}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connections. Sessions live on until they are ended or expire."""
+        with self._lock:
+            self._closed = True
+            control, self._control = self._control, None
+            links, self._links = self._links, OrderedDict()
+        for link in [control, *(link for link, _ in links.values())]:
+            if link is not None:
+                link.close()
+
+    # --- calls ------------------------------------------------------------------------------------------------
+
+    def run(self, params: Mapping[str, Any] = {}, /, **overrides: Any) -> Data:  # noqa: B006  (never written to)
+        """One call: `{"app", "function", "input", "session", "session_timeout", "open_timeout", "labels"}`, as a dict,
+        as keywords, or both.
+
+        `session` is "new", the id of a session, or absent for a call without one. Gives `session_id`, `output`,
+        `app`, `version` and `worker_id`. An error of the call leaves the session alive; its id is on the exception.
+        """
+        request = run_request(params, overrides, os.getcwd())
+        if request.session is not None and request.session != NEW:
+            return self._run_in_session(request, request.session)
+        link = self.open_link(request)
+        session_id = link.opened.session_id
+        if session_id is not None:
+            self._keep(session_id, link, request.app)
+        try:
+            return run_result(link.opened, link.call(request.function, request.input))
+        except HangupError as hangup:
+            raise self.explain(session_id, hangup) from None
+        finally:
+            if session_id is None:
+                link.close()
+
+    def session(
+        self,
+        app: str,
+        *,
+        session_timeout: float | None = None,
+        open_timeout: float | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> Session:
+        """Opens a session. As a context manager it is ended on the way out."""
+        given = {"session_timeout": session_timeout, "open_timeout": open_timeout, "labels": labels}
+        request = run_request({"app": app, "session": NEW}, given, os.getcwd())
+        return Session(self, self.open_link(request))
+
+    def _run_in_session(self, request: RunRequest, session_id: str) -> Data:
+        """Over the kept connection, if the daemon has agreed to this app on it; else over a new one."""
+        link = self._kept(session_id, request.app)
+        while True:
+            fresh = link is None
+            if link is None:
+                link = self.open_link(request)
+                self._keep(session_id, link, request.app)
+            try:
+                return run_result(link.opened, link.call(request.function, request.input))
+            except HangupError as hangup:
+                self._forget(session_id)
+                if fresh or hangup.sent:
+                    raise self.explain(session_id, hangup) from None
+                link = None  # it broke while it was unused: the daemon knows why, or hands us over again
+
+    def _kept(self, session_id: str, app: str | None) -> CallLink | None:
+        with self._lock:
+            link, agreed = self._links.get(session_id, (None, set[str]()))
+            if link is not None:
+                self._links.move_to_end(session_id)
+            return link if app is None or app in agreed else None
+
+    def _keep(self, session_id: str, link: CallLink, app: str | None) -> None:
+        with self._lock:
+            before, agreed = self._links.pop(session_id, (None, set[str]()))
+            self._links[session_id] = link, agreed | ({app} if app is not None else set())
+            oldest = self._links.popitem(last=False)[1][0] if len(self._links) > _KEPT_LINKS else None
+        for unused in (before, oldest):
+            if unused is not None:
+                unused.close()
+
+    def _forget(self, session_id: str) -> None:
+        with self._lock:
+            link, _ = self._links.pop(session_id, (None, None))
+        if link is not None:
+            link.close()
+
+    # --- the daemon -------------------------------------------------------------------------------------------
+
+    def status(self) -> Data:
+        """The daemon's pid, files, uptime and counts."""
+        return Data(self.request("daemon.status"))
+
+    def stop(self) -> int:
+        """Stops the daemon and everything in it; gives its pid, which may live for some seconds more."""
+        self._autostart = False
+        return int(self.request("daemon.stop")["pid"])
+
+    def request(self, method: str, **params: Any) -> Any:
+        """One control request, once more over a new connection if the old one has broken."""
+        try:
+            return self._control_link().request(method, params)
+        except HangupError:
+            with self._lock:
+                self._control = None
+        try:
+            return self._control_link().request(method, params)
+        except HangupError:
+            raise DaemonUnavailableError(f"the daemon at {self.places.socket} hangs up; see {self.places.log}") from None
+
+    def open_link(self, request: RunRequest) -> CallLink:
+        """A connection to a worker. That a worker dies before it says a word is no fault of the request, which has
+        had no effect: it is made once more."""
+        hello = request.hello(os.getcwd())
+        try:
+            link = CallLink(self._connect(), hello)
+        except HangupError:
+            try:
+                link = CallLink(self._connect(), hello)
+            except HangupError as hangup:
+                raise self.explain(request.session if request.session != NEW else None, hangup) from None
+        if link.opened.notice:
+            warnings.warn(link.opened.notice, AppBrokenWarning, stacklevel=3)
+        return link
+
+    def explain(self, session_id: str | None, hangup: HangupError) -> WarmpoolError:
+        """The error that a broken connection means. Waits for a dying worker's exit status."""
+        if session_id is None:
+            return WorkerLostError("the worker died; a call that was under way may or may not have had its effects")
+        try:
+            self.request("sessions.get", session_id=session_id, settle=True)
+            CallLink(self._connect(), RunRequest(None, None, None, session_id).hello("/")).close()
+        except SessionError as error:
+            return error
+        except (DaemonUnavailableError, HangupError):
+            return DaemonUnavailableError(
+                f"the daemon is gone, and session {session_id} with it; see {self.places.log}", session_id=session_id
+            )
+        return WorkerLostError(
+            f"the connection to session {session_id} broke, though the session lives: try again, "
+            "and note that the call may have had its effects",
+            session_id=session_id,
+        )
+
+    def _control_link(self) -> ControlLink:
+        with self._lock:
+            if self._control is None:
+                self._control = ControlLink(self._connect())
+            return self._control
+
+    def _connect(self) -> socket.socket:
+        """A fresh connection, to a daemon that is started for it if that is wanted."""
+        if self._closed:
+            raise InvalidRequestError("this client is closed")
+        try:
+            return connect(self.places)
+        except DaemonUnavailableError:
+            if not self._autostart:
+                raise
+        self.started_daemon |= start_daemon(self.places, self._is_running)
+        return connect(self.places)
+
+    def _is_running(self) -> bool:
+        try:
+            connect(self.places).close()
+        except DaemonUnavailableError:
+            return False
+        return True
+
+
+class Session:
+    """A session that is held. Not closed by garbage collection: it expires by its own window."""
+
+    def __init__(self, client: Client, link: CallLink) -> None:
+        assert link.opened.session_id is not None
+        self._client = client
+        self._link = link
+        self.id: str = link.opened.session_id
+        self.app: str = link.opened.app
+        self.version: str = link.opened.version
+        self.worker_id: str = link.opened.worker_id
+
+    def __repr__(self) -> str:
+        return f"<Session {self.id} {self.app}@{self.version}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.end()
+        except WarmpoolError:
+            if kind is None:
+                raise
+
+    def call(self, function: Any = None, input: Any = None, /, **fields: Any) -> Any:  # noqa: A002
+        """Calls a function and gives its output: `call("add", {"amount": 1})`, `call("add", amount=1)`, or
+        `call({...})` for the app's default function.
+
+        Raises APP_ERROR and the like if it fails, which the session survives, and a SessionError if the session is
+        over.
+        """
+        if fields or (function is not None and type(function) is not str):
+            function, input = call_arguments(function, input, fields)  # noqa: A001
+        try:
+            return shown(self._link.call(function, input))
+        except HangupError as hangup:
+            return self._call_again(function, input, hangup)
+
+    def _call_again(self, function: str | None, input: Any, hangup: HangupError) -> Any:  # noqa: A002
+        """The call did not leave: over a new connection, if the session still lives."""
+        if hangup.sent:
+            raise self._client.explain(self.id, hangup) from None
+        self._link = self._client.open_link(RunRequest(None, None, None, self.id))
+        try:
+            return shown(self._link.call(function, input))
+        except HangupError as second:
+            raise self._client.explain(self.id, second) from None
+
+    def info(self) -> Data:
+        return self._client.sessions.get(self.id)
+
+    def keepalive(self) -> Data:
+        """Slides the window without a call."""
+        return self._client.sessions.keepalive(self.id)
+
+    def end(self) -> Data:
+        """Ends the session and returns when its worker is gone. No error if it is over already."""
+        info = self._client.sessions.end(self.id)
+        self._link.close()
+        return info
+
+
+class Sessions:
+    """`client.sessions`. An info answers both `info.status` and `info["status"]`."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def get(self, session_id: str) -> Data:
+        """Raises SESSION_NOT_FOUND. Looking does not slide the window."""
+        return Data(self._client.request("sessions.get", session_id=session_id))
+
+    def list(self, *, all: bool = False) -> list[Data]:  # noqa: A002
+        """The open sessions, newest first; with `all` also those that are over and remembered."""
+        return [Data(info) for info in self._client.request("sessions.list", all=all)]
+
+    def keepalive(self, session_id: str) -> Data:
+        """Slides the window without a call."""
+        return Data(self._client.request("sessions.keepalive", session_id=session_id))
+
+    def end(self, session_id: str) -> Data:
+        """Ends a session; returns when its worker is gone."""
+        return Data(self._client.request("sessions.end", session_id=session_id))
+
+
+class Apps:
+    """`client.apps`."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def list(self) -> list[Data]:
+        """The apps that the daemon knows by name, and how they fare."""
+        return [Data(app) for app in self._client.request("apps.list")]
+
+    def describe(self, app: str) -> builtins.list[Data]:
+        """The functions of an app, with their JSON schemas. Loads it if need be."""
+        cwd = os.getcwd()
+        reference, _ = app_reference(app, cwd)
+        return [Data(function) for function in self._client.request("apps.describe", app=reference, cwd=cwd)]

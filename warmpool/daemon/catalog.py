@@ -1,0 +1,185 @@
+"""Which apps there are, where their files lie, and whether these have changed.
+
+An app is known by what it is loaded from, not by its name: two files called `counter.py` are two apps. Names come
+from `serve`, and from every path that is used; a name that nobody claimed leads to its latest use.
+
+Whether an app has been edited is asked at every open, by a stat of each of its source files; only if one differs is
+it read, and only if its text differs is that a new edition. Nothing is watched.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from importlib.machinery import PathFinder
+from pathlib import Path
+from typing import Any
+
+from ..errors import AppNotFoundError
+from ..policy.events import AppEdition
+from ..wire.references import AppReference
+
+
+@dataclass(frozen=True, slots=True)
+class FileMark:
+    mtime_ns: int
+    size: int
+    digest: str
+    """SHA-256 of the text; empty for a directory."""
+
+
+@dataclass(slots=True)
+class AppEntry:
+    """Where one app is loaded from, and its files as they were last read."""
+
+    key: str
+    name: str
+    root: str
+    module: str
+    file: str | None
+    class_name: str | None
+    revision: int = 1
+    files: dict[str, FileMark] = field(default_factory=dict)
+
+    def edition(self) -> AppEdition:
+        """The app as its files are now. Looks at all of them, so that each edit counts once."""
+        if not all([self._is_unchanged(path) for path in list(self.files)]):
+            self.revision += 1
+        return AppEdition(self.key, self.name, self.revision)
+
+    def remember(self, sources: Iterable[Sequence[Any]], *, complete: bool) -> None:
+        """Takes note of what a template read. If the import failed, a file that is added may mend it, so the
+        directory counts too."""
+        self.files = {path: FileMark(mtime_ns, size, digest) for path, mtime_ns, size, digest in sources}
+        if not complete:
+            with suppress(OSError):
+                status = os.stat(self.root)
+                self.files[self.root] = FileMark(status.st_mtime_ns, status.st_size, "")
+
+    def _is_unchanged(self, path: str) -> bool:
+        mark = self.files[path]
+        try:
+            status = os.stat(path)
+            if (status.st_mtime_ns, status.st_size) == (mark.mtime_ns, mark.size):
+                return True
+            digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        except OSError:
+            self.files.pop(path)  # it is gone, or a directory: once counts
+            return False
+        self.files[path] = FileMark(status.st_mtime_ns, status.st_size, digest)
+        return digest == mark.digest
+
+
+class Catalog:
+    def __init__(self) -> None:
+        self._entries: dict[str, AppEntry] = {}
+        self._names: dict[str, str] = {}
+        self._directories: list[Path] = []
+
+    def serve(self, paths: Iterable[str]) -> list[AppEntry]:
+        """Registers apps, and directories of apps. Raises APP_NOT_FOUND for what is neither."""
+        found: list[AppEntry] = []
+        for text in paths:
+            path = Path(text).absolute()
+            if path.is_dir() and not (path / "__init__.py").exists():
+                self._directories.append(path)
+                found += self._scan(path)
+            else:
+                found.append(self._register(_entry_of_path(path, None)))
+        return found
+
+    def entries(self) -> list[tuple[str, AppEntry]]:
+        """Names and their apps, by name."""
+        for directory in self._directories:
+            self._scan(directory)
+        return [(name, self._entries[key]) for name, key in sorted(self._names.items())]
+
+    def by_key(self, key: str) -> AppEntry:
+        return self._entries[key]
+
+    def resolve(self, reference: AppReference, cwd: str) -> AppEntry:
+        """The app that is meant. Raises APP_NOT_FOUND, with the names there are."""
+        if reference.is_path:
+            return self._register(_entry_of_path(Path(cwd, reference.target), reference.class_name))
+        name = reference.target if reference.class_name is None else f"{reference.target}:{reference.class_name}"
+        if name not in self._names:
+            for directory in self._directories:
+                self._scan(directory)
+        if name in self._names:
+            return self._entries[self._names[name]]
+        if reference.is_module and (entry := _entry_of_module(reference, cwd)) is not None:
+            return self._register(entry)
+        known = ", ".join(sorted(self._names)) or "none"
+        raise AppNotFoundError(
+            f"there is no app {name!r}; known by name: {known}. Name one by its path, as in ./{reference.target}.py, "
+            "or start the daemon with `warmpool serve DIRECTORY`",
+            details={"apps": sorted(self._names)},
+        )
+
+    def _register(self, entry: AppEntry) -> AppEntry:
+        known = self._entries.setdefault(entry.key, entry)
+        self._names.setdefault(known.name, known.key)
+        return known
+
+    def _scan(self, directory: Path) -> list[AppEntry]:
+        """Every file and package of a directory that speaks of BaseApp."""
+        found: list[AppEntry] = []
+        for path in sorted(directory.iterdir()):
+            if path.name.startswith(("_", ".")):
+                continue
+            is_package = path.is_dir() and (path / "__init__.py").exists()
+            texts = path.glob("*.py") if is_package else [path] if path.suffix == ".py" else []
+            if any(b"BaseApp" in text.read_bytes() for text in texts):
+                found.append(self._register(_entry_of_path(path, None)))
+        return found
+
+
+def _entry_of_path(path: Path, class_name: str | None) -> AppEntry:
+    suffix = "" if class_name is None else f":{class_name}"
+    if path.is_dir():
+        if not (path / "__init__.py").exists():
+            raise AppNotFoundError(
+                f"{path} is a directory without __init__.py, so no app; name a file in it, or `warmpool serve` it"
+            )
+        parts = [path.name]
+    elif path.is_file():
+        parts = [path.stem]
+    else:
+        raise AppNotFoundError(f"there is no file {path}")
+    root = path.parent
+    while (root / "__init__.py").exists():
+        parts.insert(0, root.name)
+        root = root.parent
+    alone = path.is_file() and len(parts) == 1
+    return AppEntry(
+        key=f"{path}{suffix}",
+        name=f"{parts[-1]}{suffix}",
+        root=str(root),
+        module=".".join(parts),
+        file=str(path) if alone else None,
+        class_name=class_name,
+    )
+
+
+def _entry_of_module(reference: AppReference, cwd: str) -> AppEntry | None:
+    """A module as Python would find it from `cwd`; its parents are not imported for that."""
+    if not any(_can_find(reference.target, places) for places in ([cwd], None)):
+        return None
+    name = f"{reference.target}:{reference.class_name}"
+    return AppEntry(
+        key=f"{cwd}:{name}", name=name, root=cwd, module=reference.target, file=None, class_name=reference.class_name
+    )
+
+
+def _can_find(module: str, places: Sequence[str] | None) -> bool:
+    """Whether there is such a module under `places`, or, if that is None, on Python's own path."""
+    parts = module.split(".")
+    for count in range(1, len(parts) + 1):
+        spec = PathFinder.find_spec(".".join(parts[:count]), places)
+        if spec is None:
+            return False
+        places = spec.submodule_search_locations
+    return True

@@ -1,0 +1,140 @@
+"""The daemon's end of clients' connections: accepted, read and answered without ever blocking.
+
+Raw sockets on the loop's readers, never transports: a transport reads ahead, and bytes that are meant for a worker
+would stay here. A client sends nothing after its hello until it is answered, so whatever a connection holds when it
+is handed over is the worker's. A client that does not read its answers is dropped; nothing is kept for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+from collections.abc import Callable
+
+from ..errors import ProtocolError
+from ..paths import peer_of
+from ..settings import CONTROL_FRAME_LIMIT
+from ..wire.frames import FrameReader, encode
+from ..wire.messages import CONTROL, HELLO, Conversation, Message, from_wire, to_wire
+
+ACCEPT_PAUSE = 1.0
+"""Seconds without accepting after the process has run out of descriptors: trying on would take all of the CPU."""
+
+
+class Client:
+    """One connection that is still the daemon's."""
+
+    def __init__(self, number: int, connection: socket.socket) -> None:
+        self.number = number
+        self.socket = connection
+        self.reader = FrameReader(CONTROL_FRAME_LIMIT)
+        self.conversation: Conversation = HELLO
+
+    def __repr__(self) -> str:
+        return f"<Client {self.number} fd={self.socket.fileno()}>"
+
+    def send(self, message: Message) -> bool:
+        """False: it is gone, or does not read."""
+        try:
+            data = encode(to_wire(message), 2**31)
+            return self.socket.send(data, socket.MSG_DONTWAIT) == len(data)
+        except OSError:
+            return False
+
+
+class Clients:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        listener: socket.socket,
+        *,
+        connected: Callable[[Client], None],
+        received: Callable[[Client, Message], None],
+        refused: Callable[[Client, ProtocolError], None],
+        closed: Callable[[int], None],
+    ) -> None:
+        """`closed` is told the number of a client that left of itself, not of one that was handed over."""
+        self._loop = loop
+        self._listener = listener
+        self._connected = connected
+        self._received = received
+        self._refused = refused
+        self._closed = closed
+        self._last = 0
+        self.by_number: dict[int, Client] = {}
+        loop.add_reader(listener.fileno(), self._accept)
+
+    def close(self) -> None:
+        self._loop.remove_reader(self._listener.fileno())
+        self._listener.close()
+        for client in list(self.by_number.values()):
+            self.drop(client)
+
+    def greet(self, client: Client) -> None:
+        """It has said hello, and stays for control requests."""
+        client.conversation = CONTROL
+
+    def drop(self, client: Client) -> None:
+        self.let_go(client)
+        client.socket.close()
+
+    def let_go(self, client: Client) -> None:
+        """The connection is somebody else's now; the caller closes our copy of it."""
+        if self.by_number.pop(client.number, None) is not None:
+            self._loop.remove_reader(client.socket.fileno())
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                    self._pause()
+                return
+            self._welcome(connection)
+
+    def _pause(self) -> None:
+        fd = self._listener.fileno()
+        self._loop.remove_reader(fd)
+        self._loop.call_later(ACCEPT_PAUSE, self._resume)
+
+    def _resume(self) -> None:
+        if self._listener.fileno() != -1:
+            self._loop.add_reader(self._listener.fileno(), self._accept)
+
+    def _welcome(self, connection: socket.socket) -> None:
+        _, uid = peer_of(connection)
+        if uid not in (0, os.getuid()):
+            connection.close()
+            return
+        connection.setblocking(False)
+        self._last += 1
+        client = self.by_number[self._last] = Client(self._last, connection)
+        self._loop.add_reader(connection.fileno(), self._read, client)
+        self._connected(client)
+        self._read(client)  # its hello has often come with it
+
+    def _read(self, client: Client) -> None:
+        try:
+            count = client.socket.recv_into(client.reader.space())
+        except BlockingIOError:
+            return
+        except OSError:
+            count = 0
+        if not count:
+            self.drop(client)
+            self._closed(client.number)
+            return
+        client.reader.received(count)
+        try:
+            while client.number in self.by_number and (frame := client.reader.next_frame()) is not None:
+                message = from_wire(frame, client.conversation)
+                if client.conversation is HELLO and client.reader.buffered:
+                    raise ProtocolError("bytes follow the hello; wait for its answer")
+                self._received(client, message)
+        except ProtocolError as error:
+            self._refused(client, error)

@@ -1,0 +1,116 @@
+"""`warmpool serve`: takes the lock, makes the files, runs the loop, and removes the files again."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import resource
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import uvloop
+
+from ..board import Board
+from ..errors import InvalidRequestError
+from ..launch import be_subreaper
+from ..lock import AlreadyLockedError, LockFile
+from ..paths import Places, address_of, make_private
+from ..policy import events as ev
+from ..settings import Settings
+from .catalog import Catalog
+from .server import Server
+
+BACKLOG = 1024
+
+
+def serve(
+    places: Places,
+    settings: Settings,
+    apps: Sequence[str] = (),
+    *,
+    log_json: bool = False,
+    ready: Callable[[], None] = lambda: None,
+) -> None:
+    """Runs a daemon until it is told to stop. `ready` is called when clients can connect.
+
+    Raises INVALID_REQUEST if one runs already on this socket, and APP_NOT_FOUND for a path that is no app.
+    """
+    _log_to_stderr(log_json)
+    log = logging.getLogger("warmpool.daemon")
+    catalog = Catalog()
+    entries = catalog.serve(apps)
+    make_private(places)
+    with ExitStack() as stack:
+        try:
+            stack.callback(LockFile(places.lock).release)
+        except AlreadyLockedError as error:
+            raise InvalidRequestError(
+                f"a daemon is already running on {places.socket} (pid {error.pid or 'not known yet'}); "
+                "stop it with `warmpool stop`, or give this one another --socket"
+            ) from None
+        open_files = _raise_open_files()
+        be_subreaper()
+        board = Board.create(places.board, settings.max_workers)
+        stack.callback(_remove, places.board)
+        stack.callback(board.close)
+        listener = _listen(places.socket)
+        stack.callback(_remove, places.socket)
+        loop = uvloop.new_event_loop()
+        stack.callback(loop.close)
+        server = Server(loop, places, settings, board, catalog, listener, open_files)
+        stack.callback(server.close)
+        log.info("listening on %s, pid %d; whoever can open it can run code as you", places.socket, os.getpid())
+        for entry in entries:
+            server.report(ev.WarmUpRequested(entry.edition()))
+        ready()
+        loop.run_forever()
+        log.info("stopped")
+
+
+def _listen(path: Path) -> socket.socket:
+    """A listening socket at `path`, for our eyes only. The lock is ours, so what lies there is nobody's."""
+    _remove(path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    before = os.umask(0o177)
+    try:
+        with address_of(path) as address:
+            listener.bind(address)
+    except BaseException:
+        listener.close()
+        raise
+    finally:
+        os.umask(before)
+    listener.listen(BACKLOG)
+    return listener
+
+
+def _remove(path: Path) -> None:
+    with suppress(FileNotFoundError):
+        path.unlink()
+
+
+def _raise_open_files() -> int:
+    """As many descriptors as we may have: a session costs two. Gives the limit from before, for the workers."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return soft
+
+
+def _log_to_stderr(as_json: bool) -> None:  # noqa: FBT001
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_JsonLines() if as_json else logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    log = logging.getLogger("warmpool.daemon")
+    log.handlers[:] = [handler]
+    log.setLevel(logging.INFO)
+    log.propagate = False
+
+
+class _JsonLines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return json.dumps({"time": record.created, "level": record.levelname.lower(), "message": record.getMessage()})
+
+

@@ -1,0 +1,401 @@
+"""Templates and workers as processes: started, talked to, watched, killed and reaped. Decides nothing.
+
+The daemon is the parent of each of them: it starts templates, and as the nearest subreaper it is given the workers
+that templates fork. A process is known by its pidfd from the moment it is known at all, so that no signal can reach
+a stranger, and its death is seen there. Any other child of the daemon is what a dead worker left behind, and is
+killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from .. import packets
+from ..board import Board
+from ..errors import ProtocolError
+from ..launch import python_command
+from ..policy import events as ev
+from ..policy.fleet import broken
+from ..wire.messages import (
+    FROM_TEMPLATE,
+    FROM_WORKER,
+    Attach,
+    Busy,
+    Conversation,
+    Describe,
+    Described,
+    Fork,
+    Forked,
+    ForkFailed,
+    Leaving,
+    Load,
+    Loaded,
+    LoadFailed,
+    Message,
+    Ready,
+    Released,
+    SetupFailed,
+)
+
+Report = Callable[[ev.Event], None]
+
+
+class Child:
+    """One process, from when its pid is known until it is reaped."""
+
+    def __init__(self, pid: int, loop: asyncio.AbstractEventLoop, on_reaped: Callable[[Child, str], None]) -> None:
+        """`pid` must be a child of ours that is not reaped yet, so that it cannot be another's."""
+        self.pid = pid
+        self.on_exit: Callable[[str], None] = lambda status: None
+        self._loop = loop
+        self._pidfd = os.pidfd_open(pid)
+        self._killed = False
+        self._on_reaped = on_reaped
+        loop.add_reader(self._pidfd, self._reap)
+
+    def __repr__(self) -> str:
+        return f"<Child {self.pid}>"
+
+    def kill(self) -> None:
+        self._killed = True
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+    def _reap(self) -> None:
+        try:
+            result = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG)
+        except ChildProcessError:
+            return  # it died before we became its parent, which is about to happen
+        if result is None:
+            return
+        self._loop.remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        self._on_reaped(self, _in_words(result, by_us=self._killed))
+
+
+def _in_words(result: os.waitid_result, *, by_us: bool) -> str:
+    """What became of a process, to follow its name."""
+    if result.si_code == os.CLD_EXITED:
+        return f"exited with status {result.si_status}"
+    name = signal.Signals(result.si_status).name if result.si_status in list(signal.Signals) else str(result.si_status)
+    if by_us:
+        return f"was killed by {name} after it did not stop in time"
+    if result.si_status == signal.SIGKILL:
+        return "was killed by SIGKILL that we did not send, perhaps out of memory"
+    return f"was killed by {name}"
+
+
+class Channel:
+    """Our end of the conversation with one process."""
+
+    def __init__(
+        self,
+        ours: socket.socket,
+        loop: asyncio.AbstractEventLoop,
+        conversation: Conversation,
+        on_message: Callable[[Message], None],
+        on_end: Callable[[], None],
+    ) -> None:
+        self._socket = ours
+        self._loop = loop
+        self._conversation = conversation
+        self._on_message = on_message
+        self._on_end = on_end
+        self._open = True
+        loop.add_reader(ours.fileno(), self.drain)
+
+    def send(self, message: Message, fds: tuple[int, ...] = ()) -> bool:
+        """False: the process is gone, or has too much unread."""
+        try:
+            packets.send(self._socket, message, fds)
+        except OSError:
+            return False
+        return True
+
+    def drain(self) -> None:
+        """Handles every message that is there."""
+        while self._open:
+            try:
+                received = packets.receive(self._socket, self._conversation)
+            except BlockingIOError:
+                return
+            except (OSError, ProtocolError):
+                received = None
+            if received is None:
+                self.close()
+                self._on_end()
+                return
+            message, fds = received
+            packets.close_all(fds)
+            self._on_message(message)
+
+    def close(self) -> None:
+        if self._open:
+            self._open = False
+            self._loop.remove_reader(self._socket.fileno())
+            self._socket.close()
+
+
+class _Template:
+    def __init__(self, pool: str, child: Child, channel: Channel) -> None:
+        self.pool = pool
+        self.child = child
+        self.channel = channel
+        self.can_fork = True
+        self.describers: list[ev.Ticket] = []
+
+
+class _Worker:
+    def __init__(self, name: str, channel: Channel) -> None:
+        self.name = name
+        self.channel = channel
+        self.child: Child | None = None
+
+
+class Processes:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        board: Board,
+        *,
+        load_for: Callable[[str], Load],
+        report: Report,
+        loaded: Callable[[str, Loaded | LoadFailed], None],
+        described: Callable[[ev.Ticket, list[Any]], None],
+    ) -> None:
+        """`load_for` says how to load an app by its key; `loaded` and `described` are told what templates answer,
+        `report` everything that the broker should know."""
+        self._loop = loop
+        self._board = board
+        self._load_for = load_for
+        self._report = report
+        self._loaded = loaded
+        self._described = described
+        self._apps: dict[str, str] = {}
+        self._templates: dict[str, _Template] = {}
+        self._workers: dict[str, _Worker] = {}
+        self._children: dict[int, Child] = {}
+        self._sweep_due = False
+
+    # --- templates --------------------------------------------------------------------------------------------
+
+    def start_template(self, pool: str, app_key: str) -> None:
+        self._apps[pool] = app_key
+        try:
+            child, ours = self._spawn()
+        except OSError as error:
+            self._report(ev.TemplateFailed(pool, broken(app_key, f"no process could be started for it: {error}")))
+            return
+        child.on_exit = lambda status: self._template_exited(pool, status)
+        channel = Channel(ours, self._loop, FROM_TEMPLATE, lambda m: self._from_template(pool, m), lambda: None)
+        self._templates[pool] = _Template(pool, child, channel)
+        channel.send(self._load_for(app_key))
+
+    def stop_template(self, pool: str) -> None:
+        """Its workers do not notice."""
+        template = self._templates.pop(pool, None)
+        if template is not None:
+            template.channel.close()
+            template.child.kill()
+
+    def describe(self, pool: str, ticket: ev.Ticket) -> None:
+        template = self._templates.get(pool)
+        if template is not None and template.channel.send(Describe()):
+            template.describers.append(ticket)
+
+    def _from_template(self, pool: str, message: Message) -> None:
+        template = self._templates[pool]
+        match message:
+            case Loaded():
+                template.can_fork = not message.threads
+                self._loaded(self._apps[pool], message)
+                options = message.options
+                loaded = ev.TemplateLoaded(pool, message.version, options.get("warm"), options.get("max_workers"))
+                self._report(loaded)
+            case LoadFailed():
+                self._loaded(self._apps[pool], message)
+                self._report(ev.TemplateFailed(pool, message.error))
+            case Described():
+                self._described(template.describers.pop(0), message.functions)
+            case ForkFailed():
+                self._never_born(message.worker_id, message.error)
+
+    def _template_exited(self, pool: str, status: str) -> None:
+        template = self._templates.get(pool)
+        if template is not None:
+            template.channel.drain()
+        template = self._templates.pop(pool, None)
+        if template is not None:
+            template.channel.close()
+            self._report(ev.TemplateExited(pool, status))
+
+    # --- workers ----------------------------------------------------------------------------------------------
+
+    def fork(self, pool: str, worker: str, row: int) -> None:
+        self._board.clear(row)
+        template = self._templates.get(pool)
+        ours, theirs = packets.pair()
+        channel = Channel(
+            ours, self._loop, FROM_WORKER, lambda m: self._from_worker(worker, m), lambda: self._hung_up(worker)
+        )
+        self._workers[worker] = _Worker(worker, channel)
+        try:
+            if template is not None and template.can_fork:
+                template.channel.send(Fork(worker, row, in_place=False), (theirs.fileno(),))
+            else:
+                self._fork_alone(pool, worker, row, theirs.dup())
+        finally:
+            theirs.close()
+
+    def _fork_alone(self, pool: str, worker: str, row: int, theirs: socket.socket) -> None:
+        """A process of its own imports the app and becomes the worker: for an app that cannot be forked."""
+
+        try:
+            child, ours = self._spawn()
+        except OSError as error:
+            theirs.close()
+            self._never_born(worker, broken(pool, f"no process could be started for it: {error}"))
+            return
+
+        def exited(status: str) -> None:
+            theirs.close()
+            channel.close()
+            self._never_born(worker, broken(pool, f"its own process {status} while it imported the app"))
+
+        def heed(message: Message) -> None:
+            if isinstance(message, Loaded):
+                channel.send(Fork(worker, row, in_place=True), (theirs.fileno(),))
+            elif isinstance(message, LoadFailed | ForkFailed):
+                self._never_born(worker, message.error)
+            theirs.close()
+
+        child.on_exit = exited
+        self._workers[worker].child = child
+        channel = Channel(ours, self._loop, FROM_TEMPLATE, heed, lambda: None)
+        channel.send(self._load_for(self._apps[pool]))
+
+    def tell(self, worker: str, message: Message) -> None:
+        known = self._workers.get(worker)
+        if known is not None:
+            known.channel.send(message)
+
+    def hand_over(self, worker: str, attach: Attach, fd: int) -> bool:
+        """False: the worker cannot take the connection."""
+        known = self._workers.get(worker)
+        return known is not None and known.channel.send(attach, (fd,))
+
+    def kill(self, worker: str) -> None:
+        known = self._workers.get(worker)
+        if known is not None and known.child is not None:
+            known.child.kill()
+        elif known is not None:  # should its template still make it, it will find its channel closed
+            self._never_born(worker, broken(worker, "its template did not make it in time"))
+
+    def _from_worker(self, name: str, message: Message) -> None:
+        match message:
+            case Forked():
+                self._born(name, message.pid)
+            case Ready():
+                self._report(ev.WorkerReady(name))
+            case SetupFailed():
+                self._report(ev.WorkerFailed(name, message.error))
+            case Busy():
+                self._report(ev.WorkerBusy(name))
+            case Leaving():
+                self._report(ev.WorkerLeaving(name))
+            case Released():
+                self._report(ev.WorkerReleased(name))
+
+    def _born(self, name: str, pid: int) -> None:
+        """The worker exists. It is our child, or about to be: its pid is its own until we reap it."""
+        worker = self._workers[name]
+        worker.child = self._children.get(pid) or self._watch(pid)
+        worker.child.on_exit = lambda status: self._worker_exited(name, status)
+        self._report(ev.WorkerForked(name, pid))
+
+    def _hung_up(self, name: str) -> None:
+        """Its channel is closed. If it was ever born, its exit is about to be seen."""
+        worker = self._workers.get(name)
+        if worker is not None and worker.child is None:
+            del self._workers[name]
+            self._report(ev.WorkerExited(name, "was never born: its template died"))
+
+    def _never_born(self, name: str, error: dict[str, Any]) -> None:
+        worker = self._workers.pop(name, None)
+        if worker is not None:
+            worker.channel.close()
+            self._report(ev.WorkerFailed(name, error))
+            self._report(ev.WorkerExited(name, "was never born"))
+
+    def _worker_exited(self, name: str, status: str) -> None:
+        worker = self._workers[name]
+        worker.channel.drain()  # what it said before it died comes first
+        worker.channel.close()
+        del self._workers[name]
+        self._report(ev.WorkerExited(name, status))
+
+    # --- children ---------------------------------------------------------------------------------------------
+
+    def _spawn(self) -> tuple[Child, socket.socket]:
+        """A fresh template process, and our end of its channel. Raises OSError if there can be none."""
+        ours, theirs = packets.pair()
+        command = python_command("warmpool.worker.template")
+        try:
+            pid = os.posix_spawn(
+                command[0],
+                command,
+                os.environ,
+                file_actions=[
+                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                    (os.POSIX_SPAWN_DUP2, 2, 1),
+                    (os.POSIX_SPAWN_DUP2, theirs.fileno(), 3),
+                ],
+                setsid=True,
+                setsigmask=(),
+            )
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        return self._watch(pid), ours
+
+    def _watch(self, pid: int) -> Child:
+        child = self._children[pid] = Child(pid, self._loop, self._reaped)
+        return child
+
+    def _reaped(self, child: Child, status: str) -> None:
+        del self._children[child.pid]
+        child.on_exit(status)
+        self._sweep_soon()
+
+    def _sweep_soon(self) -> None:
+        if not self._sweep_due:
+            self._sweep_due = True
+            self._loop.call_soon(self._sweep)
+
+    def _sweep(self) -> None:
+        """Kills the children that we do not know: what dead workers have left running."""
+        self._sweep_due = False
+        for worker in list(self._workers.values()):
+            if worker.child is None:
+                worker.channel.drain()  # a worker whose birth we have not read of is not unknown
+        for pid in children_of_this_process():
+            if pid not in self._children:
+                self._watch(pid).kill()
+
+
+def children_of_this_process() -> list[int]:
+    """Pids of all children, dead ones too."""
+    found: list[int] = []
+    for task in Path("/proc/self/task").iterdir():
+        with suppress(OSError):
+            found += map(int, (task / "children").read_text().split())
+    return found

@@ -1,0 +1,358 @@
+"""The daemon: carries events to the broker and performs its effects. One loop, one timer, no decision.
+
+Whatever happens becomes an event; the broker's effects are done in their order; what comes of them is the next
+event. An event that arises while effects are performed waits until they are done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import signal
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, assert_never
+
+import psutil
+
+from ..board import Board
+from ..errors import InvalidRequestError, PoolExhaustedError, ProtocolError, WarmpoolError
+from ..paths import Places
+from ..policy import effects as fx
+from ..policy import events as ev
+from ..policy.broker import Broker
+from ..settings import SESSION_TIMEOUT_DEFAULT, Settings, check_number, check_session_timeout
+from ..wire.messages import (
+    PROTOCOL_VERSION,
+    Control,
+    Failure,
+    Load,
+    Loaded,
+    LoadFailed,
+    Message,
+    Open,
+    Reply,
+    Request,
+    check_version,
+)
+from ..wire.references import parse
+from .catalog import Catalog
+from .clients import Client, Clients
+from .control import Parameters, present
+from .processes import Processes
+
+log = logging.getLogger("warmpool.daemon")
+
+
+class Server:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        places: Places,
+        settings: Settings,
+        board: Board,
+        catalog: Catalog,
+        listener: Any,
+        open_files: int,
+    ) -> None:
+        self._loop = loop
+        self._places = places
+        self._settings = settings
+        self._board = board
+        self._catalog = catalog
+        self._open_files = open_files
+        self._started_at = time.time()
+        self._broker = Broker(
+            settings,
+            now=board.now(),
+            activity_of=board.read,
+            free_memory=lambda: psutil.virtual_memory().available,
+        )
+        self._processes = Processes(
+            loop,
+            board,
+            load_for=self._load_for,
+            report=self.report,
+            loaded=self._loaded,
+            described=lambda ticket, functions: self._reply(ticket, functions),
+        )
+        self._clients = Clients(
+            loop,
+            listener,
+            connected=lambda client: self.report(ev.Connected((client.number, 0))),
+            received=self._received,
+            refused=self._refuse_connection,
+            closed=lambda number: self.report(ev.TicketClosed(number)),
+        )
+        self._events: deque[ev.Event] = deque()
+        self._performing = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at: float | None = None
+        self._methods: dict[str, Callable[[ev.Ticket, Parameters], None]] = {
+            "sessions.get": self._sessions_get,
+            "sessions.list": self._sessions_list,
+            "sessions.keepalive": self._sessions_keepalive,
+            "sessions.end": self._sessions_end,
+            "apps.list": self._apps_list,
+            "apps.describe": self._apps_describe,
+            "daemon.status": self._status,
+            "daemon.stop": self._stop,
+        }
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.report, ev.StopRequested())
+        self._set_timer()
+
+    # --- events and effects -----------------------------------------------------------------------------------
+
+    def report(self, event: ev.Event) -> None:
+        """Something has happened."""
+        self._events.append(event)
+        if self._performing:
+            return
+        self._performing = True
+        try:
+            while self._events:
+                self._perform(self._broker.handle(self._events.popleft(), self._board.now()))
+        finally:
+            self._performing = False
+        self._set_timer()
+
+    def _perform(self, effects: list[fx.Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case fx.HandOver():
+                    self._hand_over(effect)
+                case fx.Fork():
+                    self._processes.fork(effect.pool, effect.worker, effect.row)
+                case fx.Tell():
+                    self._processes.tell(effect.worker, effect.message)
+                case fx.Answer():
+                    self._reply(effect.ticket, present(effect.view, self._wall_time))
+                case fx.Refuse():
+                    self._refuse(effect.ticket, effect.error)
+                case fx.Log():
+                    log.info(effect.text)
+                case fx.Kill():
+                    self._processes.kill(effect.worker)
+                case fx.StartTemplate():
+                    self._processes.start_template(effect.pool, effect.app_key)
+                case fx.StopTemplate():
+                    self._processes.stop_template(effect.pool)
+                case fx.Describe():
+                    self._processes.describe(effect.pool, effect.ticket)
+                case fx.Exit():
+                    self._loop.stop()
+                case _:
+                    assert_never(effect)
+
+    def _set_timer(self) -> None:
+        deadline = self._broker.next_deadline()
+        if deadline == self._timer_at:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at, self._timer = deadline, None
+        if deadline is not None:
+            self._timer = self._loop.call_later(max(0.0, deadline - self._board.now()), self._on_time)
+
+    def _on_time(self) -> None:
+        """Once more round the loop first: what waits in a socket since before the deadline comes before it."""
+        self._timer = self._loop.call_later(0, self._advance)
+
+    def _advance(self) -> None:
+        self._timer = self._timer_at = None
+        self._performing = True
+        try:
+            self._perform(self._broker.advance(self._board.now()))
+        finally:
+            self._performing = False
+        if self._events:
+            self.report(self._events.popleft())
+        self._set_timer()
+
+    # --- connections ------------------------------------------------------------------------------------------
+
+    def _received(self, client: Client, message: Message) -> None:
+        try:
+            match message:
+                case Open():
+                    check_version(message.protocol)
+                    self._open(client, message)
+                case Control():
+                    check_version(message.protocol)
+                    self._clients.greet(client)
+                    self.report(ev.Greeted((client.number, 0)))
+                case Request():
+                    self._request(client, message)
+        except ProtocolError:
+            raise
+        except WarmpoolError as error:
+            self._refuse((client.number, message.id if isinstance(message, Request) else 0), error)
+
+    def _open(self, client: Client, hello: Open) -> None:
+        ticket = (client.number, 0)
+        labels = hello.labels
+        if not all(isinstance(key, str) and isinstance(value, str) for key, value in labels.items()):
+            raise InvalidRequestError("labels must be a map of texts to texts")
+        reference = None if hello.app is None else parse(hello.app)
+        entry = None if reference is None else self._catalog.resolve(reference, hello.cwd)
+        version = None if reference is None else reference.version
+        if hello.session is not None and hello.session != "new":
+            if hello.session_timeout is not None:
+                raise InvalidRequestError("session_timeout goes only with session=\"new\": a session keeps its own")
+            key = None if entry is None else entry.key
+            self.report(ev.AttachRequested(ticket, hello.session, hello.app, key, version))
+            return
+        if entry is None:
+            raise InvalidRequestError("a new session, and a call without a session, need an app")
+        if hello.session is None and hello.session_timeout is not None:
+            raise InvalidRequestError("session_timeout goes only with session=\"new\"")
+        window = SESSION_TIMEOUT_DEFAULT if hello.session_timeout is None else hello.session_timeout
+        patience = self._settings.open_timeout if hello.open_timeout is None else hello.open_timeout
+        self.report(
+            ev.OpenRequested(
+                ticket=ticket,
+                edition=entry.edition(),
+                session_id=None if hello.session is None else new_session_id(),
+                session_timeout=check_session_timeout(window),
+                open_timeout=check_number("open_timeout", patience, 0, 3600),
+                version=version,
+                cwd=hello.cwd,
+                labels=labels,
+            )
+        )
+
+    def _hand_over(self, effect: fx.HandOver) -> None:
+        client = self._clients.by_number.get(effect.ticket[0])
+        if client is None:
+            return
+        if not self._processes.hand_over(effect.worker, effect.attach, client.socket.fileno()):
+            error = PoolExhaustedError("the worker takes no more connections for now; try again")
+            client.send(Failure(0, error.to_wire()))
+        self._clients.drop(client)
+
+    def _reply(self, ticket: ev.Ticket, value: object) -> None:
+        client = self._clients.by_number.get(ticket[0])
+        if client is not None and not client.send(Reply(ticket[1], value)):
+            self._clients.drop(client)
+
+    def _refuse(self, ticket: ev.Ticket, error: WarmpoolError) -> None:
+        client = self._clients.by_number.get(ticket[0])
+        if client is not None and (not client.send(Failure(ticket[1], error.to_wire())) or ticket[1] == 0):
+            self._clients.drop(client)
+
+    def _refuse_connection(self, client: Client, error: ProtocolError) -> None:
+        self._refuse((client.number, 0), error)
+        self.report(ev.TicketClosed(client.number))
+
+    # --- control requests -------------------------------------------------------------------------------------
+
+    def _request(self, client: Client, request: Request) -> None:
+        method = self._methods.get(request.method)
+        if method is None:
+            raise InvalidRequestError(f"there is no method {request.method!r:.80}; there are {', '.join(self._methods)}")
+        method((client.number, request.id), Parameters(request.method, request.params))
+
+    def _sessions_get(self, ticket: ev.Ticket, params: Parameters) -> None:
+        session_id, settle = params.text("session_id"), params.flag("settle")
+        params.done()
+        self.report(ev.SessionAsked(ticket, session_id, settle))
+
+    def _sessions_list(self, ticket: ev.Ticket, params: Parameters) -> None:
+        over = params.flag("all")
+        params.done()
+        views = self._broker.sessions(self._board.now(), over=over)
+        self._reply(ticket, [present(view, self._wall_time) for view in views])
+
+    def _sessions_keepalive(self, ticket: ev.Ticket, params: Parameters) -> None:
+        session_id = params.text("session_id")
+        params.done()
+        self.report(ev.KeepaliveRequested(ticket, session_id))
+
+    def _sessions_end(self, ticket: ev.Ticket, params: Parameters) -> None:
+        session_id = params.text("session_id")
+        params.done()
+        self.report(ev.EndRequested(ticket, session_id))
+
+    def _apps_list(self, ticket: ev.Ticket, params: Parameters) -> None:
+        params.done()
+        apps = self._broker.fleet.apps
+        self._reply(
+            ticket,
+            [
+                {"name": name, "source": entry.file or f"{entry.root} ({entry.module})", **_state_of(apps.get(entry.key))}
+                for name, entry in self._catalog.entries()
+            ],
+        )
+
+    def _apps_describe(self, ticket: ev.Ticket, params: Parameters) -> None:
+        app, cwd = params.text("app"), params.text("cwd")
+        params.done()
+        entry = self._catalog.resolve(parse(app), cwd)
+        self.report(ev.DescribeRequested(ticket, entry.edition()))
+
+    def _status(self, ticket: ev.Ticket, params: Parameters) -> None:
+        params.done()
+        fleet = self._broker.fleet
+        states: dict[str, int] = {}
+        for worker in fleet.workers.values():
+            states[worker.state.value] = states.get(worker.state.value, 0) + 1
+        self._reply(
+            ticket,
+            {
+                "pid": os.getpid(),
+                "protocol": PROTOCOL_VERSION,
+                "socket": str(self._places.socket),
+                "log": str(self._places.log),
+                "uptime": round(time.time() - self._started_at, 3),
+                "sessions": self._broker.open_sessions,
+                "workers": len(fleet.workers),
+                "workers_by_state": states,
+                "max_workers": self._settings.max_workers,
+                "apps": len(self._catalog.entries()),
+            },
+        )
+
+    def _stop(self, ticket: ev.Ticket, params: Parameters) -> None:
+        params.done()
+        self._reply(ticket, {"pid": os.getpid()})
+        self.report(ev.StopRequested())
+
+    # --- what others need to know -----------------------------------------------------------------------------
+
+    def _load_for(self, app_key: str) -> Load:
+        entry = self._catalog.by_key(app_key)
+        return Load(
+            entry.name, entry.root, entry.module, entry.file, entry.class_name,
+            str(self._places.board), self._settings.call_frame_limit, os.getpid(), self._open_files,
+        )  # fmt: skip
+
+    def _loaded(self, app_key: str, message: Loaded | LoadFailed) -> None:
+        self._catalog.by_key(app_key).remember(message.sources, complete=isinstance(message, Loaded))
+
+    def _wall_time(self, moment: float) -> float:
+        return time.time() + moment - self._board.now()
+
+    def close(self) -> None:
+        self._clients.close()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.remove_signal_handler(number)
+
+
+def new_session_id() -> str:
+    return f"sess_{secrets.token_urlsafe(15)}"
+
+
+def _state_of(app: Any) -> dict[str, Any]:
+    """How an app fares: its version, its workers, what is wrong with it."""
+    if app is None:
+        return {"state": "not loaded", "version": None, "workers": 0, "error": None}
+    state = "ready" if app.current else "loading" if app.candidate else "broken" if app.failure else "not loaded"
+    error = app.failure.error["message"] if app.failure else None
+    version = app.current.version if app.current else None
+    return {"state": state, "version": version, "workers": app.live, "error": error}
+
+

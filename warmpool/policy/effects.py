@@ -1,0 +1,93 @@
+"""What the broker may wish for. The daemon performs the effects of one event in their order and reports what came of
+them as new events; no effect has a result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from ..errors import WarmpoolError
+from ..wire.messages import Attach, Message
+from .events import Ticket
+from .sessions import SessionView
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Tell whoever holds the ticket about the session."""
+
+    ticket: Ticket
+    view: SessionView
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """Answer the ticket with an error; a connection that asked for a worker is closed after it."""
+
+    ticket: Ticket
+    error: WarmpoolError
+
+
+@dataclass(frozen=True, slots=True)
+class HandOver:
+    """Pass the ticket's connection to the worker."""
+
+    ticket: Ticket
+    worker: str
+    attach: Attach
+
+
+@dataclass(frozen=True, slots=True)
+class Tell:
+    worker: str
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """SIGKILL. Reported as WorkerExited like any other death."""
+
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fork:
+    pool: str
+    worker: str
+    row: int
+
+
+@dataclass(frozen=True, slots=True)
+class StartTemplate:
+    pool: str
+    app_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Describe:
+    """Ask the template for the app's functions, for whoever holds the ticket."""
+
+    pool: str
+    ticket: Ticket
+
+
+@dataclass(frozen=True, slots=True)
+class StopTemplate:
+    pool: str
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """A line for people."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """Nothing is left: the daemon may go."""
+
+
+Effect: TypeAlias = (
+    Answer | Refuse | HandOver | Tell | Kill | Fork | StartTemplate | Describe | StopTemplate | Log | Exit
+)

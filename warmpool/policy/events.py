@@ -1,0 +1,203 @@
+"""What can happen, as the broker is told: facts, with all that was read from outside.
+
+A ticket names who waits for an answer: (connection, request id), the id 0 where the connection itself is asked for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+Ticket: TypeAlias = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class AppEdition:
+    """An app as its files are now. `revision` grows with each edit."""
+
+    key: str
+    name: str
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """A client has connected and has not said what for."""
+
+    ticket: Ticket
+
+
+@dataclass(frozen=True, slots=True)
+class Greeted:
+    """It wants to talk to the daemon itself."""
+
+    ticket: Ticket
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRequested:
+    """A connection asks for a worker: for the new session `session_id`, or, if that is None, a stateless one."""
+
+    ticket: Ticket
+    edition: AppEdition
+    session_id: str | None
+    session_timeout: float
+    open_timeout: float
+    version: str | None
+    cwd: str
+    labels: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class AttachRequested:
+    """A connection asks for the worker of a session. `app_key` and `version` None: any."""
+
+    ticket: Ticket
+    session_id: str
+    app: str | None
+    app_key: str | None
+    version: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class TicketClosed:
+    """Nobody waits any more behind these connections' tickets."""
+
+    connection: int
+
+
+@dataclass(frozen=True, slots=True)
+class WarmUpRequested:
+    """Load this app now and keep it for as long as the daemon lives."""
+
+    edition: AppEdition
+
+
+@dataclass(frozen=True, slots=True)
+class DescribeRequested:
+    """Tell the functions of this app, loading it if need be."""
+
+    ticket: Ticket
+    edition: AppEdition
+
+
+@dataclass(frozen=True, slots=True)
+class SessionAsked:
+    """Tell about a session. With `settle`, wait until it is over, for a while: its connection broke."""
+
+    ticket: Ticket
+    session_id: str
+    settle: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class KeepaliveRequested:
+    ticket: Ticket
+    session_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class EndRequested:
+    ticket: Ticket
+    session_id: str
+    reason: str = "client"
+
+
+@dataclass(frozen=True, slots=True)
+class StopRequested:
+    """The daemon is to stop, everything with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateLoaded:
+    pool: str
+    version: str
+    warm: int | None
+    max_workers: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateFailed:
+    """The app cannot be imported. `error` is APP_BROKEN in its wire form."""
+
+    pool: str
+    error: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateExited:
+    pool: str
+    status: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerForked:
+    worker: str
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReady:
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerFailed:
+    """It could not be forked or set up."""
+
+    worker: str
+    error: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerBusy:
+    """The answer to Expire: not now."""
+
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerLeaving:
+    """It has said goodbye: it serves no further call and runs its hooks."""
+
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReleased:
+    """A stateless worker is proven idle."""
+
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerExited:
+    """The process is gone. `status` in words."""
+
+    worker: str
+    status: str
+
+
+Event: TypeAlias = (
+    Connected
+    | Greeted
+    | OpenRequested
+    | AttachRequested
+    | TicketClosed
+    | WarmUpRequested
+    | DescribeRequested
+    | SessionAsked
+    | KeepaliveRequested
+    | EndRequested
+    | StopRequested
+    | TemplateLoaded
+    | TemplateFailed
+    | TemplateExited
+    | WorkerForked
+    | WorkerReady
+    | WorkerFailed
+    | WorkerBusy
+    | WorkerLeaving
+    | WorkerReleased
+    | WorkerExited
+)

@@ -1,0 +1,173 @@
+"""One edition of an app: its template, its workers, and the opens that wait for one.
+
+A pool knows its own counts and what it lacks; whether there is room for more is the broker's to say. Warm workers are
+given out last in, first out: the youngest has the freshest pages in the cache, and what stays at the bottom shows
+that there are too many.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from .events import Ticket
+from .sessions import Session
+from .states import WORKER_STEPS, WorkerEvent, WorkerState, step
+
+
+class TemplateState(Enum):
+    LOADING = "loading"
+    READY = "ready"
+    LOST = "lost"
+    """It died; the next open starts it again."""
+    RETIRED = "retired"
+    """Another edition has taken over, or nobody used the app: no worker is made any more."""
+
+
+@dataclass(slots=True, eq=False)
+class Worker:
+    id: str
+    pool: Pool
+    row: int
+    state: WorkerState = WorkerState.STARTING
+    pid: int | None = None
+    session: Session | None = None
+
+    def __repr__(self) -> str:
+        holder = f" for {self.session.id}" if self.session else ""
+        return f"<Worker {self.id} {self.state.value}{holder} of {self.pool.id}>"
+
+
+@dataclass(slots=True, eq=False)
+class Waiter:
+    """An open in line."""
+
+    ticket: Ticket
+    session_id: str | None
+    """None: a stateless call."""
+    session_timeout: float
+    open_timeout: float
+    version: str | None
+    cwd: str
+    labels: dict[str, str]
+    arrived: int
+    """Place in the line over all pools."""
+    notice: str | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Pool:
+    id: str
+    app_key: str
+    app: str
+    revision: int
+    warm_target: int
+    max_workers: int
+    template: TemplateState = TemplateState.LOADING
+    version: str = ""
+    proven: bool = False
+    """A worker of it has been ready once: the edition is sound."""
+    workers: dict[str, Worker] = field(default_factory=dict)
+    """All that are not GONE."""
+    starting: int = 0
+    warm: list[Worker] = field(default_factory=list)
+    spare: list[Worker] = field(default_factory=list)
+    waiters: deque[Waiter] = field(default_factory=deque)
+    describers: list[Ticket] = field(default_factory=list)
+    """Wait to be told the functions, until the template has loaded."""
+
+    def __repr__(self) -> str:
+        return (
+            f"<Pool {self.id} {self.template.value} [workers: {len(self.workers)}, {self.starting} starting, "
+            f"{len(self.warm)} warm, {len(self.spare)} spare | waiting: {len(self.waiters)}]>"
+        )
+
+    def add(self, worker: Worker) -> None:
+        self.workers[worker.id] = worker
+        self.starting += 1
+
+    def step(self, worker: Worker, event: WorkerEvent) -> None:
+        """Moves a worker to its next state, and with it the counts."""
+        before, after = worker.state, step(WORKER_STEPS, worker.state, event)
+        if before is WorkerState.STARTING:
+            self.starting -= 1
+        elif before is WorkerState.WARM:
+            self.warm.remove(worker)
+        elif before is WorkerState.SPARE:
+            self.spare.remove(worker)
+        worker.state = after
+        if after is WorkerState.WARM:
+            self.warm.append(worker)
+        elif after is WorkerState.SPARE:
+            self.spare.append(worker)
+        elif after is WorkerState.GONE:
+            del self.workers[worker.id]
+
+    def matches(self) -> Iterator[tuple[Waiter, Worker]]:
+        """Those who wait, first come first served, each with a worker that is ready for it. The caller moves the
+        worker on before it asks for the next; the waiter has left the line."""
+        while self.waiters:
+            free = self.spare if self.waiters[0].session_id is None and self.spare else self.warm
+            if not free:
+                return
+            yield self.waiters.popleft(), free[-1]
+
+    @property
+    def unserved(self) -> int:
+        """Waiters for whom no worker is on its way."""
+        return max(0, len(self.waiters) - self.starting)
+
+    @property
+    def lacking(self) -> int:
+        """Workers that are missing, for waiters and for the warm target together."""
+        return max(0, len(self.waiters) + self.warm_target - self.starting - len(self.warm))
+
+    @property
+    def surplus(self) -> int:
+        """Warm workers more than wanted, once nobody waits."""
+        return 0 if self.waiters else max(0, len(self.warm) - self.warm_target)
+
+    def drop(self, ticket: Ticket) -> Waiter | None:
+        """Takes a waiter out of the line."""
+        for waiter in self.waiters:
+            if waiter.ticket == ticket:
+                self.waiters.remove(waiter)
+                return waiter
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why an edition does not work, and when it may be tried again."""
+
+    revision: int
+    error: dict[str, Any]
+    delay: float
+    retry_at: float
+
+
+@dataclass(slots=True, eq=False)
+class App:
+    """An app over its edits: the edition that serves, and the one that may take over."""
+
+    key: str
+    name: str
+    current: Pool | None = None
+    candidate: Pool | None = None
+    failure: Failure | None = None
+    keep: bool = False
+    """Named to `serve`: stays loaded."""
+    live: int = 0
+    """Workers of all its editions that are not GONE."""
+    used_at: float = 0.0
+
+    def __repr__(self) -> str:
+        return f"<App {self.name} current={self.current} candidate={self.candidate} failure={self.failure is not None}>"
+
+    def failing(self, revision: int, now: float) -> Failure | None:
+        """The failure of this edition, while it must not be tried again."""
+        failure = self.failure
+        return failure if failure is not None and failure.revision == revision and now < failure.retry_at else None

@@ -1,0 +1,170 @@
+"""A session: one lease with its sliding window, and what is remembered of it when it is over.
+
+The window restarts when a call begins, when it ends, and at a keepalive. Calls are not reported to the daemon: they
+are read off the board, when somebody asks or when the window could be over.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from ..board import IDLE, Activity
+from ..errors import SessionEndedError, SessionError, SessionExpiredError, SessionNotFoundError, WorkerLostError
+from ..settings import RECORDS_AGE, RECORDS_LIMIT
+from .events import AttachRequested, Ticket
+from .states import LEASE_STEPS, LeaseEvent, LeaseState, step
+
+
+class SessionView(NamedTuple):
+    """What can be told of a session. Times are seconds of lease time."""
+
+    id: str
+    status: str
+    """"active", "ended" or "expired"."""
+    end_reason: str | None
+    end_detail: str | None
+    app: str
+    version: str
+    worker_id: str
+    pid: int | None
+    session_timeout: float
+    created_at: float
+    expires_at: float | None
+    """The earliest moment at which it can expire; for a busy one, if its call ended now."""
+    last_call_at: float | None
+    ended_at: float | None
+    call_count: int
+    busy: bool
+    cwd: str
+    labels: dict[str, str]
+
+
+@dataclass(slots=True, eq=False)
+class Session:
+    id: str
+    app_key: str
+    app: str
+    version: str
+    worker_id: str
+    row: int
+    pid: int | None
+    timeout: float
+    created_at: float
+    cwd: str
+    labels: dict[str, str]
+    state: LeaseState = LeaseState.ACTIVE
+    slid_at: float = 0.0
+    """When the window was last slid by other than a call."""
+    status: str = "active"
+    end_reason: str | None = None
+    end_detail: str | None = None
+    ended_at: float | None = None
+    final: Activity = IDLE
+    watchers: list[Ticket] = field(default_factory=list)
+    """Told about the session when it is CLOSED."""
+    held: list[AttachRequested] = field(default_factory=list)
+    """Came while EXPIRING: served if the worker is busy after all."""
+
+    def __repr__(self) -> str:
+        return f"<Session {self.id} {self.state.value} {self.app}@{self.version} on {self.worker_id}>"
+
+    def step(self, event: LeaseEvent) -> None:
+        self.state = step(LEASE_STEPS, self.state, event)
+
+    @property
+    def is_open(self) -> bool:
+        return self.state in (LeaseState.ACTIVE, LeaseState.EXPIRING)
+
+    def window_end(self, activity: Activity, now: float) -> float:
+        """The earliest moment at which the window can be over."""
+        last = now if activity.busy else max(self.slid_at, activity.used)
+        return last + self.timeout
+
+    def decide_end(self, status: str, reason: str, detail: str | None, now: float) -> None:
+        """The first decision stands: how a session ended does not change while its worker goes."""
+        if self.end_reason is None:
+            self.status, self.end_reason, self.end_detail, self.ended_at = status, reason, detail, now
+
+    def view(self, activity: Activity, now: float) -> SessionView:
+        return SessionView(
+            id=self.id,
+            status=self.status,
+            end_reason=self.end_reason,
+            end_detail=self.end_detail,
+            app=self.app,
+            version=self.version,
+            worker_id=self.worker_id,
+            pid=self.pid,
+            session_timeout=self.timeout,
+            created_at=self.created_at,
+            expires_at=self.window_end(activity, now) if self.is_open else None,
+            last_call_at=activity.used if activity.started else None,
+            ended_at=self.ended_at,
+            call_count=activity.started,
+            busy=self.is_open and activity.busy,
+            cwd=self.cwd,
+            labels=self.labels,
+        )
+
+    def over_error(self) -> SessionError:
+        """The error for whoever wants to use this session, which is over."""
+        details = {"end_reason": self.end_reason}
+        if self.status == "expired":
+            return SessionExpiredError(
+                f"session expired: {self.id} was idle for {self.timeout:g} s; open a new one, with a longer "
+                "session_timeout or a keepalive if its pauses are longer",
+                session_id=self.id,
+                details=details,
+            )
+        if self.end_reason == "worker_lost":
+            return WorkerLostError(
+                f"session ended: {self.id} lost its worker, which {self.end_detail}; its state is gone, open a new one",
+                session_id=self.id,
+                details=details,
+            )
+        return SessionEndedError(
+            f"session ended: {self.id} was ended ({self.end_reason}); open a new one",
+            session_id=self.id,
+            details=details,
+        )
+
+
+def not_found(session_id: str) -> SessionNotFoundError:
+    return SessionNotFoundError(
+        f"session not found: {session_id} is not known to this daemon; open one with session=\"new\"",
+        session_id=session_id,
+    )
+
+
+class Records:
+    """Sessions that are over: the last 10,000, for 24 hours."""
+
+    def __init__(self) -> None:
+        self._sessions: OrderedDict[str, Session] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def add(self, session: Session) -> None:
+        self._sessions[session.id] = session
+        if len(self._sessions) > RECORDS_LIMIT:
+            self._sessions.popitem(last=False)
+
+    def get(self, session_id: str, now: float) -> Session | None:
+        self._forget(now)
+        return self._sessions.get(session_id)
+
+    def all(self, now: float) -> list[Session]:
+        """Oldest end first."""
+        self._forget(now)
+        return list(self._sessions.values())
+
+    def _forget(self, now: float) -> None:
+        while self._sessions:
+            oldest = next(iter(self._sessions.values()))
+            assert oldest.ended_at is not None
+            if oldest.ended_at > now - RECORDS_AGE:
+                return
+            del self._sessions[oldest.id]

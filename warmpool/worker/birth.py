@@ -1,0 +1,70 @@
+"""A process becomes a worker: what it must shed of the one it was forked from, and whom it belongs to.
+
+The daemon is the parent of every worker. A template forks twice and the process in the middle exits, so the kernel
+gives the worker to the daemon, which is the nearest subreaper. Only then may the worker arm its parent-death
+signal: armed earlier, the middle's exit would kill it.
+
+The worker is a subreaper itself. What its app leaves running is its own while it lives, and comes to the daemon
+when it dies; so a child of the daemon that the daemon does not know is always an orphan of a dead worker.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import random
+import select
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+_OOM_SCORE: Final = 500
+"""The kernel, short of memory, takes a worker rather than the daemon."""
+
+
+def await_adoption(middle: int) -> None:
+    """Returns when this process is no longer the child of `middle`, which is about to exit."""
+    while os.getppid() == middle:
+        with suppress(ProcessLookupError):
+            pidfd = os.pidfd_open(middle)
+            try:
+                select.select([pidfd], [], [])
+            finally:
+                os.close(pidfd)
+
+
+def shed_inheritance() -> None:
+    """Signals, random streams and scheduling of the template are not the worker's."""
+    with suppress(OSError):  # a process that leads a session already
+        os.setsid()
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGALRM):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE))
+    reseed()
+    gc.enable()
+
+
+def reseed() -> None:
+    """No two workers draw the same random numbers. The standard library's own generator is re-seeded by Python
+    at each fork; a generator that the app made itself is the app's to seed, in `setup`."""
+    random.seed()
+    if (numpy := sys.modules.get("numpy")) is not None:
+        numpy.random.seed()
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.seed()
+
+
+def threads_besides_main() -> list[str]:
+    """Names of the other threads of this process, as the kernel knows them. With any of them a fork is unsafe:
+    a lock that one of them holds would stay locked in the child for ever."""
+    names: list[str] = []
+    for task in Path("/proc/self/task").iterdir():
+        if int(task.name) != os.getpid():
+            with suppress(OSError):
+                names.append((task / "comm").read_text().strip())
+    return names

@@ -1,0 +1,228 @@
+"""The serve loop of a plain app: no event loop, the main thread blocks in the kernel until there is work.
+
+A worker waits for two kinds of things: bytes from clients, and messages from the daemon. Waiting for both takes a
+poll and then a read for each call, and the poll is a quarter of a call. So, while one client is talking:
+
+- The loop blocks in `recv` on that client's socket alone: a call is one recv and one send.
+- A message from the daemon raises SIGURG (the kernel does: O_ASYNC on the channel). Its handler makes the socket
+  non-blocking for the moment, so the `recv` that is retried after the signal comes back. It must not raise: an
+  exception could fall between the end of `recv` and the store of its result, and the bytes would be lost.
+- A signal that falls just before `recv` enters the kernel does not wake it. So the socket has a receive time-out, and
+  this wait lasts no longer than HOT_WAIT. After it, and whenever there is not exactly one client, the loop polls
+  everything at once, for as long as nothing happens: an idle worker does not wake up.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import inspect
+import os
+import select
+import signal
+import socket
+import struct
+from collections.abc import Callable
+from contextlib import suppress
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Final
+
+from ..errors import ProtocolError, WarmpoolError
+from ..packets import close_all, receive, send
+from ..wire.messages import TO_WORKER, Attach, Busy, Expire, Stop
+from .runner import SEND_TIMEOUT, Connection, read_call
+
+if TYPE_CHECKING:
+    from .runner import AppProcess
+
+HOT_WAIT: Final = 0.02
+"""Seconds that the loop waits for one client alone. Bounds how late a message of the daemon can be read."""
+
+_NOBODY: Final = -1
+
+
+class BlockingLoop:
+    def __init__(self, process: AppProcess) -> None:
+        self._process = process
+        self._channel = process.channel
+        self._connections: dict[int, Connection] = {}
+        self._poll = select.epoll()
+        self._poll.register(self._channel.fileno(), select.EPOLLIN)
+        self._waiting_on = _NOBODY
+        self._called = False  # the daemon has sent something
+        self._reason: str | None = None
+
+    def run_hook(self, hook: Callable[..., Any], *arguments: Any, timeout: float | None) -> None:
+        if timeout is not None:
+            signal.signal(signal.SIGALRM, _raise_timeout)
+            signal.setitimer(signal.ITIMER_REAL, timeout)
+        try:
+            result = hook(*arguments)
+            if inspect.iscoroutine(result):
+                import asyncio  # noqa: PLC0415  (most plain apps never need it)
+
+                asyncio.run(result)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def serve(self) -> str:
+        self._watch_channel()
+        while self._reason is None:
+            if len(self._connections) == 1 and not self._called:
+                (connection,) = self._connections.values()
+                self._serve_alone(connection)
+            if self._reason is None:
+                self._serve_ready(self._poll.poll())
+        for connection in self._connections.values():
+            connection.socket.close()
+        return self._reason
+
+    # --- one client -------------------------------------------------------------------------------------------
+
+    def _serve_alone(self, connection: Connection) -> None:
+        """Answers this client's calls until it pauses, leaves, or the daemon wants something."""
+        fd = connection.socket.fileno()
+        receive_into, reader = connection.socket.recv_into, connection.reader
+        while not self._called:
+            self._waiting_on = fd
+            try:
+                count = receive_into(reader.space())
+            except BlockingIOError:
+                return
+            except OSError:
+                count = 0
+            finally:
+                self._waiting_on = _NOBODY
+                if self._called:
+                    os.set_blocking(fd, True)
+            reader.received(count)
+            if not (count and self._answer(connection)):
+                self._drop(connection)
+                return
+
+    def _watch_channel(self) -> None:
+        fd = self._channel.fileno()
+        signal.signal(signal.SIGURG, self._on_called)
+        fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)
+
+    def _on_called(self, number: int, frame: FrameType | None) -> None:
+        self._called = True
+        if self._waiting_on != _NOBODY:
+            os.set_blocking(self._waiting_on, False)
+
+    # --- everybody --------------------------------------------------------------------------------------------
+
+    def _serve_ready(self, events: list[tuple[int, int]]) -> None:
+        """One read for each that is ready, in the order in which they became so."""
+        for fd, _ in events:
+            if fd == self._channel.fileno():
+                self._heed_daemon()
+            elif (connection := self._connections.get(fd)) is not None:
+                self._serve_once(connection)
+            if self._reason is not None:
+                return
+
+    def _serve_once(self, connection: Connection) -> None:
+        try:
+            count = connection.socket.recv_into(connection.reader.space(), 0, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+        except OSError:
+            count = 0
+        connection.reader.received(count)
+        if not (count and self._answer(connection)):
+            self._drop(connection)
+
+    def _answer(self, connection: Connection) -> bool:
+        """Answers every whole call that has come. False: the connection is of no more use."""
+        caller, writer = self._process.caller, connection.writer
+        try:
+            while (frame := connection.reader.next_frame()) is not None:
+                call = read_call(frame)
+                caller.begin()
+                reply = caller.call(call, writer)
+                caller.end()
+                connection.socket.sendall(reply)
+        except ProtocolError as error:
+            self._refuse(connection, error)
+            return False
+        except OSError:
+            return False
+        return True
+
+    def _refuse(self, connection: Connection, error: WarmpoolError) -> None:
+        with suppress(OSError):
+            connection.socket.sendall(self._process.caller.refuse(0, error, connection.writer))
+
+    def _drop(self, connection: Connection) -> None:
+        fd = connection.socket.fileno()
+        if self._connections.pop(fd, None) is None:
+            return
+        self._poll.unregister(fd)
+        connection.socket.close()
+        if not self._connections:
+            self._process.release_if_stateless()
+
+    # --- the daemon -------------------------------------------------------------------------------------------
+
+    def _heed_daemon(self) -> None:
+        self._called = False
+        while self._reason is None:
+            try:
+                received = receive(self._channel, TO_WORKER)
+            except BlockingIOError:
+                return
+            if received is None:
+                os._exit(0)  # the daemon is gone, and with it whoever could want anything
+            message, fds = received
+            match message:
+                case Attach():
+                    self._attach(message, fds)
+                case Expire():
+                    self._expire(message)
+                case Stop():
+                    self._leave(message.reason)
+
+    def _attach(self, attach: Attach, fds: list[int]) -> None:
+        if len(fds) != 1:
+            close_all(fds)
+            return
+        connection = self._process.adopt(attach, fds[0])
+        connection.socket.setblocking(True)
+        connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(HOT_WAIT))
+        connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(SEND_TIMEOUT))
+        self._connections[fds[0]] = connection
+        self._poll.register(fds[0], select.EPOLLIN)
+        try:
+            connection.socket.sendall(self._process.opened(attach, connection.writer))
+        except OSError:
+            self._drop(connection)
+
+    def _expire(self, expire: Expire) -> None:
+        if self._process.caller.calls != expire.started or any(map(_has_bytes, self._connections.values())):
+            send(self._channel, Busy())
+        else:
+            self._leave("idle")
+
+    def _leave(self, reason: str) -> None:
+        self._reason = reason
+        self._process.say_goodbye()
+
+
+def _has_bytes(connection: Connection) -> bool:
+    """Part of a call is here, or all of it."""
+    try:
+        return connection.reader.buffered > 0 or bool(
+            connection.socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        )
+    except OSError:
+        return False
+
+
+def _raise_timeout(number: int, frame: FrameType | None) -> None:
+    raise TimeoutError("it took too long")
+
+
+def _timeval(seconds: float) -> bytes:
+    return struct.pack("@ll", int(seconds), int(seconds % 1 * 1e6))

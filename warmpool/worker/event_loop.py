@@ -1,0 +1,245 @@
+"""The serve loop of an app with async functions: one uvloop loop that never stops, so that what the app started in
+the background lives on between calls.
+
+Sockets are raw and non-blocking. Calls run one at a time, in the order in which they came over all connections,
+each async one as a task of its own; a plain function of such an app runs on the loop and blocks it, as it would
+anywhere in asyncio.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import socket
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+import uvloop
+
+from ..errors import ProtocolError, WarmpoolError
+from ..packets import close_all, receive, send
+from ..wire.messages import TO_WORKER, Attach, Busy, Call, Expire, Stop
+from .failures import app_error
+from .runner import SEND_TIMEOUT, Connection, read_call
+
+if TYPE_CHECKING:
+    from ..signatures import Function
+    from .runner import AppProcess
+
+QUEUE_LIMIT: Final = 64
+"""Calls that wait, of all connections. Beyond that nothing is read: the clients' sends block."""
+
+
+class EventLoop:
+    def __init__(self, process: AppProcess) -> None:
+        self._process = process
+        self._channel = process.channel
+        self._loop = uvloop.new_event_loop()
+        asyncio.set_event_loop(self._loop)
+        self._connections: dict[int, Connection] = {}
+        self._unsent: dict[Connection, bytearray] = {}
+        self._stalls: dict[Connection, asyncio.TimerHandle] = {}
+        self._queue: deque[tuple[Connection, Call]] = deque()
+        self._running: asyncio.Task[Any] | None = None
+        self._reading = True
+        self._reason: str | None = None
+
+    def run_hook(self, hook: Callable[..., Any], *arguments: Any, timeout: float | None) -> None:
+        async def run() -> None:
+            async with asyncio.timeout(timeout):
+                result = hook(*arguments)
+                if inspect.isawaitable(result):
+                    await result
+
+        self._loop.run_until_complete(run())
+
+    def serve(self) -> str:
+        self._loop.add_reader(self._channel.fileno(), self._heed_daemon)
+        self._loop.run_forever()
+        self._loop.remove_reader(self._channel.fileno())
+        for connection in list(self._connections.values()):
+            self._close(connection)
+        assert self._reason is not None
+        return self._reason
+
+    # --- calls ------------------------------------------------------------------------------------------------
+
+    def _on_bytes(self, connection: Connection) -> None:
+        try:
+            count = connection.socket.recv_into(connection.reader.space())
+        except BlockingIOError:
+            return
+        except OSError:
+            count = 0
+        connection.reader.received(count)
+        if not count:
+            self._drop(connection)
+            return
+        try:
+            while (frame := connection.reader.next_frame()) is not None:
+                self._queue.append((connection, read_call(frame)))
+        except ProtocolError as error:
+            self._send(connection, self._process.caller.refuse(0, error, connection.writer))
+            self._drop(connection)
+        self._next_calls()
+
+    def _next_calls(self) -> None:
+        """Runs what waits, one after another, until a call has to be awaited."""
+        caller = self._process.caller
+        while self._queue and self._running is None and self._reason is None:
+            connection, call = self._queue.popleft()
+            caller.begin()
+            try:
+                function, (arguments, keywords) = caller.decode(call)
+            except WarmpoolError as error:
+                self._end(connection, caller.refuse(call.id, error, connection.writer))
+                continue
+            if function.is_async:
+                coroutine = self._run(connection, call.id, function, arguments, keywords)
+                self._running = self._loop.create_task(coroutine)
+            else:
+                self._end(connection, caller.call(call, connection.writer))
+        self._read_or_not()
+
+    async def _run(
+        self,
+        connection: Connection,
+        call_id: int,
+        function: Function,
+        arguments: tuple[Any, ...],
+        keywords: dict[str, Any],
+    ) -> None:
+        caller, writer = self._process.caller, connection.writer
+        try:
+            value = await function.method(caller.app, *arguments, **keywords)
+        except BaseException as error:
+            reply = caller.refuse(call_id, app_error(function.name, error), writer)
+        else:
+            reply = caller.reply(call_id, function, value, writer)
+        self._end(connection, reply)
+        self._running = None
+        self._next_calls()
+
+    def _end(self, connection: Connection, reply: bytes) -> None:
+        self._process.caller.end()
+        self._send(connection, reply)
+        if not self._connections:
+            self._process.release_if_stateless()
+
+    def _read_or_not(self) -> None:
+        """Stops reading from all clients while too many calls wait."""
+        wanted = len(self._queue) < QUEUE_LIMIT
+        if wanted == self._reading:
+            return
+        self._reading = wanted
+        for fd, connection in self._connections.items():
+            if wanted:
+                self._loop.add_reader(fd, self._on_bytes, connection)
+            else:
+                self._loop.remove_reader(fd)
+
+    # --- sending ----------------------------------------------------------------------------------------------
+
+    def _send(self, connection: Connection, data: bytes) -> None:
+        """Sends now what the socket takes, and the rest when it takes more."""
+        if connection.socket.fileno() not in self._connections:
+            return
+        if (unsent := self._unsent.get(connection)) is not None:
+            unsent += data
+            return
+        try:
+            sent = connection.socket.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self._drop(connection)
+            return
+        if sent < len(data):
+            self._unsent[connection] = bytearray(memoryview(data)[sent:])
+            self._loop.add_writer(connection.socket.fileno(), self._send_more, connection)
+            self._stalls[connection] = self._loop.call_later(SEND_TIMEOUT, self._drop, connection)
+
+    def _send_more(self, connection: Connection) -> None:
+        unsent = self._unsent[connection]
+        try:
+            del unsent[: connection.socket.send(unsent)]
+        except BlockingIOError:
+            return
+        except OSError:
+            self._drop(connection)
+            return
+        self._stalls.pop(connection).cancel()
+        if unsent:
+            self._stalls[connection] = self._loop.call_later(SEND_TIMEOUT, self._drop, connection)
+        else:
+            del self._unsent[connection]
+            self._loop.remove_writer(connection.socket.fileno())
+
+    def _drop(self, connection: Connection) -> None:
+        if connection.socket.fileno() not in self._connections:
+            return
+        self._close(connection)
+        if not self._connections and self._running is None and not self._queue:
+            self._process.release_if_stateless()
+
+    def _close(self, connection: Connection) -> None:
+        fd = connection.socket.fileno()
+        del self._connections[fd]
+        self._loop.remove_reader(fd)
+        if self._unsent.pop(connection, None) is not None:
+            self._loop.remove_writer(fd)
+            self._stalls.pop(connection).cancel()
+        connection.socket.close()
+
+    # --- the daemon -------------------------------------------------------------------------------------------
+
+    def _heed_daemon(self) -> None:
+        while self._reason is None:
+            try:
+                received = receive(self._channel, TO_WORKER)
+            except BlockingIOError:
+                return
+            if received is None:
+                os._exit(0)  # the daemon is gone, and with it whoever could want anything
+            message, fds = received
+            match message:
+                case Attach():
+                    self._attach(message, fds)
+                case Expire():
+                    self._expire(message)
+                case Stop():
+                    self._leave(message.reason)
+
+    def _attach(self, attach: Attach, fds: list[int]) -> None:
+        if len(fds) != 1:
+            close_all(fds)
+            return
+        connection = self._process.adopt(attach, fds[0])
+        connection.socket.setblocking(False)
+        self._connections[fds[0]] = connection
+        if self._reading:
+            self._loop.add_reader(fds[0], self._on_bytes, connection)
+        self._send(connection, self._process.opened(attach, connection.writer))
+
+    def _expire(self, expire: Expire) -> None:
+        caller = self._process.caller
+        busy = self._running is not None or bool(self._queue) or caller.calls != expire.started
+        if busy or any(map(_has_bytes, self._connections.values())):
+            send(self._channel, Busy())
+        else:
+            self._leave("idle")
+
+    def _leave(self, reason: str) -> None:
+        self._reason = reason
+        self._process.say_goodbye()
+        self._loop.stop()
+
+
+def _has_bytes(connection: Connection) -> bool:
+    """Part of a call is here, or all of it."""
+    try:
+        return connection.reader.buffered > 0 or bool(connection.socket.recv(1, socket.MSG_PEEK))
+    except OSError:
+        return False

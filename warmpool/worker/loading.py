@@ -1,0 +1,152 @@
+"""Importing an app: its class, its version, and exactly which source files that is.
+
+The app's own files are read and compiled afresh, never taken from `__pycache__`: a cached file is trusted by its
+second and its size, so an edit within a second could be missed. What is read is also what is hashed. Nothing is
+written beside the user's files.
+
+The version is the class's own, else the first 8 hex digits of the SHA-256 of the source files one after another, in
+the order of their paths: for an app of one file, what `sha256sum` says of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import os
+import sys
+from dataclasses import dataclass
+from importlib.machinery import EXTENSION_SUFFIXES, SOURCE_SUFFIXES, ExtensionFileLoader, FileFinder, SourceFileLoader
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final
+
+from ..app import BaseApp
+from ..wire.messages import Load
+
+_LIBRARIES: Final = frozenset({"site-packages", "dist-packages"})
+_WARMPOOL: Final = Path(__file__).resolve().parent.parent
+
+
+class AppLoadError(Exception):
+    """The files import, but do not make an app."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One source file as it was read."""
+
+    path: str
+    mtime_ns: int
+    size: int
+    text: bytes
+
+    def to_wire(self) -> list[Any]:
+        return [self.path, self.mtime_ns, self.size, hashlib.sha256(self.text).hexdigest()]
+
+
+class AppImporter:
+    """Imports one app, once, and remembers what it read, also when the import fails."""
+
+    def __init__(self, load: Load) -> None:
+        self._load = load
+        self._root = Path(load.root)
+        self._sources: dict[str, Source] = {}
+
+    def import_app(self) -> type[BaseApp]:
+        """The app's class. Raises what its code raises, and AppLoadError if there is no class, or not one."""
+        sys.path_hooks.insert(0, self._finder)
+        sys.path_importer_cache.clear()
+        sys.path.insert(0, self._load.root)
+        module = self._import_module()
+        name = self._load.class_name
+        if name is None:
+            return self._only_class(module)
+        found = getattr(module, name, None)
+        if not (isinstance(found, type) and issubclass(found, BaseApp)):
+            raise AppLoadError(f"{module.__name__} has no subclass of warmpool.BaseApp that is called {name}")
+        return found
+
+    def version(self, app: type[BaseApp]) -> str:
+        if app.version:
+            return str(app.version)
+        digest = hashlib.sha256()
+        for _, source in sorted(self._sources.items()):
+            digest.update(source.text)
+        return digest.hexdigest()[:8]
+
+    def sources(self) -> list[list[Any]]:
+        return [source.to_wire() for source in self._sources.values()]
+
+    # --- reading ----------------------------------------------------------------------------------------------
+
+    def _finder(self, directory: str) -> FileFinder:
+        """A path hook for the directories of the app and no others."""
+        path = Path(directory)
+        if not path.is_relative_to(self._root) or path.is_relative_to(_WARMPOOL):
+            raise ImportError
+        if _LIBRARIES.intersection(path.relative_to(self._root).parts):
+            raise ImportError
+        loader = self._loader_class()
+        return FileFinder(directory, (ExtensionFileLoader, EXTENSION_SUFFIXES), (loader, SOURCE_SUFFIXES))
+
+    def _loader_class(self) -> type[SourceFileLoader]:
+        sources = self._sources
+
+        class FreshLoader(SourceFileLoader):
+            def path_stats(self, path: Any) -> Any:
+                raise OSError  # makes the import system compile the text, and write nothing
+
+            def get_data(self, path: Any) -> bytes:
+                status = os.stat(path)
+                data = super().get_data(path)
+                sources[path] = Source(path, status.st_mtime_ns, status.st_size, data)
+                return data
+
+        return FreshLoader
+
+    def _import_module(self) -> ModuleType:
+        file, name = self._load.file, self._load.module
+        if file is None:
+            return importlib.import_module(name)
+        if name in sys.modules:
+            name = f"app_{name}"  # a file may be called like a module that Python has loaded already
+        spec = importlib.util.spec_from_file_location(name, file, loader=self._loader_class()(name, file))
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+        return module
+
+    # --- finding the class ------------------------------------------------------------------------------------
+
+    def _only_class(self, module: ModuleType) -> type[BaseApp]:
+        found = _classes_in(module)
+        if not found and hasattr(module, "__path__"):
+            for name in self._submodules(module):
+                found |= _classes_in(importlib.import_module(f"{module.__name__}.{name}"))
+        leaves = [kind for kind in found if not any(kind in other.__mro__[1:] for other in found)]
+        if len(leaves) == 1:
+            return leaves[0]
+        where = self._load.file or module.__name__
+        if not leaves:
+            raise AppLoadError(f"{where} has no subclass of warmpool.BaseApp")
+        names = sorted(kind.__name__ for kind in leaves)
+        raise AppLoadError(f"{where} has {len(names)} apps, {', '.join(names)}: name one, as in {where}:{names[0]}")
+
+    @staticmethod
+    def _submodules(package: ModuleType) -> list[str]:
+        """Modules of a package, itself without an app, that speak of BaseApp."""
+        files = [file for directory in package.__path__ for file in sorted(Path(directory).glob("*.py"))]
+        return [f.stem for f in files if not f.stem.startswith("__") and b"BaseApp" in f.read_bytes()]
+
+
+def _classes_in(module: ModuleType) -> set[type[BaseApp]]:
+    """The apps that a module defines, or, if none, those that it imports."""
+    apps = {
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, BaseApp) and value is not BaseApp
+    }
+    return {kind for kind in apps if kind.__module__ == module.__name__} or apps

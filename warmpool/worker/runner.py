@@ -1,0 +1,235 @@
+"""One worker's life: construct the app, set it up, serve calls, run the hooks, go.
+
+`AppProcess` is that life; how it waits for bytes and runs functions is one of two loops with the same face:
+`BlockingLoop` for an app whose functions are all plain, `EventLoop` for one with any `async def`. `Caller` turns one call
+into one reply for both.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Final, Protocol
+
+from ..app import BaseApp
+from ..board import FINISHED, OFFSET_NS, STARTED, USED_NS, Board
+from ..errors import WarmpoolError
+from ..packets import send
+from ..settings import HOOK_TIMEOUT, UNLOAD_TIMEOUT
+from ..signatures import Arguments, Function, select
+from ..wire.frames import FrameReader, FrameWriter
+from ..wire.messages import CALLS, Attach, Call, Failure, Leaving, Opened, Ready, Released, SetupFailed, from_wire, to_wire
+from .failures import app_broken, app_error, cannot_send, print_failure
+
+SEND_TIMEOUT: Final = 30.0
+"""A client that takes nothing of an answer for so long is dropped, seconds."""
+
+
+class Loop(Protocol):
+    """What a worker's way of waiting can do for it."""
+
+    def __init__(self, process: AppProcess) -> None: ...
+
+    def run_hook(self, hook: Callable[..., Any], *arguments: Any, timeout: float | None) -> None:
+        """Calls a plain or async hook. Raises TimeoutError when it takes longer than `timeout` seconds."""
+
+    def serve(self) -> str:
+        """Serves until the worker is to go; says why. The worker has said its goodbye then."""
+
+
+def loop_for(functions: dict[str, Function]) -> type[Loop]:
+    """The loop that suits the app. Called in the template, so that its workers share what it imports."""
+    if any(function.is_async for function in functions.values()):
+        from .event_loop import EventLoop  # noqa: PLC0415  (a plain app never loads asyncio)
+
+        return EventLoop
+    from .blocking_loop import BlockingLoop  # noqa: PLC0415
+
+    return BlockingLoop
+
+
+class Connection:
+    """A client's connection, in the hands of the worker."""
+
+    __slots__ = ("reader", "socket", "writer")
+
+    def __init__(self, fd: int, frame_limit: int) -> None:
+        self.socket = socket.socket(fileno=fd)
+        self.reader = FrameReader(frame_limit)
+        self.writer = FrameWriter(frame_limit)
+
+    def __repr__(self) -> str:
+        return f"<Connection fd={self.socket.fileno()} {self.reader.buffered} bytes unread>"
+
+
+class Caller:
+    """Runs calls on the app, and keeps the worker's row of the board."""
+
+    def __init__(self, app: BaseApp, functions: dict[str, Function], board: Board, row: int, name: str) -> None:
+        self.app = app
+        self.functions = functions
+        self._name = name
+        self._cells = board.cells
+        start = board.start_of(row)
+        self._used, self._started, self._finished = start + USED_NS, start + STARTED, start + FINISHED
+        self.calls = 0
+
+    def begin(self) -> None:
+        """A call begins: the window slides."""
+        cells = self._cells
+        cells[self._used] = time.monotonic_ns() + cells[OFFSET_NS]
+        self.calls = cells[self._started] = self.calls + 1
+
+    def end(self) -> None:
+        """It has ended: the window slides again. Comes before its reply is sent."""
+        cells = self._cells
+        cells[self._used] = time.monotonic_ns() + cells[OFFSET_NS]
+        cells[self._finished] = self.calls
+
+    def decode(self, call: Call) -> tuple[Function, Arguments]:
+        """The function that is meant and its arguments. Raises the error to answer with."""
+        function, value = select(self.functions, self._name, call.function, call.input)
+        return function, function.decode(value)
+
+    def call(self, call: Call, writer: FrameWriter) -> bytes:
+        """The reply to a call of a plain function."""
+        try:
+            function, (arguments, keywords) = self.decode(call)
+        except WarmpoolError as error:
+            return self.refuse(call.id, error, writer)
+        try:
+            value = function.method(self.app, *arguments, **keywords)
+        except BaseException as error:
+            return self.refuse(call.id, app_error(function.name, error), writer)
+        return self.reply(call.id, function, value, writer)
+
+    def reply(self, call_id: int, function: Function, value: Any, writer: FrameWriter) -> bytes:
+        try:
+            return writer.frame(("Result", call_id, function.encode(value)))
+        except WarmpoolError as error:
+            return self.refuse(call_id, error, writer)
+        except Exception as error:
+            return self.refuse(call_id, cannot_send(function.name, value, error), writer)
+
+    def refuse(self, call_id: int, error: WarmpoolError, writer: FrameWriter) -> bytes:
+        error.session_id = self.app.context.session_id
+        return writer.frame(to_wire(Failure(call_id, error.to_wire())))
+
+
+def read_call(frame: memoryview) -> Call:
+    message = from_wire(frame, CALLS)
+    assert isinstance(message, Call)
+    return message
+
+
+class AppProcess:
+    """The worker's side of its conversation with the daemon."""
+
+    def __init__(
+        self,
+        channel: socket.socket,
+        app: type[BaseApp],
+        functions: dict[str, Function],
+        board: Board,
+        *,
+        worker_id: str,
+        row: int,
+        name: str,
+        version: str,
+        frame_limit: int,
+        loop: type[Loop],
+    ) -> None:
+        self.channel = channel
+        self._loop_class = loop
+        self._app_class = app
+        self._functions = functions
+        self._board = board
+        self._row = row
+        self._name = name
+        self._version = version
+        self._worker_id = worker_id
+        self._frame_limit = frame_limit
+        self.caller: Caller
+        self.loop: Loop
+
+    def live(self) -> None:
+        """From setup to the last hook."""
+        _log_to_stderr()
+        self.loop = self._loop_class(self)
+        try:
+            self._set_up()
+        except BaseException as error:
+            send(self.channel, SetupFailed(app_broken(self._name, "its setup", error).to_wire()))
+            return
+        send(self.channel, Ready())
+        reason = self.loop.serve()
+        if self.caller.app.context.session_id is not None:
+            self._last_hook("on_end", reason, timeout=HOOK_TIMEOUT)
+        self._last_hook("unload", timeout=UNLOAD_TIMEOUT)
+
+    def adopt(self, attach: Attach, fd: int) -> Connection:
+        """Takes a client's connection. The first of a session makes this worker the session's own."""
+        context = self.caller.app.context
+        if context.session_id != attach.session_id:
+            assert context.session_id is None, f"{self._worker_id} serves {context.session_id}"
+            context.session_id = attach.session_id
+            context.labels = dict(attach.labels)
+        if self.caller.calls == 0:
+            with suppress(OSError):  # the client's directory may be gone
+                os.chdir(attach.cwd)
+        return Connection(fd, self._frame_limit)
+
+    def opened(self, attach: Attach, writer: FrameWriter) -> bytes:
+        return writer.frame(
+            to_wire(
+                Opened(
+                    attach.session_id, self._name, self._version, self._worker_id, self._frame_limit, attach.notice
+                )
+            )
+        )
+
+    def say_goodbye(self) -> None:
+        send(self.channel, Leaving())
+
+    def release_if_stateless(self) -> None:
+        """The last connection is gone. A session's worker waits for the next; a stateless one is free."""
+        if self.caller.app.context.session_id is None:
+            send(self.channel, Released())
+
+    def _set_up(self) -> None:
+        app = self._app_class.__new__(self._app_class)
+        context = app.context
+        context.app, context.version, context.worker_id = self._name, self._version, self._worker_id
+        app.__init__()  # type: ignore[misc]
+        self.caller = Caller(app, self._functions, self._board, self._row, self._name)
+        if (setup := getattr(app, "setup", None)) is not None:
+            self.loop.run_hook(setup, timeout=None)
+
+    def _last_hook(self, name: str, *arguments: Any, timeout: float) -> None:
+        hook = getattr(self.caller.app, name, None)
+        if hook is None:
+            return
+        try:
+            self.loop.run_hook(hook, *arguments, timeout=timeout)
+        except BaseException as error:
+            print_failure(f"{self._name}: {name}", error)
+
+
+
+
+def _log_to_stderr() -> None:
+    """What `self.logger` writes goes where `print` to stderr goes."""
+    logger = logging.getLogger("warmpool.app")
+    if not logger.handlers:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+
+

@@ -1,0 +1,199 @@
+"""The template: imports one app once, runs its `preload`, and forks workers on request. It never serves.
+
+One thread, no event loop: it reads one message at a time from the daemon. A fork of it shares the app's modules and
+what `preload` loaded, copy on write; the garbage collector leaves those pages alone. If the import started threads a
+fork would be unsafe, so the template refuses; the daemon then starts it once per worker, to become that worker.
+
+Started as `python -P -c …` with its channel to the daemon as descriptor 3.
+"""
+
+from __future__ import annotations
+
+import gc
+import inspect
+import os
+import resource
+import signal
+import socket
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, NoReturn
+
+from ..app import BaseApp
+from ..board import Board
+from ..errors import AppBrokenError
+from ..launch import be_subreaper, die_with
+from ..packets import close_all, expect_fds, receive, send
+from ..signatures import Function, functions_of
+from ..wire.messages import (
+    TO_TEMPLATE,
+    Describe,
+    Described,
+    Fork,
+    Forked,
+    ForkFailed,
+    Load,
+    Loaded,
+    LoadFailed,
+)
+from .birth import await_adoption, shed_inheritance, threads_besides_main
+from .failures import app_broken
+from .loading import AppImporter
+from .runner import AppProcess, loop_for
+
+CHANNEL_FD: Final = 3
+
+
+class Template:
+    def __init__(self, channel: socket.socket, load: Load, app: type[BaseApp], version: str) -> None:
+        self._channel = channel
+        self._load = load
+        self._app = app
+        self._version = version
+        self._functions: dict[str, Function] = functions_of(app)
+        self._loop = loop_for(self._functions)
+        self._board = Board.open(Path(load.board))
+
+    def serve(self) -> None:
+        """Forks and describes until the daemon closes the channel."""
+        while (received := receive(self._channel, TO_TEMPLATE)) is not None:
+            message, fds = received
+            match message:
+                case Fork():
+                    (worker_end,) = expect_fds(message, fds, 1)
+                    self._make_worker(message, worker_end)
+                case Describe():
+                    functions = [function.describe() for function in self._functions.values()]
+                    send(self._channel, Described(functions))
+                case _:
+                    close_all(fds)
+
+    def _make_worker(self, fork: Fork, worker_end: int) -> None:
+        if fork.in_place:
+            self._become_worker(fork, worker_end, None)
+        flush_streams()
+        try:
+            threads = threads_besides_main()
+            if threads:
+                raise RuntimeError(f"it has threads now: {', '.join(threads)}")
+            middle = os.fork()
+        except (OSError, RuntimeError) as error:
+            self._refuse(fork, f"fork: {error}")
+        else:
+            if middle == 0:
+                self._fork_again(fork, worker_end)
+            _, status = os.waitpid(middle, 0)
+            if status:
+                self._refuse(fork, f"the second fork failed with status {os.waitstatus_to_exitcode(status)}")
+        os.close(worker_end)
+
+    def _fork_again(self, fork: Fork, worker_end: int) -> NoReturn:
+        """In the middle process, which tells the daemon of its child before the daemon can become its parent."""
+        middle = os.getpid()
+        try:
+            worker = os.fork()
+        except OSError as error:
+            os._exit(error.errno or 1)
+        if worker == 0:
+            self._become_worker(fork, worker_end, middle)
+        with socket.socket(fileno=worker_end) as channel, suppress(OSError):
+            send(channel, Forked(worker))
+        os._exit(0)
+
+    def _become_worker(self, fork: Fork, worker_end: int, middle: int | None) -> NoReturn:
+        status = 70
+        try:
+            self._channel.close()
+            shed_inheritance()
+            if middle is not None:
+                await_adoption(middle)
+            die_with(self._load.daemon_pid)
+            be_subreaper()
+            channel = socket.socket(fileno=worker_end)
+            if middle is None:
+                send(channel, Forked(os.getpid()))
+            AppProcess(
+                channel, self._app, self._functions, self._board,
+                worker_id=fork.worker_id, row=fork.row, name=self._load.app, version=self._version,
+                frame_limit=self._load.frame_limit, loop=self._loop,
+            ).live()  # fmt: skip
+            status = 0
+        except BaseException as error:
+            sys.excepthook(type(error), error, error.__traceback__)
+        finally:
+            flush_streams()
+            os._exit(status)
+
+    def _refuse(self, fork: Fork, why: str) -> None:
+        error = AppBrokenError(f"app {self._load.app}: no worker could be made: {why}", details={"message": why})
+        send(self._channel, ForkFailed(fork.worker_id, error.to_wire()))
+
+
+def flush_streams() -> None:
+    """What stands in a buffer at a fork would be written by both processes."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
+
+
+def main() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C at a terminal is for the daemon to handle
+    channel = socket.socket(fileno=os.dup(CHANNEL_FD))
+    os.close(CHANNEL_FD)
+    channel.setblocking(True)
+    received = receive(channel, TO_TEMPLATE)
+    if received is None:
+        return
+    load, _ = received
+    assert isinstance(load, Load), load
+    die_with(load.daemon_pid)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (load.open_files, hard))
+    sys.dont_write_bytecode = True
+    sys.argv = [load.file or load.module]
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    template = _load_app(channel, load)
+    if template is not None:
+        template.serve()
+
+
+def _load_app(channel: socket.socket, load: Load) -> Template | None:
+    importer = AppImporter(load)
+    doing = "its import"
+    try:
+        app = importer.import_app()
+        if (preload := getattr(app, "preload", None)) is not None:
+            doing = "preload"
+            _run_hook(preload)
+        doing = "reading its functions"
+        template = Template(channel, load, app, importer.version(app))
+        options = {"warm": _count(app, "warm"), "max_workers": _count(app, "max_workers")}
+    except BaseException as error:
+        send(channel, LoadFailed(app_broken(load.app, doing, error).to_wire(), importer.sources()))
+        return None
+    gc.collect()
+    gc.disable()
+    gc.freeze()
+    send(channel, Loaded(importer.version(app), importer.sources(), options, threads_besides_main()))
+    return template
+
+
+def _run_hook(preload: object) -> None:
+    if not callable(preload):
+        raise TypeError("preload is not callable: make it a classmethod")
+    result = preload()
+    if inspect.iscoroutine(result):
+        import asyncio  # noqa: PLC0415  (only for an app that needs it)
+
+        asyncio.run(result)
+
+
+def _count(app: type[BaseApp], option: str) -> int | None:
+    value = getattr(app, option)
+    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
+        return value
+    raise ValueError(f"{app.__name__}.{option} must be a whole number or None, not {value!r}")
+
+
