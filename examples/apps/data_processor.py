@@ -79,7 +79,7 @@ class DataProcessor(BaseApp):
         threshold: Annotated[float, Field(gt=0)] | None = None,
         limit: Annotated[int, Field(ge=0)] = 100,
     ) -> dict[str, dict[str, Any]]:
-        """Values far from the rest: how many in each column, and the first `limit` with their rows, from 0."""
+        """Values far from the rest: how many there are, and the first `limit` with their rows (from 0)."""
         found = {}
         for column in self._numeric(columns):
             low, high = bounds(column, method, threshold or USUAL[method])
@@ -147,18 +147,15 @@ def spread(column: Series) -> dict[str, Any]:
 def variety(column: Series) -> dict[str, Any]:
     """Of equally frequent values, the least is `top`. Lists and structs have none."""
     values = column.drop_nulls()
-    top = None if values.is_empty() or values.dtype.is_nested() else values.mode().min()
-    return {
-        "count": len(values),
-        "n_unique": values.n_unique(),
-        "top": None if top is None else str(top),
-        "top_count": None if top is None else (values == top).sum(),
-    }
+    counts = {"count": len(values), "n_unique": values.n_unique()}
+    if values.is_empty() or values.dtype.is_nested():
+        return counts | {"top": None, "top_count": None}
+    return counts | {"top": str(values.mode().min()), "top_count": values.unique_counts().max()}
 
 
 def bounds(column: Series, method: Method, threshold: float) -> tuple[float, float]:
     """Where the ordinary values end: in a column without two different values, nowhere."""
-    if column.min() == column.max():
+    if not width(column):
         return -math.inf, math.inf
     if method == "iqr":
         low, high = column.quantile(0.25, "linear"), column.quantile(0.75, "linear")
@@ -176,16 +173,23 @@ def row_numbers(column: Series) -> Series:
 def fit(x: Series, y: Series) -> tuple[float | None, float | None]:
     """The slope of the least squares line and Pearson's r, from the rows that have both values."""
     both = x.is_not_null() & y.is_not_null()
-    dx, dy = deviations(x.filter(both)), deviations(y.filter(both))
+    x, y = x.filter(both), y.filter(both)
+    if not (x_width := width(x)):
+        return None, None
+    if not (y_width := width(y)):
+        return 0.0, None
+    dx, dy = (
+        (x - x.mean()) / x_width,
+        (y - y.mean()) / y_width,
+    )  # squares of these neither overflow nor vanish
     xx, xy, yy = dx.dot(dx), dx.dot(dy), dy.dot(dy)
-    slope = plain(xy / xx) if xx else None
-    r = plain(xy / math.sqrt(xx) / math.sqrt(yy)) if xx and yy else None
-    return slope, r and max(-1.0, min(r, 1.0))
+    r = plain(xy / math.sqrt(xx * yy))
+    return plain(xy / xx * y_width / x_width), r and max(-1.0, min(r, 1.0))
 
 
-def deviations(column: Series) -> Series:
-    """From the mean; of a constant exactly zero, however its mean is rounded."""
-    return column - (column.min() if column.min() == column.max() else column.mean())
+def width(column: Series) -> float:
+    """From the least number to the greatest: 0 for a constant, and where there is none."""
+    return (column.count() and plain(column.max() - column.min())) or 0.0
 
 
 def direction(r: float | None) -> str:

@@ -17,7 +17,7 @@ from ..errors import ProtocolError
 from ..paths import peer_of
 from ..settings import CONTROL_FRAME_LIMIT
 from ..wire.frames import FrameReader, encode
-from ..wire.messages import CONTROL, HELLO, Conversation, Message, from_wire, to_wire
+from ..wire.messages import CONTROL, HELLO, Conversation, Message, Open, from_wire, to_wire
 
 ACCEPT_PAUSE = 1.0
 """Seconds without accepting after the process has run out of descriptors: trying on would take all of the CPU."""
@@ -133,7 +133,7 @@ class Clients:
         try:
             while client.number in self.by_number and (frame := client.reader.next_frame()) is not None:
                 message = from_wire(frame, client.conversation)
-                if client.conversation is HELLO and client.reader.buffered:
+                if isinstance(message, Open) and client.reader.buffered:
                     raise ProtocolError("bytes follow the hello; wait for its answer")
                 self._received(client, message)
         except ProtocolError as error:

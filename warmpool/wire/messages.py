@@ -11,7 +11,7 @@ and workers are started from one installation.
 from __future__ import annotations
 
 from types import NoneType
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, ForwardRef, NamedTuple, TypeAlias
 
 from ..errors import ProtocolError
 from .frames import decode
@@ -238,8 +238,8 @@ _WORDS: Final[dict[str, tuple[type, ...]]] = {
 }
 
 
-def _accepted(annotation: str) -> tuple[type, ...]:
-    words = [word.strip().partition("[")[0] for word in annotation.split("|")]
+def _accepted(annotation: ForwardRef) -> tuple[type, ...]:
+    words = [word.strip().partition("[")[0] for word in annotation.__forward_arg__.split("|")]
     return tuple(kind for word in words for kind in _WORDS[word])
 
 

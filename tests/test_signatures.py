@@ -1,0 +1,807 @@
+"""A typed method → a function that can be called from afar: which methods are, what they take, what they give."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import functools
+import json
+import types
+import uuid
+from collections.abc import Callable
+from enum import Enum
+from typing import Annotated, Any, Literal
+
+import msgpack
+import pydantic
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, RootModel
+
+from warmpool.app import HOOKS, BaseApp
+from warmpool.errors import FunctionNotFoundError, InvalidInputError, from_wire
+from warmpool.signatures import Function, functions_of, select
+from warmpool.wire.frames import decode, encode
+
+LIMIT = 1024 * 1024
+
+
+class Add(BaseModel):
+    amount: int
+    note: str = ""
+
+
+class Order(BaseModel):
+    items: list[Add]
+    tags: set[str] = set()
+    when: dt.datetime | None = None
+    raw: bytes = b""
+
+
+class Colour(Enum):
+    RED = "red"
+
+
+@dataclasses.dataclass
+class Point:
+    x: int
+    y: int = 0
+
+
+def app_of(**members: Any) -> type[BaseApp]:
+    return type("App", (BaseApp,), members)
+
+
+def function_of(method: Callable[..., Any]) -> Function:
+    (found,) = functions_of(app_of(**{method.__name__: method})).values()
+    return found
+
+
+def call(method: Callable[..., Any], value: Any) -> Any:
+    """What a caller from afar gets: the input and the result both go over the wire."""
+    function = function_of(method)
+    arguments, keywords = function.decode(decode(encode(value, LIMIT)[4:]))
+    result = function.method(BaseApp(), *arguments, **keywords)
+    return decode(encode(function.encode(result), LIMIT)[4:])
+
+
+def refusal(method: Callable[..., Any], value: Any) -> InvalidInputError:
+    with pytest.raises(InvalidInputError) as refused:
+        function_of(method).decode(value)
+    return refused.value
+
+
+# --- which methods are functions --------------------------------------------------------------------------------
+
+
+def helper(self, x: int) -> int:
+    return x
+
+
+class Members(BaseApp):
+    text = "text"
+    nested = type("Nested", (), {})
+    partial = functools.partial(helper, None)
+
+    def second(self, x: int) -> int:
+        return x
+
+    def first(self) -> int:
+        return 1
+
+    def defaulted(self, x=3):
+        return x
+
+    def half(self, x: int, y):
+        return x
+
+    def unannotated(self, x):
+        return x
+
+    def open_ended(self, *args, **kwargs):
+        return args
+
+    def _private(self, x: int) -> int:
+        return x
+
+    def __call__(self, x: int) -> int:
+        return x
+
+    @staticmethod
+    def static(x: int) -> int:
+        return x
+
+    @classmethod
+    def of_class(cls, x: int) -> int:
+        return x
+
+    @property
+    def prop(self) -> int:
+        return 1
+
+    async def later(self, x: int) -> int:
+        return x
+
+
+def test_public_annotated_methods_are_functions_in_the_order_of_their_definition():
+    assert list(functions_of(Members)) == ["second", "first", "defaulted", "later"]
+
+
+@pytest.mark.parametrize("hook", sorted(HOOKS))
+def test_a_hook_is_no_function(hook):
+    assert functions_of(app_of(**{hook: helper})) == {}
+
+
+def test_base_app_alone_has_no_functions():
+    assert functions_of(BaseApp) == {}
+
+
+class Base(BaseApp):
+    def kept(self, x: int) -> int:
+        return x
+
+    def changed(self, x: int) -> int:
+        return x
+
+    def hidden(self, x: int) -> int:
+        return x
+
+    def no_longer(self, x: int) -> int:
+        return x
+
+
+class Mixin:
+    def mixed(self, x: int) -> int:
+        return x
+
+
+class Child(Mixin, Base):
+    hidden = None
+
+    def changed(self, x: str) -> str:
+        return x
+
+    def no_longer(self, x):
+        return x
+
+
+def test_functions_are_inherited_overridden_and_hidden():
+    functions = functions_of(Child)
+    assert sorted(functions) == ["changed", "kept", "mixed"]
+    assert functions["changed"].method is Child.changed
+    assert functions["kept"].method is Base.kept
+    assert list(functions_of(Base)) == ["kept", "changed", "hidden", "no_longer"]
+
+
+def test_async_methods_are_known():
+    functions = functions_of(Members)
+    assert functions["later"].is_async is True
+    assert functions["first"].is_async is False
+
+
+def test_a_decorated_method_keeps_its_signature():
+    def logged(method):
+        @functools.wraps(method)
+        def wrapper(*args, **kwargs):
+            return method(*args, **kwargs)
+
+        return wrapper
+
+    assert call(logged(helper), {"x": "4"}) == 4
+
+
+# --- one model takes the whole input ----------------------------------------------------------------------------
+
+
+def add(self, input: Add) -> int:
+    return input.amount
+
+
+def add_defaulted(self, input: Add = Add(amount=7)) -> int:
+    return input.amount
+
+
+def add_keyword(self, *, input: Add) -> int:
+    return input.amount
+
+
+def add_positional(self, input: Add, /) -> int:
+    return input.amount
+
+
+def order(self, order: Order) -> Order:
+    return order
+
+
+class Whole(RootModel[list[int]]):
+    pass
+
+
+def total(self, numbers: Whole) -> int:
+    return sum(numbers.root)
+
+
+class Empty(BaseModel):
+    n: int = 5
+
+
+def empty(self, input: Empty) -> int:
+    return input.n
+
+
+MODEL_CALLS: dict[str, tuple[Callable[..., Any], Any, Any]] = {
+    "one-model": (add, {"amount": 3}, 3),
+    "a-number-as-text": (add, {"amount": "3"}, 3),
+    "unknown-keys-are-the-models-affair": (add, {"amount": 3, "more": 1}, 3),
+    "no-input-is-an-empty-one": (empty, None, 5),
+    "default-with-an-input": (add_defaulted, {"amount": 3}, 3),
+    "default-without-an-input": (add_defaulted, None, 7),
+    "keyword-only": (add_keyword, {"amount": 3}, 3),
+    "positional-only": (add_positional, {"amount": 3}, 3),
+    "root-model": (total, [1, 2, 3], 6),
+    "nested-models-sets-bytes-and-times": (
+        order,
+        {"items": [{"amount": 1}], "tags": ["a"], "when": "2026-01-02T03:04:05Z", "raw": b"\xff"},
+        {
+            "items": [{"amount": 1, "note": ""}],
+            "tags": ["a"],
+            "when": "2026-01-02T03:04:05Z",
+            "raw": b"\xff",
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize(("method", "value", "result"), MODEL_CALLS.values(), ids=MODEL_CALLS.keys())
+def test_a_model_takes_the_whole_input(method, value, result):
+    assert call(method, value) == result
+
+
+# --- else the keys are the parameters ---------------------------------------------------------------------------
+
+
+def plain(self, a: int, b: str = "b", *, c: float = 1.5, d: list[int] = []) -> list[Any]:  # noqa: B006
+    d.append(0)
+    return [a, b, c, d]
+
+
+def odd_names(
+    self, copy: int, schema: int, self_: int, _private: int, model_config: int, json: int, p0: int, cls: int, in_: int = 9
+) -> list[int]:
+    return [copy, schema, self_, _private, model_config, json, p0, cls, in_]
+
+
+def positional_only(self, a: int, /, b: int, *, c: int) -> list[int]:
+    return [a, b, c]
+
+
+def nothing(self) -> str:
+    return "nothing"
+
+
+def unannotated_default(self, x=3, y: Any = None) -> list[Any]:
+    return [x, y]
+
+
+def two_models(self, one: Add, other: Add | None = None) -> list[Any]:
+    return [one.amount, other and other.amount]
+
+
+def optional_model(self, one: Add | None = None) -> Any:
+    return one and one.amount
+
+
+def constrained(self, n: Annotated[int, Field(ge=1, le=9)], word: Annotated[str, Field(pattern="^a")] = "a") -> str:
+    return word * n
+
+
+def doubled(self, n: Annotated[int, BeforeValidator(lambda v: v * 2)]) -> int:
+    return n
+
+
+def rich(self, when: dt.date, id: uuid.UUID, colour: Colour, point: Point, tags: frozenset[str] = frozenset()) -> list[str]:
+    return [type(v).__name__ for v in (when, id, colour, point, tags)]
+
+
+PARAMETER_CALLS: dict[str, tuple[Callable[..., Any], Any, Any]] = {
+    "defaults": (plain, {"a": 1}, [1, "b", 1.5, [0]]),
+    "all-given": (plain, {"a": "1", "b": "x", "c": 2, "d": ["3"]}, [1, "x", 2.0, [3, 0]]),
+    "in-another-order": (plain, {"d": [], "c": 3, "b": "x", "a": 1}, [1, "x", 3.0, [0]]),
+    "odd-names": (
+        odd_names,
+        {"cls": 8, "p0": 7, "json": 6, "model_config": 5, "_private": 4, "self_": 3, "schema": 2, "copy": 1},
+        [1, 2, 3, 4, 5, 6, 7, 8, 9],
+    ),
+    "positional-only-and-keyword-only": (positional_only, {"c": 3, "b": 2, "a": 1}, [1, 2, 3]),
+    "no-parameters-no-input": (nothing, None, "nothing"),
+    "no-parameters-empty-input": (nothing, {}, "nothing"),
+    "a-default-without-annotation": (unannotated_default, {"x": [1]}, [[1], None]),
+    "two-models": (two_models, {"one": {"amount": 1}, "other": {"amount": 2}}, [1, 2]),
+    "two-models-one-left-out": (two_models, {"one": {"amount": 1}}, [1, None]),
+    "an-optional-model-is-a-parameter": (optional_model, {"one": {"amount": 1}}, 1),
+    "an-optional-model-left-out": (optional_model, None, None),
+    "constraints": (constrained, {"n": 2, "word": "ab"}, "abab"),
+    "validators": (doubled, {"n": 4}, 8),
+    "rich-types": (
+        rich,
+        {"when": "2026-01-02", "id": str(uuid.UUID(int=1)), "colour": "red", "point": {"x": 1}, "tags": ["a"]},
+        ["date", "UUID", "Colour", "Point", "frozenset"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("method", "value", "result"), PARAMETER_CALLS.values(), ids=PARAMETER_CALLS.keys())
+def test_the_keys_of_the_input_are_the_parameters(method, value, result):
+    assert call(method, value) == result
+
+
+def test_a_mutable_default_is_fresh_in_each_call():
+    function = function_of(plain)
+    for _ in range(3):
+        arguments, keywords = function.decode({"a": 1})
+        assert function.method(None, *arguments, **keywords) == [1, "b", 1.5, [0]]
+
+
+# --- what is refused when the app is loaded ---------------------------------------------------------------------
+
+
+def unresolved(self, x: Nowhere) -> int:  # noqa: F821
+    return 1
+
+
+def unresolved_result(self) -> Nowhere:  # noqa: F821
+    return 1
+
+
+class NoSchema:
+    pass
+
+
+def no_schema(self, x: NoSchema) -> int:
+    return 1
+
+
+def no_schema_result(self) -> NoSchema:
+    return NoSchema()
+
+
+def var_positional(self, *numbers: int) -> int:
+    return 1
+
+
+def var_keyword(self, **numbers: int) -> int:
+    return 1
+
+
+def var_positional_model(self, *inputs: Add) -> int:
+    return 1
+
+
+def var_keyword_model(self, **inputs: Add) -> int:
+    return 1
+
+
+def bad_constraint(self, x: Annotated[int, Field(pattern="a")]) -> int:
+    return 1
+
+
+def bad_default_field(self, x: Literal[()]) -> int:
+    return 1
+
+
+@pytest.mark.parametrize(
+    ("method", "error"),
+    [
+        (unresolved, NameError),
+        (unresolved_result, NameError),
+        (no_schema, pydantic.errors.PydanticSchemaGenerationError),
+        (no_schema_result, pydantic.errors.PydanticSchemaGenerationError),
+        (var_positional, TypeError),
+        (var_keyword, TypeError),
+        (var_positional_model, TypeError),
+        (var_keyword_model, TypeError),
+        (bad_constraint, TypeError),
+    ],
+    ids=lambda value: value.__name__,
+)
+def test_a_signature_that_cannot_be_called_from_afar_is_refused_with_a_note_that_names_the_method(method, error):
+    with pytest.raises(error) as refused:
+        functions_of(app_of(**{method.__name__: method}))
+    assert f"in the signature of {method.__qualname__}" in refused.value.__notes__
+
+
+def test_a_method_without_self_is_no_function_or_refused_by_name():
+    def selfless() -> int:
+        return 1
+
+    try:
+        assert functions_of(app_of(selfless=selfless)) == {}
+    except Exception as error:
+        assert "selfless" in "\n".join([str(error), *getattr(error, "__notes__", [])])  # noqa: PT017
+
+
+# --- what is refused when a function is called ------------------------------------------------------------------
+
+SECRET = "hunter2-do-not-show"
+
+
+def login(self, password: int, more: dict[int, int] = {}) -> int:  # noqa: B006
+    return password
+
+
+class Login(BaseModel):
+    password: int
+
+
+def login_model(self, input: Login) -> int:
+    return input.password
+
+
+@pytest.mark.parametrize("method", [login, login_model], ids=lambda m: m.__name__)
+@pytest.mark.parametrize("value", [{"password": SECRET}, {"password": [SECRET]}, SECRET, [SECRET], 7])
+def test_an_input_error_is_data_and_does_not_show_the_input(method, value):
+    error = refusal(method, value)
+    assert error.details["function"] == method.__name__
+    assert f"the input of {method.__name__} is not valid" in str(error)
+    assert SECRET not in repr(error.to_wire())
+    (found,) = error.errors
+    assert found.keys() >= {"type", "loc", "msg"}
+    assert not {"input", "url"} & found.keys()
+    assert found["loc"] == (["password"] if isinstance(value, dict) else [])
+
+
+def test_an_input_error_goes_over_the_wire():
+    error = refusal(constrained, {"n": 99, "word": "b", "more": 1})
+    arrived = from_wire(decode(encode(error.to_wire(), LIMIT)[4:]))
+    assert type(arrived) is InvalidInputError
+    assert arrived.errors == error.errors
+    assert [found["loc"] for found in arrived.errors] == [["n"], ["word"], ["more"]]
+    assert arrived.errors[0]["ctx"] == {"le": 9}
+
+
+@pytest.mark.parametrize(
+    ("method", "value", "location", "sort"),
+    [
+        pytest.param(plain, {}, ["a"], "missing", id="missing"),
+        pytest.param(plain, None, ["a"], "missing", id="no-input"),
+        pytest.param(plain, {"a": 1, "z": 1}, ["z"], "extra_forbidden", id="unknown-parameter"),
+        pytest.param(odd_names, dict.fromkeys("abc"), ["copy"], "missing", id="by-the-parameters-name"),
+        pytest.param(nothing, {"x": 1}, ["x"], "extra_forbidden", id="no-parameters"),
+        pytest.param(plain, [1], [], "model_type", id="a-list"),
+        pytest.param(plain, {"a": 1, 2: 3}, ["2"], "invalid_key", id="a-key-that-is-no-text"),
+        pytest.param(order, {"items": [{"amount": 1}, {}]}, ["items", 1, "amount"], "missing", id="nested"),
+        pytest.param(two_models, {"one": {}}, ["one", "amount"], "missing", id="nested-in-a-parameter"),
+    ],
+)
+def test_an_input_error_says_where_and_what(method, value, location, sort):
+    error = refusal(method, value)
+    assert (error.errors[0]["loc"], error.errors[0]["type"]) == (location, sort)
+    assert ".".join(map(str, location)) in str(error)
+
+
+def test_many_input_errors_are_all_data_but_five_in_words():
+    error = refusal(order, {"items": [{}] * 8})
+    assert len(error.errors) == 8
+    assert str(error).count("Field required") == 5
+    assert str(error).endswith("; and 3 more")
+
+
+def test_an_error_of_the_apps_own_validator_is_an_input_error():
+    def picky(value: Any) -> Any:
+        raise ValueError("no such colour")
+
+    def paint(self, colour: Annotated[str, BeforeValidator(picky)]) -> int:
+        return 1
+
+    paint.__annotations__["colour"] = Annotated[str, BeforeValidator(picky)]
+    error = refusal(paint, {"colour": SECRET})
+    assert "no such colour" in str(error)
+    assert SECRET not in repr(error.to_wire())
+
+
+keys = st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.binary(max_size=5)
+wire_values = st.recursive(
+    keys | st.floats(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=3),
+    max_leaves=6,
+)
+near_inputs = st.dictionaries(
+    st.sampled_from(["a", "b", "c", "d", "items", "tags", "when", "raw", "one", "id", "point", "n", "password", "more"]),
+    wire_values,
+    max_size=5,
+)
+
+FUZZED = [function_of(m) for m in (add, order, total, plain, two_models, constrained, rich, nothing, login)]
+
+
+@settings(max_examples=150, deadline=None)
+@given(wire_values | near_inputs)
+def test_any_input_is_taken_or_an_input_error_that_can_be_sent(value):
+    for function in FUZZED:
+        try:
+            arguments, keywords = function.decode(value)
+        except InvalidInputError as error:
+            assert from_wire(msgpack.unpackb(msgpack.packb(error.to_wire()))).errors == error.errors
+            continue
+        assert isinstance(arguments, tuple)
+        assert isinstance(keywords, dict)
+
+
+# --- select: which function a call means ------------------------------------------------------------------------
+
+
+def run(self, x: int = 0, action: str = "") -> list[Any]:
+    return [x, action]
+
+
+def act(self, x: int = 0, action: str = "") -> list[Any]:
+    return [x, action]
+
+
+class WithAction(BaseModel):
+    action: str
+    x: int = 0
+
+
+class WithAlias(BaseModel):
+    what: str = Field(alias="action")
+
+
+class WithValidationAlias(BaseModel):
+    what: str = Field(validation_alias="action")
+
+
+class WithChoices(BaseModel):
+    what: str = Field(validation_alias=AliasChoices("verb", "action"))
+
+
+def act_model(self, input: WithAction) -> str:
+    return input.action
+
+
+def act_alias(self, input: WithAlias) -> str:
+    return input.what
+
+
+def act_validation_alias(self, input: WithValidationAlias) -> str:
+    return input.what
+
+
+def act_choices(self, input: WithChoices) -> str:
+    return input.what
+
+
+TABLE = functions_of(app_of(helper=helper, act=act, add=add))
+TABLE_WITH_RUN = functions_of(app_of(run=run, helper=helper))
+
+
+def selected(table: dict[str, Function], name: str | None, value: Any) -> tuple[str, Any]:
+    function, passed = select(table, "counter", name, value)
+    return function.name, passed
+
+
+def test_a_named_function_takes_the_input_as_it_is():
+    assert selected(TABLE, "helper", {"x": 1, "action": "act"}) == ("helper", {"x": 1, "action": "act"})
+    assert selected(TABLE_WITH_RUN, "helper", 7) == ("helper", 7)
+
+
+@pytest.mark.parametrize("value", [None, {}, 7, {"action": "helper"}, {"action": "nonsense"}], ids=repr)
+def test_without_a_name_it_is_run_whatever_the_action_says(value):
+    assert selected(TABLE_WITH_RUN, None, value) == ("run", value)
+
+
+def test_without_run_it_is_what_the_action_names():
+    value = {"action": "helper", "x": 3}
+    assert selected(TABLE, None, value) == ("helper", {"x": 3})
+    assert value == {"action": "helper", "x": 3}, "the caller's input is left as it was"
+
+
+@pytest.mark.parametrize(
+    "method", [act, act_model, act_alias, act_validation_alias, act_choices], ids=lambda m: m.__name__
+)
+def test_the_action_is_passed_on_to_a_function_that_has_a_field_for_it(method):
+    table = functions_of(app_of(**{method.__name__: method}))
+    value = {"action": method.__name__}
+    function, passed = select(table, "counter", None, value)
+    assert function.takes_action is True
+    assert passed == value
+    function.decode(passed)
+
+
+@pytest.mark.parametrize("method", [helper, add, order, nothing], ids=lambda m: m.__name__)
+def test_the_action_is_dropped_for_a_function_that_has_none(method):
+    assert function_of(method).takes_action is False
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("nonsense", None),
+        ("nonsense", {"action": "helper"}),
+        ("", {"action": "helper"}),
+        (None, None),
+        (None, {}),
+        (None, 7),
+        (None, ["action", "helper"]),
+        (None, {"action": None}),
+        (None, {"action": 7}),
+        (None, {"action": ["helper"]}),
+        (None, {"action": "nonsense"}),
+        (None, {"action": "setup"}),
+        (None, {"action": "__init__"}),
+        ("_private", None),
+    ],
+    ids=repr,
+)
+def test_what_names_no_function_is_refused_with_the_names_there_are(name, value):
+    with pytest.raises(FunctionNotFoundError) as refused:
+        select(TABLE, "counter", name, value)
+    assert refused.value.functions == ["act", "add", "helper"]
+    assert "app counter " in str(refused.value)
+    assert "act, add, helper" in str(refused.value)
+
+
+def test_an_app_without_functions_says_so():
+    with pytest.raises(FunctionNotFoundError, match="it has none"):
+        select({}, "counter", "add", None)
+
+
+# --- encode: what the result becomes ----------------------------------------------------------------------------
+
+
+def returning(annotation: Any, value: Any) -> Callable[..., Any]:
+    def give(self):
+        return value
+
+    give.__annotations__ = {} if annotation is None else {"return": annotation}
+    return give
+
+
+RESULTS: dict[str, tuple[Any, Any, Any]] = {
+    "model": (Add, Add(amount=1), {"amount": 1, "note": ""}),
+    "list-of-models": (list[Add], [Add(amount=1)], [{"amount": 1, "note": ""}]),
+    "map-of-models": (dict[str, Add], {"k": Add(amount=1)}, {"k": {"amount": 1, "note": ""}}),
+    "dataclass": (Point, Point(1), {"x": 1, "y": 0}),
+    "set-of-bytes": (set[bytes], {b"\xff"}, [b"\xff"]),
+    "bytes": (bytes, b"\xff", b"\xff"),
+    "date": (dt.date, dt.date(2026, 1, 2), "2026-01-02"),
+    "enum": (Colour, Colour.RED, "red"),
+    "none": (type(None), None, None),
+    "unannotated-model": (None, Add(amount=1), {"amount": 1, "note": ""}),
+    "any": (Any, {"k": {1}}, {"k": [1]}),
+    "a-parent-model-hides-what-a-child-adds": (Add, type("More", (Add,), {"__annotations__": {"z": int}})(amount=1, z=2), {"amount": 1, "note": ""}),
+    "another-type-than-was-promised": (Add, {"amount": "x"}, {"amount": "x"}),
+    "a-text-for-a-number": (int, "x", "x"),
+    "none-for-a-model": (Add, None, None),
+    "other-members": (list[Add], [1, "x", None], [1, "x", None]),
+    "other-keys": (dict[str, int], {1: 2}, {1: 2}),
+    "a-shorter-tuple": (tuple[int, str], (1,), [1]),
+    "no-member-of-the-union": (Add | Point, 7, 7),
+    "no-such-literal": (Literal["a"], "b", "b"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("annotation", "value", "result"), RESULTS.values(), ids=RESULTS.keys())
+def test_a_result_is_sent_by_its_annotation_and_as_it_is_where_it_does_not_fit(annotation, value, result):
+    assert call(returning(annotation, value), None) == result
+
+
+@pytest.mark.parametrize(
+    "annotation", [None, Any, int, str, Add, list[Add], dict[str, Add], set[int], Add | Point, object, Colour], ids=repr
+)
+@pytest.mark.parametrize("value", [types, [types], {"k": types}], ids=["bare", "in-list", "in-map"])
+def test_encode_never_fails_on_a_value_that_pydantic_does_not_know_and_the_packer_refuses_it(annotation, value):
+    encoded = function_of(returning(annotation, value)).encode(value)
+    with pytest.raises(TypeError, match="module"):
+        encode(encoded, LIMIT)
+
+
+# --- describe ---------------------------------------------------------------------------------------------------
+
+
+class Described(BaseApp):
+    def documented(self, a: int, copy: Annotated[str, Field(description="twice")] = "x", *, _c: list[Add] = []) -> Add:  # noqa: B006
+        """Does one thing.
+
+        And says more about it.
+        """
+        return Add(amount=a)
+
+    async def bare(self, x=1):
+        return x
+
+    def by_model(self, input: Order) -> dict[str, set[int]]:
+        return {}
+
+
+def test_a_function_describes_itself_with_json_schemas():
+    described = functions_of(Described)["documented"].describe()
+    assert (described["name"], described["description"], described["async"]) == (
+        "documented",
+        "Does one thing.",
+        False,
+    )
+    schema = described["input_schema"]
+    assert list(schema["properties"]) == ["a", "copy", "_c"]
+    assert schema["required"] == ["a"]
+    assert schema["properties"]["a"]["type"] == "integer"
+    assert schema["properties"]["copy"]["description"] == "twice"
+    assert schema["properties"]["copy"]["default"] == "x"
+    assert schema["additionalProperties"] is False
+    assert list(described["output_schema"]["properties"]) == ["amount", "note"]
+
+
+def test_a_function_without_words_or_annotations_describes_itself_too():
+    described = functions_of(Described)["bare"].describe()
+    assert (described["description"], described["async"], described["output_schema"]) == ("", True, None)
+    assert list(described["input_schema"]["properties"]) == ["x"]
+
+
+@pytest.mark.parametrize("name", ["documented", "bare", "by_model"])
+def test_a_description_is_plain_data(name):
+    described = functions_of(Described)[name].describe()
+    assert json.loads(json.dumps(described)) == described
+    assert decode(encode(described, LIMIT)[4:]) == described
+
+
+def test_no_name_of_ours_is_in_a_schema():
+    schema = functions_of(Described)["documented"].describe()["input_schema"]
+    assert [field["title"] for field in schema["properties"].values()] == ["A", "Copy", "C"]
+    assert schema["title"] == "documented"
+
+
+class Aliased(BaseModel):
+    model_config = ConfigDict(populate_by_name=True)
+    user_id: int = Field(alias="userId")
+
+
+def aliased(self, input: Aliased) -> Aliased:
+    return input
+
+
+def test_the_input_schema_has_the_keys_that_the_input_has():
+    schema = function_of(aliased).describe()["input_schema"]
+    assert list(schema["properties"]) == ["userId"]
+    assert function_of(aliased).decode({"userId": 3})[0][0].user_id == 3
+
+
+def test_the_output_schema_has_the_keys_that_the_result_has():
+    schema = function_of(aliased).describe()["output_schema"]
+    assert list(call(aliased, {"userId": 3})) == list(schema["properties"])
+
+
+class Opaque(BaseModel):
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+    frame: Annotated[NoSchema, BeforeValidator(lambda _: NoSchema())]
+
+
+def opaque(self, input: Opaque, n: int = 1) -> int:
+    return n
+
+
+def opaque_model(self, input: Opaque) -> int:
+    return 1
+
+
+@pytest.mark.parametrize("method", [opaque, opaque_model], ids=lambda m: m.__name__)
+def test_an_input_that_has_no_json_schema_can_be_called_and_described(method):
+    function = function_of(method)
+    function.decode({"frame": {}} if method is opaque_model else {"input": {"frame": {}}})
+    assert function.describe()["name"] == method.__name__
+
+
+def opaque_result(self) -> Opaque:
+    return Opaque(frame=1)
+
+
+def test_a_result_that_has_no_json_schema_is_described_without_one():
+    assert function_of(opaque_result).describe()["output_schema"] is None
+
+
+def test_a_default_that_is_no_json_is_described_without_a_warning():
+    def odd_default(self, x: Any = types) -> int:
+        return 1
+
+    odd_default.__annotations__ = {"x": Any, "return": int}
+    assert function_of(odd_default).describe()["input_schema"]["properties"].keys() == {"x"}
