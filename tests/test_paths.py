@@ -6,14 +6,27 @@ import os
 import socket
 import stat
 import struct
+from pathlib import Path
 
 import pytest
 
 from warmpool import paths
 from warmpool.errors import InvalidRequestError
-from warmpool.paths import ADDRESS_LIMIT, SOCKET_ENV, Places, address_of, default_socket, make_private, peer_of
+from warmpool.paths import (
+    ADDRESS_LIMIT,
+    SOCKET_ENV,
+    Places,
+    address_of,
+    default_socket,
+    make_private,
+    peer_of,
+)
 
 TMP_SOCKET = f"/tmp/warmpool-{os.getuid()}/daemon.sock"
+
+
+def open_fds() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 @pytest.fixture(autouse=True)
@@ -222,9 +235,9 @@ def bind_and_connect(path) -> None:
 
 @pytest.mark.parametrize("length", [ADDRESS_LIMIT - 1, ADDRESS_LIMIT, ADDRESS_LIMIT + 1, 200, 1000])
 def test_a_path_of_any_length_can_be_bound_and_connected(tmp_path, length):
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_fds()
     bind_and_connect(socket_path_of(tmp_path, length))
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_fds() == before
 
 
 def test_a_path_is_measured_in_bytes_and_not_in_characters(tmp_path):
@@ -235,7 +248,7 @@ def test_a_path_is_measured_in_bytes_and_not_in_characters(tmp_path):
 
 
 def test_a_short_path_is_its_own_address(tmp_path):
-    with address_of(paths.Path("/run/my.sock")) as address:
+    with address_of(Path("/run/my.sock")) as address:
         assert address == "/run/my.sock"
 
 

@@ -85,7 +85,9 @@ def test_a_session_timeout_from_1_to_3600_seconds_is_taken_as_a_float(value):
 
 
 @pytest.mark.parametrize(
-    "value", [*NOT_NUMBERS.values(), 0, 0.999, 3600.001, -60], ids=[*NOT_NUMBERS, "0", "below", "above", "negative"]
+    "value",
+    [*NOT_NUMBERS.values(), 0, 0.999, 3600.001, -60],
+    ids=[*NOT_NUMBERS, "0", "below", "above", "negative"],
 )
 def test_any_other_session_timeout_is_an_invalid_request(value):
     with pytest.raises(InvalidRequestError, match="session_timeout must be a number from 1 to 3600, not "):

@@ -6,9 +6,8 @@ import dataclasses
 import datetime as dt
 import functools
 import json
-import types
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import Annotated, Any, Literal
 
@@ -61,8 +60,7 @@ def function_of(method: Callable[..., Any]) -> Function:
 def call(method: Callable[..., Any], value: Any) -> Any:
     """What a caller from afar gets: the input and the result both go over the wire."""
     function = function_of(method)
-    arguments, keywords = function.decode(decode(encode(value, LIMIT)[4:]))
-    result = function.method(BaseApp(), *arguments, **keywords)
+    result = function.method(BaseApp(), *function.decode(decode(encode(value, LIMIT)[4:])))
     return decode(encode(function.encode(result), LIMIT)[4:])
 
 
@@ -198,7 +196,7 @@ def add(self, input: Add) -> int:
     return input.amount
 
 
-def add_defaulted(self, input: Add = Add(amount=7)) -> int:
+def add_defaulted(self, input: Add = Add(amount=7)) -> int:  # noqa: B008
     return input.amount
 
 
@@ -266,8 +264,17 @@ def plain(self, a: int, b: str = "b", *, c: float = 1.5, d: list[int] = []) -> l
     return [a, b, c, d]
 
 
-def odd_names(
-    self, copy: int, schema: int, self_: int, _private: int, model_config: int, json: int, p0: int, cls: int, in_: int = 9
+def odd_names(  # noqa: PLR0917
+    self,
+    copy: int,
+    schema: int,
+    self_: int,
+    _private: int,
+    model_config: int,
+    json: int,
+    p0: int,
+    cls: int,
+    in_: int = 9,
 ) -> list[int]:
     return [copy, schema, self_, _private, model_config, json, p0, cls, in_]
 
@@ -292,7 +299,9 @@ def optional_model(self, one: Add | None = None) -> Any:
     return one and one.amount
 
 
-def constrained(self, n: Annotated[int, Field(ge=1, le=9)], word: Annotated[str, Field(pattern="^a")] = "a") -> str:
+def constrained(
+    self, n: Annotated[int, Field(ge=1, le=9)], word: Annotated[str, Field(pattern="^a")] = "a"
+) -> str:
     return word * n
 
 
@@ -300,7 +309,9 @@ def doubled(self, n: Annotated[int, BeforeValidator(lambda v: v * 2)]) -> int:
     return n
 
 
-def rich(self, when: dt.date, id: uuid.UUID, colour: Colour, point: Point, tags: frozenset[str] = frozenset()) -> list[str]:
+def rich(  # noqa: PLR0917
+    self, when: dt.date, id: uuid.UUID, colour: Colour, point: Point, tags: frozenset[str] = frozenset()
+) -> list[str]:
     return [type(v).__name__ for v in (when, id, colour, point, tags)]
 
 
@@ -325,7 +336,13 @@ PARAMETER_CALLS: dict[str, tuple[Callable[..., Any], Any, Any]] = {
     "validators": (doubled, {"n": 4}, 8),
     "rich-types": (
         rich,
-        {"when": "2026-01-02", "id": str(uuid.UUID(int=1)), "colour": "red", "point": {"x": 1}, "tags": ["a"]},
+        {
+            "when": "2026-01-02",
+            "id": str(uuid.UUID(int=1)),
+            "colour": "red",
+            "point": {"x": 1},
+            "tags": ["a"],
+        },
         ["date", "UUID", "Colour", "Point", "frozenset"],
     ),
 }
@@ -339,8 +356,7 @@ def test_the_keys_of_the_input_are_the_parameters(method, value, result):
 def test_a_mutable_default_is_fresh_in_each_call():
     function = function_of(plain)
     for _ in range(3):
-        arguments, keywords = function.decode({"a": 1})
-        assert function.method(None, *arguments, **keywords) == [1, "b", 1.5, [0]]
+        assert function.method(None, *function.decode({"a": 1})) == [1, "b", 1.5, [0]]
 
 
 # --- what is refused when the app is loaded ---------------------------------------------------------------------
@@ -382,14 +398,6 @@ def var_keyword_model(self, **inputs: Add) -> int:
     return 1
 
 
-def bad_constraint(self, x: Annotated[int, Field(pattern="a")]) -> int:
-    return 1
-
-
-def bad_default_field(self, x: Literal[()]) -> int:
-    return 1
-
-
 @pytest.mark.parametrize(
     ("method", "error"),
     [
@@ -401,11 +409,12 @@ def bad_default_field(self, x: Literal[()]) -> int:
         (var_keyword, TypeError),
         (var_positional_model, TypeError),
         (var_keyword_model, TypeError),
-        (bad_constraint, TypeError),
     ],
     ids=lambda value: value.__name__,
 )
-def test_a_signature_that_cannot_be_called_from_afar_is_refused_with_a_note_that_names_the_method(method, error):
+def test_a_signature_that_cannot_be_called_from_afar_is_refused_with_a_note_that_names_the_method(
+    method, error
+):
     with pytest.raises(error) as refused:
         functions_of(app_of(**{method.__name__: method}))
     assert f"in the signature of {method.__qualname__}" in refused.value.__notes__
@@ -415,10 +424,14 @@ def test_a_method_without_self_is_no_function_or_refused_by_name():
     def selfless() -> int:
         return 1
 
+    found: dict[str, Function] = {}
+    words = "selfless"
     try:
-        assert functions_of(app_of(selfless=selfless)) == {}
-    except Exception as error:
-        assert "selfless" in "\n".join([str(error), *getattr(error, "__notes__", [])])  # noqa: PT017
+        found = functions_of(app_of(selfless=selfless))
+    except Exception as refused:
+        words = "\n".join([str(refused), *getattr(refused, "__notes__", [])])
+    assert found == {}
+    assert "selfless" in words
 
 
 # --- what is refused when a function is called ------------------------------------------------------------------
@@ -469,7 +482,7 @@ def test_an_input_error_goes_over_the_wire():
         pytest.param(odd_names, dict.fromkeys("abc"), ["copy"], "missing", id="by-the-parameters-name"),
         pytest.param(nothing, {"x": 1}, ["x"], "extra_forbidden", id="no-parameters"),
         pytest.param(plain, [1], [], "model_type", id="a-list"),
-        pytest.param(plain, {"a": 1, 2: 3}, ["2"], "invalid_key", id="a-key-that-is-no-text"),
+        pytest.param(plain, {"a": 1, 2: 3}, [2], "invalid_key", id="a-key-that-is-no-text"),
         pytest.param(order, {"items": [{"amount": 1}, {}]}, ["items", 1, "amount"], "missing", id="nested"),
         pytest.param(two_models, {"one": {}}, ["one", "amount"], "missing", id="nested-in-a-parameter"),
     ],
@@ -507,7 +520,9 @@ wire_values = st.recursive(
     max_leaves=6,
 )
 near_inputs = st.dictionaries(
-    st.sampled_from(["a", "b", "c", "d", "items", "tags", "when", "raw", "one", "id", "point", "n", "password", "more"]),
+    st.sampled_from(
+        ["a", "b", "c", "d", "items", "tags", "when", "raw", "one", "id", "point", "n", "password", "more"]
+    ),
     wire_values,
     max_size=5,
 )
@@ -520,12 +535,12 @@ FUZZED = [function_of(m) for m in (add, order, total, plain, two_models, constra
 def test_any_input_is_taken_or_an_input_error_that_can_be_sent(value):
     for function in FUZZED:
         try:
-            arguments, keywords = function.decode(value)
-        except InvalidInputError as error:
-            assert from_wire(msgpack.unpackb(msgpack.packb(error.to_wire()))).errors == error.errors
-            continue
+            arguments = function.decode(value)
+        except InvalidInputError as refused:
+            arguments, wire = (), refused.to_wire()
+            arrived = from_wire(msgpack.unpackb(msgpack.packb(wire)))
+            assert arrived.to_wire() == wire
         assert isinstance(arguments, tuple)
-        assert isinstance(keywords, dict)
 
 
 # --- select: which function a call means ------------------------------------------------------------------------
@@ -678,6 +693,10 @@ RESULTS: dict[str, tuple[Any, Any, Any]] = {
     "other-keys": (dict[str, int], {1: 2}, {1: 2}),
     "a-shorter-tuple": (tuple[int, str], (1,), [1]),
     "no-member-of-the-union": (Add | Point, 7, 7),
+    "another-model": (Add, Empty(), {"n": 5}),
+    "a-generator": (Iterable[bytes], (raw for raw in [b"\xff", b"a"]), [b"\xff", b"a"]),
+    "a-generator-of-models": (Iterable[Add], (Add(amount=n) for n in [1]), [{"amount": 1, "note": ""}]),
+    "a-generator-for-a-list": (list[bytes], (raw for raw in [b"\xff"]), [b"\xff"]),
     "no-such-literal": (Literal["a"], "b", "b"),
 }  # fmt: skip
 
@@ -688,12 +707,19 @@ def test_a_result_is_sent_by_its_annotation_and_as_it_is_where_it_does_not_fit(a
 
 
 @pytest.mark.parametrize(
-    "annotation", [None, Any, int, str, Add, list[Add], dict[str, Add], set[int], Add | Point, object, Colour], ids=repr
+    "annotation",
+    [None, Any, int, str, Add, list[str], dict[str, int], set[int], Add | Point, object, Colour],
+    ids=repr,
 )
-@pytest.mark.parametrize("value", [types, [types], {"k": types}], ids=["bare", "in-list", "in-map"])
-def test_encode_never_fails_on_a_value_that_pydantic_does_not_know_and_the_packer_refuses_it(annotation, value):
+@pytest.mark.parametrize(
+    "value", [NoSchema(), [NoSchema()], {"k": NoSchema()}], ids=["bare", "in-list", "in-map"]
+)
+def test_encode_never_fails_on_a_value_that_pydantic_does_not_know_and_the_packer_refuses_it(
+    annotation, value
+):
+    """Above all, it is never sent as an empty map, which is what pydantic makes of any object for a model."""
     encoded = function_of(returning(annotation, value)).encode(value)
-    with pytest.raises(TypeError, match="module"):
+    with pytest.raises(TypeError, match="NoSchema"):
         encode(encoded, LIMIT)
 
 
@@ -701,7 +727,13 @@ def test_encode_never_fails_on_a_value_that_pydantic_does_not_know_and_the_packe
 
 
 class Described(BaseApp):
-    def documented(self, a: int, copy: Annotated[str, Field(description="twice")] = "x", *, _c: list[Add] = []) -> Add:  # noqa: B006
+    def documented(
+        self,
+        a: int,
+        copy: Annotated[str, Field(description="twice")] = "x",
+        *,
+        _c: list[Add] = [],  # noqa: B006
+    ) -> Add:
         """Does one thing.
 
         And says more about it.
@@ -763,7 +795,7 @@ def aliased(self, input: Aliased) -> Aliased:
 def test_the_input_schema_has_the_keys_that_the_input_has():
     schema = function_of(aliased).describe()["input_schema"]
     assert list(schema["properties"]) == ["userId"]
-    assert function_of(aliased).decode({"userId": 3})[0][0].user_id == 3
+    assert function_of(aliased).decode({"userId": 3})[0].user_id == 3
 
 
 def test_the_output_schema_has_the_keys_that_the_result_has():
@@ -800,7 +832,7 @@ def test_a_result_that_has_no_json_schema_is_described_without_one():
 
 
 def test_a_default_that_is_no_json_is_described_without_a_warning():
-    def odd_default(self, x: Any = types) -> int:
+    def odd_default(self, x: Any = NoSchema()) -> int:  # noqa: B008
         return 1
 
     odd_default.__annotations__ = {"x": Any, "return": int}

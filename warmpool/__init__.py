@@ -10,11 +10,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .app import AppContext, BaseApp, BaseAppInput, BaseAppOutput
-    from .client.requests import Data
-    from .client.sync import Client, Session
+    from .app import (
+        AppContext,
+        BaseApp,
+        BaseAppInput,
+        BaseAppOutput,
+    )
+    from .client.requests import (
+        Data,
+    )
+    from .client.sync import (
+        Client,
+        Session,
+    )
     from .errors import (
         AppBrokenError,
+        AppBrokenWarning,
         AppError,
         AppFailure,
         AppMismatchError,
@@ -42,11 +53,20 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    ".app": ("AppContext", "BaseApp", "BaseAppInput", "BaseAppOutput"),
+    ".app": (
+        "AppContext",
+        "BaseApp",
+        "BaseAppInput",
+        "BaseAppOutput",
+    ),
     ".client.requests": ("Data",),
-    ".client.sync": ("Client", "Session"),
+    ".client.sync": (
+        "Client",
+        "Session",
+    ),
     ".errors": (
         "AppBrokenError",
+        "AppBrokenWarning",
         "AppError",
         "AppFailure",
         "AppMismatchError",
@@ -73,9 +93,39 @@ _HOMES = {
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
-__all__ = [  # noqa: PLE0604, PLE0605  (the names are those of the table)
+__all__ = [
+    "AppBrokenError",
+    "AppBrokenWarning",
+    "AppContext",
+    "AppError",
+    "AppFailure",
+    "AppMismatchError",
+    "AppNotFoundError",
+    "BaseApp",
+    "BaseAppInput",
+    "BaseAppOutput",
+    "Client",
+    "DaemonUnavailableError",
+    "Data",
+    "FunctionNotFoundError",
+    "InternalError",
+    "InvalidInputError",
+    "InvalidRequestError",
+    "PayloadTooLargeError",
+    "PoolExhaustedError",
+    "ProtocolError",
+    "RequestError",
+    "Session",
+    "SessionEndedError",
+    "SessionError",
+    "SessionExpiredError",
+    "SessionNotFoundError",
+    "UnavailableError",
+    "VersionMismatchError",
+    "WarmpoolError",
+    "WorkerLeasedError",
+    "WorkerLostError",
     "__version__",
-    *_HOME_OF,
 ]
 
 

@@ -40,7 +40,8 @@ class BaseAppOutput(BaseModel):
 @dataclass(slots=True)
 class AppContext:
     """What an app may know of its session, as `self.context`. `session_id` is None until a session has the
-    worker (so in `setup`), and in stateless calls."""
+    worker (so in `setup`), and in stateless calls.
+    """
 
     app: str = ""
     version: str = ""

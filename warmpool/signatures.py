@@ -11,6 +11,7 @@ import inspect
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import wraps
 from typing import Any, Final, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
@@ -20,17 +21,18 @@ from .errors import FunctionNotFoundError, InvalidInputError
 
 DEFAULT_FUNCTION: Final = "run"
 
-Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+Arguments = tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Function:
     """One function of an app. `decode` raises InvalidInputError; `encode` never fails on a value that pydantic
-    does not know, which is then the packer's to refuse."""
+    does not know, which is then the packer's to refuse.
+    """
 
     name: str
     method: Callable[..., Any]
-    """The plain function in the class: its first argument is the app."""
+    """Takes the app and then what `decode` gives."""
     decode: Callable[[Any], Arguments]
     encode: Callable[[Any], Any]
     is_async: bool
@@ -98,6 +100,7 @@ def _is_annotated(method: Callable[..., Any]) -> bool:
 
 
 def _function(name: str, method: Callable[..., Any]) -> Function:
+    call = method
     try:
         hints = get_type_hints(method, include_extras=True)
         _, *parameters = inspect.signature(method).parameters.values()
@@ -106,13 +109,14 @@ def _function(name: str, method: Callable[..., Any]) -> Function:
             decode = _decode_model(name, model)
         else:
             model, decode = _decode_parameters(name, parameters, hints)
+            call = _by_position(method, parameters)
         output = TypeAdapter(hints["return"]) if hints.get("return") not in (None, Any) else None
     except Exception as error:
         error.add_note(f"in the signature of {method.__qualname__}")
         raise
     return Function(
         name=name,
-        method=method,
+        method=call,
         decode=decode,
         encode=_encoder(output),
         is_async=inspect.iscoroutinefunction(method),
@@ -136,7 +140,7 @@ def _decode_model(name: str, model: type[BaseModel]) -> Callable[[Any], Argument
 
     def decode(value: Any) -> Arguments:
         try:
-            return (validate({} if value is None else value),), {}
+            return (validate({} if value is None else value),)
         except ValidationError as error:
             raise invalid_input(name, error) from None
 
@@ -148,29 +152,36 @@ def _decode_parameters(
 ) -> tuple[type[BaseModel], Callable[[Any], Arguments]]:
     """A model with a field per parameter, aliased so that any parameter name will do."""
     fields: dict[str, Any] = {}
-    positional = 0
-    keywords: list[str] = []
     for index, parameter in enumerate(parameters):
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             raise TypeError(f"*{parameter.name} cannot be filled from a map: name each parameter")
         default = ... if parameter.default is parameter.empty else parameter.default
         fields[f"p{index}"] = (hints.get(parameter.name, Any), Field(default, alias=parameter.name))
-        if parameter.kind is parameter.KEYWORD_ONLY:
-            keywords.append(parameter.name)
-        else:
-            positional += 1
     config = ConfigDict(extra="forbid", arbitrary_types_allowed=False, protected_namespaces=())
     model = create_model(name, __config__=config, **fields)
     validate = model.__pydantic_validator__.validate_python
 
     def decode(value: Any) -> Arguments:
         try:
-            values = tuple(validate({} if value is None else value).__dict__.values())
+            return tuple(validate({} if value is None else value).__dict__.values())
         except ValidationError as error:
             raise invalid_input(name, error) from None
-        return values[:positional], dict(zip(keywords, values[positional:], strict=True))
 
     return model, decode
+
+
+def _by_position(method: Callable[..., Any], parameters: list[inspect.Parameter]) -> Callable[..., Any]:
+    """The method, its keyword-only parameters filled from the end of the arguments."""
+    keywords = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
+    if not keywords:
+        return method
+    positional = len(parameters) - len(keywords)
+
+    @wraps(method)
+    def call(app: BaseApp, *arguments: Any) -> Any:
+        return method(app, *arguments[:positional], **dict(zip(keywords, arguments[positional:], strict=True)))
+
+    return call
 
 
 def _encoder(output: TypeAdapter[Any] | None) -> Callable[[Any], Any]:
@@ -182,7 +193,8 @@ def _encoder(output: TypeAdapter[Any] | None) -> Callable[[Any], Any]:
 
 def invalid_input(function: str, error: ValidationError) -> InvalidInputError:
     """Pydantic's error as ours: a sentence for people, and the same as data (without the input, which may be
-    large or secret)."""
+    large or secret).
+    """
     found = json.loads(error.json(include_url=False, include_input=False))
     shown = "; ".join(f"{'.'.join(map(str, item['loc'])) or 'input'}: {item['msg']}" for item in found[:5])
     more = f"; and {len(found) - 5} more" if len(found) > 5 else ""

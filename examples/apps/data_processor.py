@@ -5,7 +5,7 @@ warmpool run examples/apps/data_processor.py load --session new --input '{"path"
 The calls that follow in the session (`summary`, `correlations`, `outliers`, `trends`) find it there. In columns
 of numbers null, NaN and infinity are all missing values. What does not exist (the deviation of a single value,
 the correlation with a constant) is None.
-"""  # noqa: E501  (a command is one line)
+"""
 
 from __future__ import annotations
 
@@ -50,8 +50,9 @@ class DataProcessor(BaseApp):
         read = self.readers.get(Path(path).suffix.lower())
         if read is None:
             raise ValueError(f"cannot read {path!r}: the name of a file ends in {' or '.join(self.readers)}")
-        self.frame = frame = read(path)
-        self.numbers = {column.name: finite(column) for column in frame if column.dtype.is_numeric()}
+        frame = read(path)
+        numbers = {column.name: finite(column) for column in frame if column.dtype.is_numeric()}
+        self.frame, self.numbers = frame, numbers
         columns = [{"name": c.name, "dtype": str(c.dtype), "nulls": c.null_count()} for c in frame]
         return {"rows": frame.height, "columns": columns}
 
@@ -146,11 +147,12 @@ def spread(column: Series) -> dict[str, Any]:
 
 def variety(column: Series) -> dict[str, Any]:
     """Of equally frequent values, the least is `top`. Lists and structs have none."""
-    values = column.drop_nulls()
-    counts = {"count": len(values), "n_unique": values.n_unique()}
-    if values.is_empty() or values.dtype.is_nested():
-        return counts | {"top": None, "top_count": None}
-    return counts | {"top": str(values.mode().min()), "top_count": values.unique_counts().max()}
+    values = column.drop_nulls().alias("value")
+    result = {"count": len(values), "n_unique": values.n_unique(), "top": None, "top_count": None}
+    if len(values) and not values.dtype.is_nested():
+        value, count = values.value_counts().sort("count", "value", descending=[True, False]).row(0)
+        result |= {"top": str(value), "top_count": count}
+    return result
 
 
 def bounds(column: Series, method: Method, threshold: float) -> tuple[float, float]:
@@ -178,10 +180,8 @@ def fit(x: Series, y: Series) -> tuple[float | None, float | None]:
         return None, None
     if not (y_width := width(y)):
         return 0.0, None
-    dx, dy = (
-        (x - x.mean()) / x_width,
-        (y - y.mean()) / y_width,
-    )  # squares of these neither overflow nor vanish
+    # Of the size of one, so that their squares neither overflow nor vanish.
+    dx, dy = (x - x.mean()) / x_width, (y - y.mean()) / y_width
     xx, xy, yy = dx.dot(dx), dx.dot(dy), dy.dot(dy)
     r = plain(xy / math.sqrt(xx * yy))
     return plain(xy / xx * y_width / x_width), r and max(-1.0, min(r, 1.0))

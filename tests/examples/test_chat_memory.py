@@ -15,8 +15,7 @@ class Conversation:
 
     def call(self, name, **value):
         function, value = select(self.functions, "chat", name, value)
-        positional, keywords = function.decode(value)
-        return function.encode(self.loop.run(function.method(self.app, *positional, **keywords)))
+        return function.encode(self.loop.run(function.method(self.app, *function.decode(value))))
 
     def say(self, message):
         return self.call("say", message=message)["response"]

@@ -12,8 +12,7 @@ def counter(load_app):
 def call(app, name, value=None):
     """As a worker calls: the input decoded, the result encoded."""
     function, value = select(functions_of(type(app)), "counter", name, value)
-    positional, keywords = function.decode(value)
-    return function.encode(function.method(app, *positional, **keywords))
+    return function.encode(function.method(app, *function.decode(value)))
 
 
 def test_the_command_of_the_docstring_answers_two(counter):

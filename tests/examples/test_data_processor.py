@@ -41,8 +41,7 @@ def pairs(x, y):
 def call(app, name, **value):
     """As a worker calls: the input decoded, the result encoded, and nothing in it that JSON does not know."""
     function, value = select(functions_of(type(app)), "data", name, value)
-    positional, keywords = function.decode(value)
-    result = function.encode(function.method(app, *positional, **keywords))
+    result = function.encode(function.method(app, *function.decode(value)))
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     return result
 

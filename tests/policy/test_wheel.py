@@ -141,7 +141,21 @@ TestWheel = WheelMachine.TestCase
 
 # --- at the borders ---------------------------------------------------------------------------------------------
 
-STARTS = [0, 1, 62, 63, 64, 64**2 - 1, 64**3 + 17, SPAN - 65, SPAN - 1, SPAN, SPAN + 1, 5 * SPAN - 64, 5 * SPAN + 4096]
+STARTS = [
+    0,
+    1,
+    62,
+    63,
+    64,
+    64**2 - 1,
+    64**3 + 17,
+    SPAN - 65,
+    SPAN - 1,
+    SPAN,
+    SPAN + 1,
+    5 * SPAN - 64,
+    5 * SPAN + 4096,
+]
 
 
 @pytest.mark.parametrize("level", range(LEVELS + 1))

@@ -38,7 +38,7 @@ def make_parser() -> argparse.ArgumentParser:
 _Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
-def _add(commands: _Commands, name: str, help: str, function: str) -> argparse.ArgumentParser:  # noqa: A002
+def _add(commands: _Commands, name: str, help: str, function: str) -> argparse.ArgumentParser:
     parser = commands.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
     parser.add_argument("--socket", metavar="PATH", help="the daemon's socket")
     parser.set_defaults(command=_later(function))
@@ -89,7 +89,7 @@ def _add_session(commands: _Commands) -> None:
     shown = _add(actions, "list", "the open sessions, newest first", "sessions:list_sessions")
     shown.add_argument("--all", action="store_true", help="also those that are over")
     _json(shown)
-    for name, help in (  # noqa: A001
+    for name, help in (
         ("get", "all about a session"),
         ("keepalive", "slide a session's window"),
         ("end", "end a session"),

@@ -25,7 +25,9 @@ def run(options: argparse.Namespace) -> None:
             result = client.run(given)
         finally:
             if client.started_daemon:
-                _tell(f"started a daemon in the background, which leaves after 10 idle minutes; log: {client.places.log}")
+                _tell(
+                    f"started a daemon in the background, which leaves after 10 idle minutes; log: {client.places.log}"
+                )
         print_json(result)
 
 

@@ -22,7 +22,7 @@ def serve(options: argparse.Namespace) -> int:
 
 
 def _serve(options: argparse.Namespace, places: Places, settings: Settings, *, ready: Callable[[], None]) -> None:
-    from ..daemon.main import serve  # noqa: PLC0415  (after the fork of --detach)
+    from ..daemon.main import serve
 
     serve(places, settings, options.apps, log_json=options.log_json, ready=ready)
 

@@ -9,20 +9,21 @@ from __future__ import annotations
 import os
 import socket
 import weakref
+from collections.abc import Callable
+from functools import partial
 from threading import Lock
 from typing import Any
 
-from ..errors import DaemonUnavailableError, InvalidRequestError, ProtocolError, WarmpoolError, from_wire
+from ..errors import DaemonUnavailableError, InvalidRequestError, ProtocolError, WarmpoolError
+from ..errors import from_wire as error_from_wire
 from ..paths import Places, address_of, peer_of
 from ..settings import CONTROL_FRAME_LIMIT
 from ..wire.calls import OpenCalls
 from ..wire.frames import FrameReader, FrameWriter
 from ..wire.messages import (
-    CALL_ANSWERS,
     CONTROL_ANSWERS,
     PROTOCOL_VERSION,
     Control,
-    Conversation,
     Failure,
     Message,
     Open,
@@ -30,7 +31,8 @@ from ..wire.messages import (
     Reply,
     Request,
     Result,
-    from_wire as message_from_wire,
+    answer_from_wire,
+    from_wire,
     to_wire,
 )
 
@@ -71,7 +73,7 @@ def connect(places: Places) -> socket.socket:
 class Link:
     """Frames out and in, one thread at a time."""
 
-    conversation: Conversation
+    _decode: Callable[[memoryview], Message]
 
     def __init__(self, connection: socket.socket, write_limit: int, read_limit: int) -> None:
         self._socket = connection
@@ -101,7 +103,8 @@ class Link:
     def _receive(self) -> Message:
         """The next message. Interrupted, it can be called again: nothing that has come is lost."""
         reader = self._reader
-        while (frame := reader.next_frame()) is None:
+        frame = reader.next_frame() if reader.pending else None
+        while frame is None:
             try:
                 count = self._socket.recv_into(reader.space())
             except OSError:
@@ -109,16 +112,16 @@ class Link:
             if not count:
                 self.close()
                 raise HangupError(sent=True)
-            reader.received(count)
+            frame = reader.received(count)
         try:
-            return message_from_wire(frame, self.conversation)
+            return self._decode(frame)
         except ProtocolError:
             self.close()
             raise
 
 
 class ControlLink(Link):
-    conversation = CONTROL_ANSWERS
+    _decode = staticmethod(partial(from_wire, conversation=CONTROL_ANSWERS))
 
     def __init__(self, connection: socket.socket) -> None:
         super().__init__(connection, CONTROL_FRAME_LIMIT, _REPLY_LIMIT)
@@ -137,7 +140,7 @@ class ControlLink(Link):
                     case Reply(id=self._last_id, value=value):
                         return value
                     case Failure(id=id, error=error) if id in (0, self._last_id):
-                        raise from_wire(error)
+                        raise error_from_wire(error)
                     case _:
                         pass  # the answer to a request whose caller was interrupted
 
@@ -145,7 +148,7 @@ class ControlLink(Link):
 class CallLink(Link):
     """A connection that the daemon has handed to a worker."""
 
-    conversation = CALL_ANSWERS
+    _decode = staticmethod(answer_from_wire)
 
     def __init__(self, connection: socket.socket, hello: Open) -> None:
         """Opens. Raises the daemon's refusal, or HangupError if the worker died before it could answer."""
@@ -155,7 +158,7 @@ class CallLink(Link):
             self._send(self._writer.frame(to_wire(hello)))
             answer = self._receive()
             if isinstance(answer, Failure):
-                raise from_wire(answer.error)
+                raise error_from_wire(answer.error)
             if not isinstance(answer, Opened):
                 raise ProtocolError(f"the answer to a hello is Opened or Failure, not {type(answer).__name__}")
         except BaseException:
@@ -164,7 +167,7 @@ class CallLink(Link):
         self.opened = answer
         self._writer.limit = self._reader.limit = answer.frame_limit
 
-    def call(self, function: str | None, input: object) -> Any:  # noqa: A002
+    def call(self, function: str | None, input: object) -> Any:
         """The function's output. Raises its error, or HangupError. One call at a time; others wait."""
         with self._lock:
             if self.broken is not None:
@@ -180,16 +183,16 @@ class CallLink(Link):
                 raise
         if isinstance(answer, Result):
             return answer.output
-        raise from_wire(answer.error)
+        raise error_from_wire(answer.error)
 
     def _is_for(self, call_id: int, answer: Any) -> bool:
         """False for the late answer to a call that was abandoned."""
         if answer.id == 0:
             self.close()
-            raise from_wire(answer.error)
+            raise error_from_wire(answer.error)
         return self._calls.answer(answer.id) and answer.id == call_id
 
-    def _frame(self, call_id: int, function: str | None, input: object) -> bytes:  # noqa: A002
+    def _frame(self, call_id: int, function: str | None, input: object) -> bytes:
         try:
             return self._writer.frame(("Call", call_id, function, input))
         except Exception as error:

@@ -70,9 +70,7 @@ def run_request(params: Mapping[str, Any], overrides: Mapping[str, Any], cwd: st
     given = {**params, **overrides}
     unknown = [name for name in given if name not in _KNOWN and name not in _WITHOUT_EFFECT]
     if unknown:
-        raise InvalidRequestError(
-            f"run does not take {', '.join(map(repr, unknown))}; it takes {', '.join(_KNOWN)}"
-        )
+        raise InvalidRequestError(f"run does not take {', '.join(map(repr, unknown))}; it takes {', '.join(_KNOWN)}")
     app = given.get("app")
     session = _text_or_none("session", given.get("session"))
     function = _text_or_none("function", given.get("function"))
@@ -102,7 +100,7 @@ def app_reference(app: object, cwd: str) -> tuple[str, str | None]:
     return absolute(reference, cwd).without_function(), reference.function
 
 
-def call_arguments(function: object, input: object, fields: Mapping[str, Any]) -> tuple[str | None, object]:  # noqa: A002
+def call_arguments(function: object, input: object, fields: Mapping[str, Any]) -> tuple[str | None, object]:
     """Function and input of `call("add", {...})`, `call("add", amount=1)`, and `call({...})` for the default one."""
     if function is not None and not isinstance(function, str):
         if input is not None:

@@ -41,7 +41,8 @@ class Client:
 
     def __init__(self, socket: str | os.PathLike[str] | None = None, *, autostart: bool = True) -> None:
         """`socket`: of the daemon, else `$WARMPOOL_SOCKET`, else the user's default one. With `autostart` a daemon
-        is started in the background if none runs."""
+        is started in the background if none runs.
+        """
         self.places = Places.of(socket)
         self.sessions = Sessions(self)
         self.apps = Apps(self)
@@ -76,7 +77,7 @@ class Client:
 
     # --- calls ------------------------------------------------------------------------------------------------
 
-    def run(self, params: Mapping[str, Any] = {}, /, **overrides: Any) -> Data:  # noqa: B006  (never written to)
+    def run(self, params: Mapping[str, Any] = {}, /, **overrides: Any) -> Data:
         """One call: `{"app", "function", "input", "session", "session_timeout", "open_timeout", "labels"}`, as a dict,
         as keywords, or both.
 
@@ -170,11 +171,14 @@ class Client:
         try:
             return self._control_link().request(method, params)
         except HangupError:
-            raise DaemonUnavailableError(f"the daemon at {self.places.socket} hangs up; see {self.places.log}") from None
+            raise DaemonUnavailableError(
+                f"the daemon at {self.places.socket} hangs up; see {self.places.log}"
+            ) from None
 
     def open_link(self, request: RunRequest) -> CallLink:
         """A connection to a worker. That a worker dies before it says a word is no fault of the request, which has
-        had no effect: it is made once more."""
+        had no effect: it is made once more.
+        """
         hello = request.hello(os.getcwd())
         try:
             link = CallLink(self._connect(), hello)
@@ -259,7 +263,7 @@ class Session:
             if kind is None:
                 raise
 
-    def call(self, function: Any = None, input: Any = None, /, **fields: Any) -> Any:  # noqa: A002
+    def call(self, function: Any = None, input: Any = None, /, **fields: Any) -> Any:
         """Calls a function and gives its output: `call("add", {"amount": 1})`, `call("add", amount=1)`, or
         `call({...})` for the app's default function.
 
@@ -267,13 +271,13 @@ class Session:
         over.
         """
         if fields or (function is not None and type(function) is not str):
-            function, input = call_arguments(function, input, fields)  # noqa: A001
+            function, input = call_arguments(function, input, fields)
         try:
             return shown(self._link.call(function, input))
         except HangupError as hangup:
             return self._call_again(function, input, hangup)
 
-    def _call_again(self, function: str | None, input: Any, hangup: HangupError) -> Any:  # noqa: A002
+    def _call_again(self, function: str | None, input: Any, hangup: HangupError) -> Any:
         """The call did not leave: over a new connection, if the session still lives."""
         if hangup.sent:
             raise self._client.explain(self.id, hangup) from None
@@ -307,7 +311,7 @@ class Sessions:
         """Raises SESSION_NOT_FOUND. Looking does not slide the window."""
         return Data(self._client.request("sessions.get", session_id=session_id))
 
-    def list(self, *, all: bool = False) -> list[Data]:  # noqa: A002
+    def list(self, *, all: bool = False) -> list[Data]:
         """The open sessions, newest first; with `all` also those that are over and remembered."""
         return [Data(info) for info in self._client.request("sessions.list", all=all)]
 

@@ -52,7 +52,8 @@ class AppEntry:
 
     def remember(self, sources: Iterable[Sequence[Any]], *, complete: bool) -> None:
         """Takes note of what a template read. If the import failed, a file that is added may mend it, so the
-        directory counts too."""
+        directory counts too.
+        """
         self.files = {path: FileMark(mtime_ns, size, digest) for path, mtime_ns, size, digest in sources}
         if not complete:
             with suppress(OSError):

@@ -129,12 +129,13 @@ class Clients:
             self.drop(client)
             self._closed(client.number)
             return
-        client.reader.received(count)
         try:
-            while client.number in self.by_number and (frame := client.reader.next_frame()) is not None:
+            frame = client.reader.received(count)
+            while frame is not None and client.number in self.by_number:
                 message = from_wire(frame, client.conversation)
-                if isinstance(message, Open) and client.reader.buffered:
+                if isinstance(message, Open) and client.reader.pending:
                     raise ProtocolError("bytes follow the hello; wait for its answer")
                 self._received(client, message)
+                frame = client.reader.next_frame()
         except ProtocolError as error:
             self._refused(client, error)

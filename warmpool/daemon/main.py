@@ -112,5 +112,3 @@ def _log_to_stderr(as_json: bool) -> None:  # noqa: FBT001
 class _JsonLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         return json.dumps({"time": record.created, "level": record.levelname.lower(), "message": record.getMessage()})
-
-

@@ -171,7 +171,8 @@ class Processes:
         described: Callable[[ev.Ticket, list[Any]], None],
     ) -> None:
         """`load_for` says how to load an app by its key; `loaded` and `described` are told what templates answer,
-        `report` everything that the broker should know."""
+        `report` everything that the broker should know.
+        """
         self._loop = loop
         self._board = board
         self._load_for = load_for
@@ -256,7 +257,6 @@ class Processes:
 
     def _fork_alone(self, pool: str, worker: str, row: int, theirs: socket.socket) -> None:
         """A process of its own imports the app and becomes the worker: for an app that cannot be forked."""
-
         try:
             child, ours = self._spawn()
         except OSError as error:

@@ -202,14 +202,14 @@ class Server:
         version = None if reference is None else reference.version
         if hello.session is not None and hello.session != "new":
             if hello.session_timeout is not None:
-                raise InvalidRequestError("session_timeout goes only with session=\"new\": a session keeps its own")
+                raise InvalidRequestError('session_timeout goes only with session="new": a session keeps its own')
             key = None if entry is None else entry.key
             self.report(ev.AttachRequested(ticket, hello.session, hello.app, key, version))
             return
         if entry is None:
             raise InvalidRequestError("a new session, and a call without a session, need an app")
         if hello.session is None and hello.session_timeout is not None:
-            raise InvalidRequestError("session_timeout goes only with session=\"new\"")
+            raise InvalidRequestError('session_timeout goes only with session="new"')
         window = SESSION_TIMEOUT_DEFAULT if hello.session_timeout is None else hello.session_timeout
         patience = self._settings.open_timeout if hello.open_timeout is None else hello.open_timeout
         self.report(
@@ -253,7 +253,9 @@ class Server:
     def _request(self, client: Client, request: Request) -> None:
         method = self._methods.get(request.method)
         if method is None:
-            raise InvalidRequestError(f"there is no method {request.method!r:.80}; there are {', '.join(self._methods)}")
+            raise InvalidRequestError(
+                f"there is no method {request.method!r:.80}; there are {', '.join(self._methods)}"
+            )
         method((client.number, request.id), Parameters(request.method, request.params))
 
     def _sessions_get(self, ticket: ev.Ticket, params: Parameters) -> None:
@@ -283,7 +285,11 @@ class Server:
         self._reply(
             ticket,
             [
-                {"name": name, "source": entry.file or f"{entry.root} ({entry.module})", **_state_of(apps.get(entry.key))}
+                {
+                    "name": name,
+                    "source": entry.file or f"{entry.root} ({entry.module})",
+                    **_state_of(apps.get(entry.key)),
+                }
                 for name, entry in self._catalog.entries()
             ],
         )
@@ -354,5 +360,3 @@ def _state_of(app: Any) -> dict[str, Any]:
     error = app.failure.error["message"] if app.failure else None
     version = app.current.version if app.current else None
     return {"state": state, "version": version, "workers": app.live, "error": error}
-
-

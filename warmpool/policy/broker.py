@@ -143,9 +143,7 @@ class Broker:
             case _:
                 self._worker_event(event, now)
 
-    def _template_event(
-        self, event: ev.TemplateLoaded | ev.TemplateFailed | ev.TemplateExited, now: float
-    ) -> None:
+    def _template_event(self, event: ev.TemplateLoaded | ev.TemplateFailed | ev.TemplateExited, now: float) -> None:
         pool = self.fleet.pools.get(event.pool)
         if pool is None or pool.template is TemplateState.RETIRED:
             return

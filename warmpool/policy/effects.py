@@ -1,5 +1,6 @@
 """What the broker may wish for. The daemon performs the effects of one event in their order and reports what came of
-them as new events; no effect has a result."""
+them as new events; no effect has a result.
+"""
 
 from __future__ import annotations
 

@@ -402,4 +402,6 @@ def version_mismatch(app: str, there: str, wanted: str | None) -> VersionMismatc
 
 def _notice(serving: Pool, error: dict[str, Any]) -> str:
     trace = error["details"].get("traceback", "")
-    return f"the last edit of app {serving.app} is broken, version {serving.version} serves: {error['message']}\n{trace}"
+    return (
+        f"the last edit of app {serving.app} is broken, version {serving.version} serves: {error['message']}\n{trace}"
+    )

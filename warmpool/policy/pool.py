@@ -108,7 +108,8 @@ class Pool:
 
     def matches(self) -> Iterator[tuple[Waiter, Worker]]:
         """Those who wait, first come first served, each with a worker that is ready for it. The caller moves the
-        worker on before it asks for the next; the waiter has left the line."""
+        worker on before it asks for the next; the waiter has left the line.
+        """
         while self.waiters:
             free = self.spare if self.waiters[0].session_id is None and self.spare else self.warm
             if not free:

@@ -97,7 +97,8 @@ class TimerWheel(Generic[Key]):
 
     def _next_slot(self) -> tuple[int, int, int] | None:
         """Level, index and first tick of the slot that comes first: one of the lowest level in use, since what is
-        filed on a level shares all higher digits with the present."""
+        filed on a level shares all higher digits with the present.
+        """
         for level, occupied in enumerate(self._occupied):
             if occupied:
                 shift = BITS * level

@@ -41,7 +41,7 @@ class OpenCalls:
         self._states: dict[int, CallState] = {}
 
     def __repr__(self) -> str:
-        return f"<OpenCalls last={self._last_id} {({i: s.value for i, s in self._states.items()})}>"
+        return f"<OpenCalls last={self._last_id} { ({i: s.value for i, s in self._states.items()}) }>"
 
     def __len__(self) -> int:
         return len(self._states)
@@ -64,6 +64,6 @@ class OpenCalls:
     def answer(self, call_id: int) -> bool:
         """Takes note of an answer; True if somebody waits for it. Raises PROTOCOL_ERROR if no such call is open."""
         state = self._states.pop(call_id, CallState.DONE)
-        if CallEvent.ANSWER not in TRANSITIONS[state]:
+        if state is CallState.DONE:
             raise ProtocolError(f"an answer came to call {call_id}, which is not open")
         return state is CallState.WAITING

@@ -38,7 +38,7 @@ def carry(value: Any) -> Any:
         return dict(value)
     if isinstance(value, set | frozenset):
         return list(value)
-    from pydantic_core import PydanticSerializationError, to_jsonable_python  # noqa: PLC0415  (rare, and heavy)
+    from pydantic_core import PydanticSerializationError, to_jsonable_python
 
     try:
         return to_jsonable_python(value)
@@ -96,11 +96,12 @@ def decode(body: bytes | memoryview) -> Any:
 class FrameReader:
     """Frames out of a stream of bytes, however it is cut.
 
-    The caller reads from its socket into `space()`, says `received(count)`, and takes frames by `next_frame()`
-    until that gives None. A frame is a view into the buffer: decode it before the next `space()`.
+    The caller reads from its socket into `space()` and says `received(count)`, which gives the first whole frame; as
+    long as `pending`, there may be more of them by `next_frame()`. A frame is a view into the buffer: decode it before
+    the next call.
     """
 
-    __slots__ = ("_buffer", "_end", "_start", "_view", "limit")
+    __slots__ = ("_buffer", "_end", "_start", "_view", "limit", "pending")
 
     def __init__(self, limit: int) -> None:
         """`limit`: the largest body in bytes that is accepted."""
@@ -108,15 +109,49 @@ class FrameReader:
         self._buffer = bytearray(BUFFER_SIZE)
         self._view = memoryview(self._buffer)
         self._start = self._end = 0
+        self.pending = False
+        """Bytes are here that have not been given out. At the end of the stream: it was cut inside a frame."""
 
     def space(self) -> memoryview:
         """Where to put the next bytes; never empty. A large frame gets room for all of it."""
-        start, end = self._start, self._end
-        if start == end:
-            if len(self._buffer) > BUFFER_SIZE:
-                self._resize(BUFFER_SIZE)
+        if self.pending:
+            return self._space_behind()
+        if len(self._buffer) > BUFFER_SIZE:
+            self._resize(BUFFER_SIZE)
+        return self._view
+
+    def received(self, count: int) -> memoryview | None:
+        """Takes note of `count` new bytes. Gives the first whole frame, if there is one; raises as `next_frame`."""
+        if not self.pending and count >= 4:
+            (size,) = _unpack_header(self._buffer)
+            if size == count - 4 and size <= self.limit:  # one frame and nothing else: nearly always
+                return self._view[4:count]
+        if count:
+            self._end += count
+            self.pending = True
+        return self.next_frame()
+
+    def next_frame(self) -> memoryview | None:
+        """The body of the next whole frame, or None. Raises PAYLOAD_TOO_LARGE as soon as a header claims it."""
+        start, available = self._start, self._end - self._start
+        if available < HEADER.size:
+            return None
+        (size,) = _unpack_header(self._buffer, start)
+        if size > self.limit:
+            raise too_large(size, self.limit)
+        body = start + HEADER.size
+        end = body + size
+        if end > self._end:
+            return None
+        self._start = end
+        if end == self._end:
             self._start = self._end = 0
-            return self._view
+            self.pending = False
+        return self._view[body:end]
+
+    def _space_behind(self) -> memoryview:
+        """Room behind what is pending, for the rest of its frame at least."""
+        start, end = self._start, self._end
         wanted = HEADER.size
         if end - start >= HEADER.size:
             wanted += min(_unpack_header(self._buffer, start)[0], self.limit)
@@ -124,33 +159,10 @@ class FrameReader:
             self._resize(max(wanted, end - start + 1, BUFFER_SIZE))
         return self._view[self._end :]
 
-    def received(self, count: int) -> None:
-        self._end += count
-
-    def next_frame(self) -> memoryview | None:
-        """The body of the next whole frame, or None. Raises PAYLOAD_TOO_LARGE as soon as a header claims it."""
-        start = self._start
-        available = self._end - start
-        if available < HEADER.size:
-            return None
-        (size,) = _unpack_header(self._buffer, start)
-        if size > self.limit:
-            raise too_large(size, self.limit)
-        body = start + HEADER.size
-        if available < HEADER.size + size:
-            return None
-        self._start = body + size
-        return self._view[body : body + size]
-
-    @property
-    def buffered(self) -> int:
-        """Bytes received and not yet given out; not 0 at the end of the stream: it was cut inside a frame."""
-        return self._end - self._start
-
     def _resize(self, capacity: int) -> None:
-        """Moves what is buffered to the start of a new buffer of at least `capacity` bytes."""
+        """Moves what is pending to the start of a new buffer."""
         held = self._view[self._start : self._end]
-        buffer = bytearray(max(capacity, len(held)))
+        buffer = bytearray(capacity)
         buffer[: len(held)] = held
         self._start, self._end = 0, len(held)
         self._buffer, self._view = buffer, memoryview(buffer)
@@ -165,8 +177,9 @@ def frames_of(reader: FrameReader, pieces: Iterable[bytes]) -> list[bytes]:
             space = reader.space()
             count = min(len(space), len(data))
             space[:count] = data[:count]
-            reader.received(count)
             data = data[count:]
-            while (frame := reader.next_frame()) is not None:
+            frame = reader.received(count)
+            while frame is not None:
                 found.append(bytes(frame))
+                frame = reader.next_frame()
     return found

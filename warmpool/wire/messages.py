@@ -205,26 +205,17 @@ class Leaving(NamedTuple):
 
 
 Message: TypeAlias = tuple[Any, ...]
-Conversation: TypeAlias = dict[str, type[Message]]
 
 
-def _conversation(*kinds: type[Message]) -> Conversation:
-    return {kind.__name__: kind for kind in kinds}
+class Shape(NamedTuple):
+    """A kind of message, as it is checked: the types that each field may have."""
+
+    kind: type[Message]
+    required: int
+    fields: tuple[tuple[type, ...], ...]
 
 
-HELLO: Final = _conversation(Open, Control)
-CONTROL: Final = _conversation(Request)
-CONTROL_ANSWERS: Final = _conversation(Reply, Failure)
-CALLS: Final = _conversation(Call)
-CALL_ANSWERS: Final = _conversation(Opened, Result, Failure)
-TO_TEMPLATE: Final = _conversation(Load, Fork, Describe)
-FROM_TEMPLATE: Final = _conversation(Loaded, LoadFailed, Described, ForkFailed)
-TO_WORKER: Final = _conversation(Attach, Expire, Stop)
-FROM_WORKER: Final = _conversation(Forked, Ready, SetupFailed, Busy, Released, Leaving)
-
-_CONVERSATIONS: Final = (
-    HELLO, CONTROL, CONTROL_ANSWERS, CALLS, CALL_ANSWERS, TO_TEMPLATE, FROM_TEMPLATE, TO_WORKER, FROM_WORKER,
-)  # fmt: skip
+Conversation: TypeAlias = dict[str, Shape]
 
 _WORDS: Final[dict[str, tuple[type, ...]]] = {
     "int": (int,),
@@ -243,14 +234,24 @@ def _accepted(annotation: ForwardRef) -> tuple[type, ...]:
     return tuple(kind for word in words for kind in _WORDS[word])
 
 
-_FIELDS: Final[dict[type[Message], tuple[tuple[type, ...], ...]]] = {
-    kind: tuple(_accepted(word) for word in vars(kind)["__annotations__"].values())
-    for conversation in _CONVERSATIONS
-    for kind in conversation.values()
-}
-_REQUIRED: Final[dict[type[Message], int]] = {
-    kind: len(fields) - len(vars(kind)["_field_defaults"]) for kind, fields in _FIELDS.items()
-}
+def _shape(kind: type[Message]) -> Shape:
+    fields = tuple(map(_accepted, vars(kind)["__annotations__"].values()))
+    return Shape(kind, len(fields) - len(vars(kind)["_field_defaults"]), fields)
+
+
+def _conversation(*kinds: type[Message]) -> Conversation:
+    return {kind.__name__: _shape(kind) for kind in kinds}
+
+
+HELLO: Final = _conversation(Open, Control)
+CONTROL: Final = _conversation(Request)
+CONTROL_ANSWERS: Final = _conversation(Reply, Failure)
+CALLS: Final = _conversation(Call)
+CALL_ANSWERS: Final = _conversation(Opened, Result, Failure)
+TO_TEMPLATE: Final = _conversation(Load, Fork, Describe)
+FROM_TEMPLATE: Final = _conversation(Loaded, LoadFailed, Described, ForkFailed)
+TO_WORKER: Final = _conversation(Attach, Expire, Stop)
+FROM_WORKER: Final = _conversation(Forked, Ready, SetupFailed, Busy, Released, Leaving)
 
 
 def to_wire(message: Message) -> Message:
@@ -260,19 +261,46 @@ def to_wire(message: Message) -> Message:
 
 def from_wire(body: bytes | memoryview, conversation: Conversation) -> Message:
     """The message in the body of a frame. Raises PROTOCOL_ERROR, and nothing else, if it is none of these."""
+    return _from_parts(decode(body), conversation)
+
+
+def call_from_wire(body: bytes | memoryview) -> Call:
+    """As `from_wire` with CALLS, in half the time: it is part of every call."""
     parts = decode(body)
+    if type(parts) is list and len(parts) == 4:
+        name, call_id, function, value = parts
+        if name == "Call" and type(call_id) is int and (type(function) is str or function is None):
+            return Call(call_id, function, value)
+    message = _from_parts(parts, CALLS)
+    assert isinstance(message, Call)
+    return message
+
+
+def answer_from_wire(body: bytes | memoryview) -> Message:
+    """As `from_wire` with CALL_ANSWERS, likewise."""
+    parts = decode(body)
+    if type(parts) is list and len(parts) == 3 and parts[0] == "Result" and type(parts[1]) is int:
+        return Result(parts[1], parts[2])
+    return _from_parts(parts, CALL_ANSWERS)
+
+
+def _from_parts(parts: Any, conversation: Conversation) -> Message:
     if type(parts) is not list or not parts or type(parts[0]) is not str:
         raise ProtocolError(f"a message is an array that begins with its name, not {_shorten(parts)}")
     name, *values = parts
-    kind = conversation.get(name)
-    if kind is None:
+    shape = conversation.get(name)
+    if shape is None:
         raise ProtocolError(f"{_shorten(name)} is not one of {', '.join(conversation)}")
-    fields = _FIELDS[kind]
-    if not _REQUIRED[kind] <= len(values) <= len(fields):
+    kind, required, fields = shape
+    if not required <= len(values) <= len(fields):
         raise ProtocolError(f"{name} has {len(fields)} fields, not {len(values)}")
-    for index, value in enumerate(values):
-        if not isinstance(value, fields[index]):
-            raise ProtocolError(f"{name}.{list(vars(kind)['__annotations__'])[index]} cannot be {_shorten(value)}")
+    if not all(map(isinstance, values, fields)):
+        field, value = next(
+            (field, value)
+            for field, value, types in zip(kind.__annotations__, values, fields, strict=False)
+            if not isinstance(value, types)
+        )
+        raise ProtocolError(f"{name}.{field} cannot be {_shorten(value)}")
     return kind(*values)
 
 

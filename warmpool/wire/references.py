@@ -1,11 +1,11 @@
 """How an app is named: by a registered name, a path, or a module and a class; with a version and a function.
 
-    counter                       registered by `serve`, or by an earlier use of its path
-    counter@1.0                   pinned to a version
-    counter:add  counter@1.0:add  with the function to call
-    examples/apps/counter.py      a path: it has a slash, or ends with .py; a file or a package directory
-    shop.py:Cart                  one class of several: it begins with a capital
-    package.module:Class          a module to import; the first name behind its colon is always the class
+counter                       registered by `serve`, or by an earlier use of its path
+counter@1.0                   pinned to a version
+counter:add  counter@1.0:add  with the function to call
+examples/apps/counter.py      a path: it has a slash, or ends with .py; a file or a package directory
+shop.py:Cart                  one class of several: it begins with a capital
+package.module:Class          a module to import; the first name behind its colon is always the class
 """
 
 from __future__ import annotations

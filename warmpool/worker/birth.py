@@ -51,7 +51,8 @@ def shed_inheritance() -> None:
 
 def reseed() -> None:
     """No two workers draw the same random numbers. The standard library's own generator is re-seeded by Python
-    at each fork; a generator that the app made itself is the app's to seed, in `setup`."""
+    at each fork; a generator that the app made itself is the app's to seed, in `setup`.
+    """
     random.seed()
     if (numpy := sys.modules.get("numpy")) is not None:
         numpy.random.seed()
@@ -61,7 +62,8 @@ def reseed() -> None:
 
 def threads_besides_main() -> list[str]:
     """Names of the other threads of this process, as the kernel knows them. With any of them a fork is unsafe:
-    a lock that one of them holds would stay locked in the child for ever."""
+    a lock that one of them holds would stay locked in the child for ever.
+    """
     names: list[str] = []
     for task in Path("/proc/self/task").iterdir():
         if int(task.name) != os.getpid():

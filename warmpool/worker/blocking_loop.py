@@ -28,8 +28,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import ProtocolError, WarmpoolError
 from ..packets import close_all, receive, send
-from ..wire.messages import TO_WORKER, Attach, Busy, Expire, Stop
-from .runner import SEND_TIMEOUT, Connection, read_call
+from ..wire.messages import TO_WORKER, Attach, Busy, Expire, Stop, call_from_wire
+from .runner import SEND_TIMEOUT, Connection
 
 if TYPE_CHECKING:
     from .runner import AppProcess
@@ -58,7 +58,7 @@ class BlockingLoop:
         try:
             result = hook(*arguments)
             if inspect.iscoroutine(result):
-                import asyncio  # noqa: PLC0415  (most plain apps never need it)
+                import asyncio
 
                 asyncio.run(result)
         finally:
@@ -81,23 +81,25 @@ class BlockingLoop:
     def _serve_alone(self, connection: Connection) -> None:
         """Answers this client's calls until it pauses, leaves, or the daemon wants something."""
         fd = connection.socket.fileno()
-        receive_into, reader = connection.socket.recv_into, connection.reader
-        while not self._called:
+        self._poll.unregister(fd)  # being polled costs each message a little, also while nobody polls
+        receive_into, space = connection.socket.recv_into, connection.reader.space
+        alive = True
+        while alive and not self._called:
             self._waiting_on = fd
             try:
-                count = receive_into(reader.space())
+                count = receive_into(space())
             except BlockingIOError:
-                return
+                break
             except OSError:
                 count = 0
             finally:
                 self._waiting_on = _NOBODY
                 if self._called:
                     os.set_blocking(fd, True)
-            reader.received(count)
-            if not (count and self._answer(connection)):
-                self._drop(connection)
-                return
+            alive = count > 0 and self._answer(connection, count)
+        self._poll.register(fd, select.EPOLLIN)
+        if not alive:
+            self._drop(connection)
 
     def _watch_channel(self) -> None:
         fd = self._channel.fileno()
@@ -130,20 +132,17 @@ class BlockingLoop:
             return
         except OSError:
             count = 0
-        connection.reader.received(count)
-        if not (count and self._answer(connection)):
+        if not (count and self._answer(connection, count)):
             self._drop(connection)
 
-    def _answer(self, connection: Connection) -> bool:
-        """Answers every whole call that has come. False: the connection is of no more use."""
-        caller, writer = self._process.caller, connection.writer
+    def _answer(self, connection: Connection, count: int) -> bool:
+        """Answers every call that `count` new bytes make whole. False: the connection is of no more use."""
+        caller, reader, writer = self._process.caller, connection.reader, connection.writer
         try:
-            while (frame := connection.reader.next_frame()) is not None:
-                call = read_call(frame)
-                caller.begin()
-                reply = caller.call(call, writer)
-                caller.end()
-                connection.socket.sendall(reply)
+            frame = reader.received(count)
+            while frame is not None:
+                connection.socket.sendall(caller.answer(call_from_wire(frame), writer))
+                frame = reader.next_frame() if reader.pending else None
         except ProtocolError as error:
             self._refuse(connection, error)
             return False
@@ -213,9 +212,7 @@ class BlockingLoop:
 def _has_bytes(connection: Connection) -> bool:
     """Part of a call is here, or all of it."""
     try:
-        return connection.reader.buffered > 0 or bool(
-            connection.socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-        )
+        return connection.reader.pending or bool(connection.socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
     except OSError:
         return False
 

@@ -20,12 +20,12 @@ import uvloop
 
 from ..errors import ProtocolError, WarmpoolError
 from ..packets import close_all, receive, send
-from ..wire.messages import TO_WORKER, Attach, Busy, Call, Expire, Stop
+from ..signatures import DEFAULT_FUNCTION
+from ..wire.messages import TO_WORKER, Attach, Busy, Call, Expire, Stop, call_from_wire
 from .failures import app_error
-from .runner import SEND_TIMEOUT, Connection, read_call
+from .runner import SEND_TIMEOUT, Connection
 
 if TYPE_CHECKING:
-    from ..signatures import Function
     from .runner import AppProcess
 
 QUEUE_LIMIT: Final = 64
@@ -73,13 +73,14 @@ class EventLoop:
             return
         except OSError:
             count = 0
-        connection.reader.received(count)
         if not count:
             self._drop(connection)
             return
         try:
-            while (frame := connection.reader.next_frame()) is not None:
-                self._queue.append((connection, read_call(frame)))
+            frame = connection.reader.received(count)
+            while frame is not None:
+                self._queue.append((connection, call_from_wire(frame)))
+                frame = connection.reader.next_frame()
         except ProtocolError as error:
             self._send(connection, self._process.caller.refuse(0, error, connection.writer))
             self._drop(connection)
@@ -90,42 +91,34 @@ class EventLoop:
         caller = self._process.caller
         while self._queue and self._running is None and self._reason is None:
             connection, call = self._queue.popleft()
-            caller.begin()
-            try:
-                function, (arguments, keywords) = caller.decode(call)
-            except WarmpoolError as error:
-                self._end(connection, caller.refuse(call.id, error, connection.writer))
-                continue
-            if function.is_async:
-                coroutine = self._run(connection, call.id, function, arguments, keywords)
-                self._running = self._loop.create_task(coroutine)
+            function = caller.functions.get(call.function or DEFAULT_FUNCTION)
+            if function is not None and not function.is_async:
+                self._send(connection, caller.answer(call, connection.writer))
             else:
-                self._end(connection, caller.call(call, connection.writer))
+                self._running = self._loop.create_task(self._run(connection, call))
         self._read_or_not()
 
-    async def _run(
-        self,
-        connection: Connection,
-        call_id: int,
-        function: Function,
-        arguments: tuple[Any, ...],
-        keywords: dict[str, Any],
-    ) -> None:
+    async def _run(self, connection: Connection, call: Call) -> None:
         caller, writer = self._process.caller, connection.writer
+        caller.begin()
         try:
-            value = await function.method(caller.app, *arguments, **keywords)
-        except BaseException as error:
-            reply = caller.refuse(call_id, app_error(function.name, error), writer)
+            function, arguments = caller.decode(call)
+        except WarmpoolError as error:
+            reply = caller.refuse(call.id, error, writer)
         else:
-            reply = caller.reply(call_id, function, value, writer)
-        self._end(connection, reply)
+            try:
+                value = function.method(caller.app, *arguments)
+                if function.is_async:
+                    value = await value
+            except BaseException as error:
+                reply = caller.refuse(call.id, app_error(function.name, error), writer)
+            else:
+                reply = caller.reply(call.id, function, value, writer)
+        caller.end()
+        self._send(connection, reply)
         self._running = None
         self._next_calls()
-
-    def _end(self, connection: Connection, reply: bytes) -> None:
-        self._process.caller.end()
-        self._send(connection, reply)
-        if not self._connections:
+        if not self._connections and self._running is None:
             self._process.release_if_stateless()
 
     def _read_or_not(self) -> None:
@@ -240,6 +233,6 @@ class EventLoop:
 def _has_bytes(connection: Connection) -> bool:
     """Part of a call is here, or all of it."""
     try:
-        return connection.reader.buffered > 0 or bool(connection.socket.recv(1, socket.MSG_PEEK))
+        return connection.reader.pending or bool(connection.socket.recv(1, socket.MSG_PEEK))
     except OSError:
         return False

@@ -11,9 +11,9 @@ import logging
 import os
 import socket
 import sys
-import time
 from collections.abc import Callable
 from contextlib import suppress
+from time import monotonic_ns
 from typing import Any, Final, Protocol
 
 from ..app import BaseApp
@@ -23,7 +23,7 @@ from ..packets import send
 from ..settings import HOOK_TIMEOUT, UNLOAD_TIMEOUT
 from ..signatures import Arguments, Function, select
 from ..wire.frames import FrameReader, FrameWriter
-from ..wire.messages import CALLS, Attach, Call, Failure, Leaving, Opened, Ready, Released, SetupFailed, from_wire, to_wire
+from ..wire.messages import Attach, Call, Failure, Leaving, Opened, Ready, Released, SetupFailed, to_wire
 from .failures import app_broken, app_error, cannot_send, print_failure
 
 SEND_TIMEOUT: Final = 30.0
@@ -45,10 +45,10 @@ class Loop(Protocol):
 def loop_for(functions: dict[str, Function]) -> type[Loop]:
     """The loop that suits the app. Called in the template, so that its workers share what it imports."""
     if any(function.is_async for function in functions.values()):
-        from .event_loop import EventLoop  # noqa: PLC0415  (a plain app never loads asyncio)
+        from .event_loop import EventLoop
 
         return EventLoop
-    from .blocking_loop import BlockingLoop  # noqa: PLC0415
+    from .blocking_loop import BlockingLoop
 
     return BlockingLoop
 
@@ -64,7 +64,7 @@ class Connection:
         self.writer = FrameWriter(frame_limit)
 
     def __repr__(self) -> str:
-        return f"<Connection fd={self.socket.fileno()} {self.reader.buffered} bytes unread>"
+        return f"<Connection fd={self.socket.fileno()}{' inside a frame' if self.reader.pending else ''}>"
 
 
 class Caller:
@@ -82,49 +82,66 @@ class Caller:
     def begin(self) -> None:
         """A call begins: the window slides."""
         cells = self._cells
-        cells[self._used] = time.monotonic_ns() + cells[OFFSET_NS]
+        cells[self._used] = monotonic_ns() + cells[OFFSET_NS]
         self.calls = cells[self._started] = self.calls + 1
 
     def end(self) -> None:
         """It has ended: the window slides again. Comes before its reply is sent."""
         cells = self._cells
-        cells[self._used] = time.monotonic_ns() + cells[OFFSET_NS]
+        cells[self._used] = monotonic_ns() + cells[OFFSET_NS]
         cells[self._finished] = self.calls
 
     def decode(self, call: Call) -> tuple[Function, Arguments]:
         """The function that is meant and its arguments. Raises the error to answer with."""
-        function, value = select(self.functions, self._name, call.function, call.input)
+        function, value = self.functions.get(call.function), call.input  # type: ignore[arg-type]
+        if function is None:
+            function, value = select(self.functions, self._name, call.function, value)
         return function, function.decode(value)
 
-    def call(self, call: Call, writer: FrameWriter) -> bytes:
-        """The reply to a call of a plain function."""
+    def answer(self, call: Call, writer: FrameWriter) -> bytes:
+        """The whole of a call of a plain function: gives the frame with its reply. The hot path: `begin`, `decode`,
+        `reply` and `end` stand here in full.
+        """
+        call_id, name, value = call
+        cells = self._cells
+        cells[self._used] = monotonic_ns() + cells[OFFSET_NS]
+        self.calls = cells[self._started] = self.calls + 1
         try:
-            function, (arguments, keywords) = self.decode(call)
+            function = self.functions.get(name)  # type: ignore[arg-type]
+            if function is None:
+                function, value = select(self.functions, self._name, name, value)
+            arguments = function.decode(value)
         except WarmpoolError as error:
-            return self.refuse(call.id, error, writer)
-        try:
-            value = function.method(self.app, *arguments, **keywords)
-        except BaseException as error:
-            return self.refuse(call.id, app_error(function.name, error), writer)
-        return self.reply(call.id, function, value, writer)
+            reply = self.refuse(call_id, error, writer)
+        else:
+            try:
+                value = function.method(self.app, *arguments)
+            except BaseException as error:
+                reply = self.refuse(call_id, app_error(function.name, error), writer)
+            else:
+                try:
+                    reply = writer.frame(("Result", call_id, function.encode(value)))
+                except Exception as error:
+                    reply = self.refuse_output(call_id, function, value, error, writer)
+        cells[self._used] = monotonic_ns() + cells[OFFSET_NS]
+        cells[self._finished] = self.calls
+        return reply
 
     def reply(self, call_id: int, function: Function, value: Any, writer: FrameWriter) -> bytes:
         try:
             return writer.frame(("Result", call_id, function.encode(value)))
-        except WarmpoolError as error:
-            return self.refuse(call_id, error, writer)
         except Exception as error:
-            return self.refuse(call_id, cannot_send(function.name, value, error), writer)
+            return self.refuse_output(call_id, function, value, error, writer)
+
+    def refuse_output(
+        self, call_id: int, function: Function, value: Any, error: Exception, writer: FrameWriter
+    ) -> bytes:
+        refusal = error if isinstance(error, WarmpoolError) else cannot_send(function.name, value, error)
+        return self.refuse(call_id, refusal, writer)
 
     def refuse(self, call_id: int, error: WarmpoolError, writer: FrameWriter) -> bytes:
         error.session_id = self.app.context.session_id
         return writer.frame(to_wire(Failure(call_id, error.to_wire())))
-
-
-def read_call(frame: memoryview) -> Call:
-    message = from_wire(frame, CALLS)
-    assert isinstance(message, Call)
-    return message
 
 
 class AppProcess:
@@ -187,9 +204,7 @@ class AppProcess:
     def opened(self, attach: Attach, writer: FrameWriter) -> bytes:
         return writer.frame(
             to_wire(
-                Opened(
-                    attach.session_id, self._name, self._version, self._worker_id, self._frame_limit, attach.notice
-                )
+                Opened(attach.session_id, self._name, self._version, self._worker_id, self._frame_limit, attach.notice)
             )
         )
 
@@ -220,8 +235,6 @@ class AppProcess:
             print_failure(f"{self._name}: {name}", error)
 
 
-
-
 def _log_to_stderr() -> None:
     """What `self.logger` writes goes where `print` to stderr goes."""
     logger = logging.getLogger("warmpool.app")
@@ -231,5 +244,3 @@ def _log_to_stderr() -> None:
         logger.addHandler(handler)
         logger.setLevel(logging.INFO)
         logger.propagate = False
-
-

@@ -185,7 +185,7 @@ def _run_hook(preload: object) -> None:
         raise TypeError("preload is not callable: make it a classmethod")
     result = preload()
     if inspect.iscoroutine(result):
-        import asyncio  # noqa: PLC0415  (only for an app that needs it)
+        import asyncio
 
         asyncio.run(result)
 
@@ -195,5 +195,3 @@ def _count(app: type[BaseApp], option: str) -> int | None:
     if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
         return value
     raise ValueError(f"{app.__name__}.{option} must be a whole number or None, not {value!r}")
-
-

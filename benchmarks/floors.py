@@ -1,0 +1,175 @@
+"""The floors: what two Python processes can do at best on this machine, with none of warmpool's semantics.
+
+    call   one msgpack request and its reply over a Unix socket, both ends blocking
+    open   connect, hello, hand-over of the connection to a ready process, first request and reply
+    fork   os.fork() of a process that has imported our dependencies, to its child's first byte
+
+Each is a context manager that gives a function; calling that does the work once. Other benchmarks run it in turns
+with their own work, so that both see the same machine. Alone, this file prints the three figures.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import socket
+import struct
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import msgpack
+import psutil  # noqa: F401  (for its weight in the fork floor)
+import pydantic  # noqa: F401  (likewise)
+import uvloop
+from harness import Row, median_of, report, sample
+
+REQUEST = {"id": 1, "function": "add", "input": {"key": "n", "value": 1}}
+
+Work = Callable[[], object]
+
+
+def pack(message: object) -> bytes:
+    body = msgpack.packb(message)
+    return struct.pack("!I", len(body)) + body
+
+
+def unpack(frame: bytes) -> dict:
+    (size,) = struct.unpack_from("!I", frame)
+    return msgpack.unpackb(frame[4 : 4 + size])
+
+
+def add(frame: bytes, state: dict[str, int]) -> bytes:
+    request = unpack(frame)
+    key = request["input"]["key"]
+    state[key] = state.get(key, 0) + request["input"]["value"]
+    return pack({"id": request["id"], "ok": True, "output": {"value": state[key]}})
+
+
+@contextmanager
+def process(main: Callable[[], None]) -> Iterator[int]:
+    """A forked process that runs `main`, killed at the end."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            main()
+        finally:
+            os._exit(0)
+    try:
+        yield pid
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+@contextmanager
+def call_floor() -> Iterator[Work]:
+    ours, theirs = socket.socketpair()
+
+    def serve() -> None:
+        ours.close()
+        state: dict[str, int] = {}
+        while frame := theirs.recv(65536):
+            theirs.sendall(add(frame, state))
+
+    def once() -> None:
+        ours.sendall(pack(REQUEST))
+        unpack(ours.recv(65536))
+
+    with ours, process(serve):
+        theirs.close()
+        yield once
+
+
+@contextmanager
+def open_floor() -> Iterator[Work]:
+    with tempfile.TemporaryDirectory() as directory:
+        path = os.path.join(directory, "s")
+        to_worker, from_daemon = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(path)
+        listener.listen(128)
+
+        def once() -> None:
+            with socket.socket(socket.AF_UNIX) as client:
+                client.connect(path)
+                client.sendall(pack({"open": "new", "app": "counter"}))
+                unpack(client.recv(65536))
+                client.sendall(pack(REQUEST))
+                unpack(client.recv(65536))
+
+        with process(lambda: _serve_handed_over(from_daemon)), process(lambda: _hand_over(listener, to_worker)):
+            for end in (to_worker, from_daemon, listener):
+                end.close()
+            yield once
+
+
+def _serve_handed_over(channel: socket.socket) -> None:
+    loop = uvloop.new_event_loop()
+    state: dict[str, int] = {}
+    channel.setblocking(False)
+
+    def on_request(connection: socket.socket) -> None:
+        frame = connection.recv(65536)
+        if frame:
+            connection.send(add(frame, state))
+        else:
+            loop.remove_reader(connection.fileno())
+            connection.close()
+
+    def on_connection() -> None:
+        _, fds, _, _ = socket.recv_fds(channel, 65536, 1)
+        connection = socket.socket(fileno=fds[0])
+        connection.setblocking(False)
+        connection.send(pack({"opened": "s"}))
+        loop.add_reader(connection.fileno(), on_request, connection)
+
+    loop.add_reader(channel.fileno(), on_connection)
+    loop.run_forever()
+
+
+def _hand_over(listener: socket.socket, channel: socket.socket) -> None:
+    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    listener.setblocking(False)
+
+    def on_hello(connection: socket.socket) -> None:
+        hello = connection.recv(65536)
+        loop.remove_reader(connection.fileno())
+        socket.send_fds(channel, [hello], [connection.fileno()])
+        connection.close()
+
+    def on_connect() -> None:
+        connection, _ = listener.accept()
+        connection.setblocking(False)
+        loop.add_reader(connection.fileno(), on_hello, connection)
+
+    loop.add_reader(listener.fileno(), on_connect)
+    loop.run_forever()
+
+
+@contextmanager
+def fork_floor() -> Iterator[Work]:
+    gc.collect()
+    gc.freeze()
+    ours, theirs = socket.socketpair()
+
+    def once() -> None:
+        pid = os.fork()
+        if pid == 0:
+            theirs.sendall(b"r")
+            os._exit(0)
+        ours.recv(1)
+        os.waitpid(pid, 0)
+
+    with ours, theirs:
+        yield once
+
+
+if __name__ == "__main__":
+    rows = []
+    for name, floor, count in (("call", call_floor, 5000), ("open", open_floor, 1000), ("fork", fork_floor, 200)):
+        with floor() as once:
+            rows.append(Row(name, median_of(sample(once, count, warmup=count // 10))))
+    report("The floors of this machine", rows)
