@@ -36,8 +36,11 @@ def main() -> None:
     note = f"{min(ratios):.2f}-{max(ratios):.2f} over {ROUNDS} rounds of {COUNT}"
     report(
         "Opening a session on a warm worker, with its first call",
-        [Row("floor", statistics.median(floors)), Row("warmpool", statistics.median(opens), statistics.median(ratios), note)],
-    )  # fmt: skip
+        [
+            Row("floor", statistics.median(floors)),
+            Row("warmpool", statistics.median(opens), statistics.median(ratios), note),
+        ],
+    )
 
 
 def open_sessions(client: Client, app: str) -> list[float]:

@@ -73,12 +73,7 @@ def test_a_mutable_default_is_each_instances_own_down_to_its_depth(name):
     assert repr(getattr(first, name)) == before
     change(getattr(first, name))
     assert repr(getattr(first, name)) != before
-    assert (
-        repr(getattr(second, name))
-        == repr(getattr(Defaults, name))
-        == repr(getattr(Defaults(), name))
-        == before
-    )
+    assert repr(getattr(second, name)) == repr(getattr(Defaults, name)) == repr(getattr(Defaults(), name)) == before
 
 
 @pytest.mark.parametrize("name", SHARED)
@@ -122,9 +117,7 @@ def test_a_class_variable_is_shared_however_it_is_written(annotation):
     assert made().items is made.items
 
 
-@pytest.mark.parametrize(
-    "annotation", ["list[int]", "ClassVariable", list, "Annotated[list, 'ClassVar']"], ids=repr
-)
+@pytest.mark.parametrize("annotation", ["list[int]", "ClassVariable", list, "Annotated[list, 'ClassVar']"], ids=repr)
 def test_what_is_no_class_variable_is_copied(annotation):
     made = type("Made", (BaseApp,), {"__annotations__": {"items": annotation}, "items": [1]})
     assert made().items == made.items

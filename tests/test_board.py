@@ -124,9 +124,7 @@ def test_a_row_beyond_the_last_is_an_error(board):
         board.clear(ROWS)
 
 
-@pytest.mark.parametrize(
-    ("started", "finished", "busy"), [(0, 0, False), (1, 0, True), (1, 1, False), (9, 8, True)]
-)
+@pytest.mark.parametrize(("started", "finished", "busy"), [(0, 0, False), (1, 0, True), (1, 1, False), (9, 8, True)])
 def test_a_worker_is_busy_while_calls_are_begun_and_not_finished(board, started, finished, busy):
     write(board, 0, 1.0, started, finished)
     assert board.read(0).busy is busy

@@ -73,16 +73,10 @@ def test_the_printed_tree_is_the_real_one_with_its_codes_and_status():
 
 
 def test_codes_are_unique_and_each_leads_to_its_class():
-    own = [
-        kind
-        for name in real_tree()
-        if "code" in vars(kind := getattr(errors, name)) and kind is not WarmpoolError
-    ]
+    own = [kind for name in real_tree() if "code" in vars(kind := getattr(errors, name)) and kind is not WarmpoolError]
     codes = [kind.code for kind in own] + [InternalError.code]
     assert len(codes) == len(set(codes))
-    assert {code: kind for code, kind in BY_CODE.items() if kind is not InternalError} == {
-        k.code: k for k in own
-    }
+    assert {code: kind for code, kind in BY_CODE.items() if kind is not InternalError} == {k.code: k for k in own}
     assert BY_CODE["INTERNAL"] is InternalError
 
 
@@ -149,9 +143,7 @@ def test_details_are_the_errors_own():
 
 
 def test_an_unknown_code_of_a_newer_peer_keeps_its_words():
-    error = from_wire(
-        {"code": "TOO_SPICY", "message": "mind the chili", "session_id": "s_1", "details": {"x": 1}}
-    )
+    error = from_wire({"code": "TOO_SPICY", "message": "mind the chili", "session_id": "s_1", "details": {"x": 1}})
     assert type(error) is InternalError
     assert str(error) == "TOO_SPICY: mind the chili"
     assert (error.session_id, error.details) == ("s_1", {"x": 1})
@@ -191,11 +183,7 @@ def test_a_field_too_deep_for_python_still_gives_an_error(field):
 
 
 wire_values = st.recursive(
-    st.none()
-    | st.integers()
-    | st.text(max_size=5)
-    | st.binary(max_size=5)
-    | st.sampled_from(sorted(BY_CODE)),
+    st.none() | st.integers() | st.text(max_size=5) | st.binary(max_size=5) | st.sampled_from(sorted(BY_CODE)),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
     max_leaves=6,
 )

@@ -299,9 +299,7 @@ def optional_model(self, one: Add | None = None) -> Any:
     return one and one.amount
 
 
-def constrained(
-    self, n: Annotated[int, Field(ge=1, le=9)], word: Annotated[str, Field(pattern="^a")] = "a"
-) -> str:
+def constrained(self, n: Annotated[int, Field(ge=1, le=9)], word: Annotated[str, Field(pattern="^a")] = "a") -> str:
     return word * n
 
 
@@ -412,9 +410,7 @@ def var_keyword_model(self, **inputs: Add) -> int:
     ],
     ids=lambda value: value.__name__,
 )
-def test_a_signature_that_cannot_be_called_from_afar_is_refused_with_a_note_that_names_the_method(
-    method, error
-):
+def test_a_signature_that_cannot_be_called_from_afar_is_refused_with_a_note_that_names_the_method(method, error):
     with pytest.raises(error) as refused:
         functions_of(app_of(**{method.__name__: method}))
     assert f"in the signature of {method.__qualname__}" in refused.value.__notes__
@@ -711,12 +707,8 @@ def test_a_result_is_sent_by_its_annotation_and_as_it_is_where_it_does_not_fit(a
     [None, Any, int, str, Add, list[str], dict[str, int], set[int], Add | Point, object, Colour],
     ids=repr,
 )
-@pytest.mark.parametrize(
-    "value", [NoSchema(), [NoSchema()], {"k": NoSchema()}], ids=["bare", "in-list", "in-map"]
-)
-def test_encode_never_fails_on_a_value_that_pydantic_does_not_know_and_the_packer_refuses_it(
-    annotation, value
-):
+@pytest.mark.parametrize("value", [NoSchema(), [NoSchema()], {"k": NoSchema()}], ids=["bare", "in-list", "in-map"])
+def test_encode_never_fails_on_a_value_that_pydantic_does_not_know_and_the_packer_refuses_it(annotation, value):
     """Above all, it is never sent as an empty map, which is what pydantic makes of any object for a model."""
     encoded = function_of(returning(annotation, value)).encode(value)
     with pytest.raises(TypeError, match="NoSchema"):

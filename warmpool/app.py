@@ -82,7 +82,7 @@ class BaseApp:
         }
         cls._mutable_defaults.pop("_mutable_defaults", None)
 
-    def __new__(cls, *arguments: Any, **keywords: Any) -> BaseApp:  # noqa: PYI034  (Self breaks plain __init__)
+    def __new__(cls, *_: Any, **__: Any) -> BaseApp:  # noqa: PYI034  (Self breaks plain __init__)
         app = super().__new__(cls)
         app.context = AppContext()
         app.logger = logging.getLogger(f"warmpool.app.{cls.__name__}")

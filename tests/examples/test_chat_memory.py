@@ -39,9 +39,7 @@ def test_what_was_said_in_one_call_is_known_in_the_next(chat):
     assert chat.say("What is my name?") == "Your name is Ada."
 
 
-@pytest.mark.parametrize(
-    "question", ["what is my name", "What's my name?", "WHO IS MY NAME?", "What is my Name?!"]
-)
+@pytest.mark.parametrize("question", ["what is my name", "What's my name?", "WHO IS MY NAME?", "What is my Name?!"])
 def test_a_question_may_be_put_in_many_ways(chat, question):
     chat.say("Well, my name is Ada")
     assert "Ada" in chat.say(question)

@@ -295,9 +295,7 @@ def test_outliers_of_all_columns(penguins, method, limits, threshold):
 
 def test_each_method_has_its_usual_threshold(penguins):
     assert call(penguins, "outliers") == call(penguins, "outliers", method="iqr", threshold=1.5)
-    assert call(penguins, "outliers", method="zscore") == call(
-        penguins, "outliers", method="zscore", threshold=3
-    )
+    assert call(penguins, "outliers", method="zscore") == call(penguins, "outliers", method="zscore", threshold=3)
 
 
 def test_an_outlier_is_found_at_its_row_in_spite_of_nulls_before_it(data):
@@ -327,9 +325,7 @@ def test_columns_can_be_chosen(penguins):
 
 @pytest.mark.parametrize("columns", ["species", "wings", ["year", "species"]])
 def test_a_column_that_has_no_numbers_is_refused_with_those_that_have(penguins, columns):
-    with pytest.raises(
-        ValueError, match=r"no column of numbers is named .*; there are: bill_length_mm, .*, year"
-    ):
+    with pytest.raises(ValueError, match=r"no column of numbers is named .*; there are: bill_length_mm, .*, year"):
         call(penguins, "outliers", columns=columns)
 
 

@@ -193,9 +193,9 @@ near_frames = st.lists(
         values.map(lambda value: encode(value, LIMIT)),
         values.map(lambda value: encode(value, LIMIT)[:-1]),
         st.binary(max_size=30).map(lambda body: HEADER.pack(len(body)) + body),
-        st.tuples(
-            st.sampled_from(sorted(messages.CALLS | messages.HELLO)), st.lists(scalars, max_size=6)
-        ).map(lambda parts: encode([parts[0], *parts[1]], LIMIT)),
+        st.tuples(st.sampled_from(sorted(messages.CALLS | messages.HELLO)), st.lists(scalars, max_size=6)).map(
+            lambda parts: encode([parts[0], *parts[1]], LIMIT)
+        ),
     ),
     max_size=6,
 ).map(b"".join)
@@ -665,9 +665,7 @@ def test_a_set_arrives_as_a_list_of_its_members(members):
     assert set(arrived) == members
 
 
-@pytest.mark.parametrize(
-    "items", [[1, "a"], [b"\xff", b"a"], [{b"\xff"}, Point(1)]], ids=["plain", "bytes", "odd"]
-)
+@pytest.mark.parametrize("items", [[1, "a"], [b"\xff", b"a"], [{b"\xff"}, Point(1)]], ids=["plain", "bytes", "odd"])
 def test_a_generator_arrives_as_a_list(items):
     assert sent(item for item in items) == sent(items)
     assert sent({"deep": (item for item in items)}) == {"deep": sent(items)}
@@ -707,9 +705,7 @@ UNSENDABLE: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize(("value", "named"), UNSENDABLE.values(), ids=UNSENDABLE.keys())
-def test_a_value_that_cannot_be_sent_raises_type_error_that_names_its_type_and_the_writer_works_on(
-    value, named
-):
+def test_a_value_that_cannot_be_sent_raises_type_error_that_names_its_type_and_the_writer_works_on(value, named):
     writer = FrameWriter(LIMIT)
     writer.frame("before")
     with pytest.raises(TypeError, match=rf"\b{named}\b"):

@@ -52,9 +52,7 @@ each_field = pytest.mark.parametrize(
 )
 each_conversation = pytest.mark.parametrize("conversation", CONVERSATIONS.values(), ids=CONVERSATIONS.keys())
 
-keys = (
-    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.text(max_size=8) | st.binary(max_size=8)
-)
+keys = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.text(max_size=8) | st.binary(max_size=8)
 wire_values = st.recursive(
     keys | st.floats(allow_nan=False),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(keys, inner, max_size=4),
@@ -108,9 +106,7 @@ def instances(draw, kind: type[Message]) -> Message:
 def sample_of(kind: type[Message], *, changed: dict[str, Any] | None = None) -> list[Any]:
     """The wire form of some lawful message, with a field or two changed."""
     hints = get_type_hints(kind)
-    lawful = {
-        field: next(s for s in SAMPLES if type(s) in plain_types(hints[field])) for field in kind._fields
-    }
+    lawful = {field: next(s for s in SAMPLES if type(s) in plain_types(hints[field])) for field in kind._fields}
     return [kind.__name__, *(lawful | (changed or {})).values()]
 
 

@@ -108,9 +108,7 @@ def text_of(reference: AppReference) -> str:
 
 @settings(max_examples=200, deadline=None)
 @given(
-    references.filter(
-        lambda r: not (r.target == "pkg.mod" and r.class_name is None and r.function and not r.version)
-    )
+    references.filter(lambda r: not (r.target == "pkg.mod" and r.class_name is None and r.function and not r.version))
 )
 def test_a_reference_reads_back_from_its_own_text(reference):
     """But for a dotted name with a function: the first name behind a module's colon is always the class."""
@@ -153,9 +151,7 @@ def test_absolute_leaves_names_and_modules_alone(text):
     assert absolute(parse(text), "/work/here") == parse(text)
 
 
-@pytest.mark.parametrize(
-    "cwd", ["/home/me@work/apps", "/srv/a:b/apps", "/srv/me@1.0:x/apps", "/with space/apps"]
-)
+@pytest.mark.parametrize("cwd", ["/home/me@work/apps", "/srv/a:b/apps", "/srv/me@1.0:x/apps", "/with space/apps"])
 def test_an_absolute_reference_reads_back_wherever_the_user_stands(cwd):
     """The client sends it as text and the daemon parses it: a directory may have a @ or a colon in its name."""
     for text in ("counter.py", "shop.py:Cart", "./shop:Cart@2", "counter.py@2"):

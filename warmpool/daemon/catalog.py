@@ -46,8 +46,8 @@ class AppEntry:
 
     def edition(self) -> AppEdition:
         """The app as its files are now. Looks at all of them, so that each edit counts once."""
-        if not all([self._is_unchanged(path) for path in list(self.files)]):
-            self.revision += 1
+        changed = [path for path in list(self.files) if not self._is_unchanged(path)]
+        self.revision += bool(changed)
         return AppEdition(self.key, self.name, self.revision)
 
     def remember(self, sources: Iterable[Sequence[Any]], *, complete: bool) -> None:

@@ -53,7 +53,7 @@ class Child:
     def __init__(self, pid: int, loop: asyncio.AbstractEventLoop, on_reaped: Callable[[Child, str], None]) -> None:
         """`pid` must be a child of ours that is not reaped yet, so that it cannot be another's."""
         self.pid = pid
-        self.on_exit: Callable[[str], None] = lambda status: None
+        self.on_exit: Callable[[str], None] = lambda _: None
         self._loop = loop
         self._pidfd = os.pidfd_open(pid)
         self._killed = False

@@ -77,7 +77,7 @@ class Server:
             load_for=self._load_for,
             report=self.report,
             loaded=self._loaded,
-            described=lambda ticket, functions: self._reply(ticket, functions),
+            described=self._reply,
         )
         self._clients = Clients(
             loop,

@@ -1,8 +1,8 @@
 """One worker's life: construct the app, set it up, serve calls, run the hooks, go.
 
 `AppProcess` is that life; how it waits for bytes and runs functions is one of two loops with the same face:
-`BlockingLoop` for an app whose functions are all plain, `EventLoop` for one with any `async def`. `Caller` turns one call
-into one reply for both.
+`BlockingLoop` for an app whose functions are all plain, `EventLoop` for one with any `async def`. `Caller` turns one
+call into one reply for both.
 """
 
 from __future__ import annotations
