@@ -264,7 +264,7 @@ def plain(self, a: int, b: str = "b", *, c: float = 1.5, d: list[int] = []) -> l
     return [a, b, c, d]
 
 
-def odd_names(  # noqa: PLR0917
+def odd_names(
     self,
     copy: int,
     schema: int,
@@ -307,7 +307,7 @@ def doubled(self, n: Annotated[int, BeforeValidator(lambda v: v * 2)]) -> int:
     return n
 
 
-def rich(  # noqa: PLR0917
+def rich(
     self, when: dt.date, id: uuid.UUID, colour: Colour, point: Point, tags: frozenset[str] = frozenset()
 ) -> list[str]:
     return [type(v).__name__ for v in (when, id, colour, point, tags)]

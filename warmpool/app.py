@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import re
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, get_origin
@@ -74,13 +75,11 @@ class BaseApp:
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
-        shared = {name for name, kind in vars(cls).get("__annotations__", {}).items() if _is_class_variable(kind)}
-        cls._mutable_defaults = cls._mutable_defaults | {
-            name: value
-            for name, value in vars(cls).items()
-            if isinstance(value, _COPIED) and not name.startswith("__") and name not in shared
-        }
-        cls._mutable_defaults.pop("_mutable_defaults", None)
+        defaults: dict[str, Any] = {}
+        for base in reversed(cls.__mro__):
+            if base is not BaseApp:
+                defaults |= {name: value for name, value in vars(base).items() if not _is_shared(base, name)}
+        cls._mutable_defaults = {name: value for name, value in defaults.items() if isinstance(value, _COPIED)}
 
     def __new__(cls, *_: Any, **__: Any) -> BaseApp:  # noqa: PYI034  (Self breaks plain __init__)
         app = super().__new__(cls)
@@ -92,9 +91,15 @@ class BaseApp:
         return app
 
 
+def _is_shared(kind: type, name: str) -> bool:
+    """Names of Python's and ours, and what is annotated to belong to the class."""
+    annotation = vars(kind).get("__annotations__", {}).get(name)
+    return name.startswith("__") or name == "_mutable_defaults" or _is_class_variable(annotation)
+
+
 def _is_class_variable(annotation: Any) -> bool:
     if isinstance(annotation, str):
-        return annotation.replace("typing.", "").startswith("ClassVar")
+        return re.match(r"(\w+\.)*ClassVar\b", annotation) is not None
     return get_origin(annotation) is ClassVar or annotation is ClassVar
 
 

@@ -62,7 +62,8 @@ class Board:
     @classmethod
     def create(cls, path: Path, rows: int) -> Board:
         """A new board at `path`, all zero, mode 0600."""
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        path.unlink(missing_ok=True)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             os.truncate(fd, (rows + 1) * COLUMNS * _CELL)
             return cls(fd)

@@ -225,10 +225,12 @@ BY_CODE: dict[str, type[WarmpoolError]] = _leaves(WarmpoolError) | {InternalErro
 def from_wire(fields: Mapping[str, Any]) -> WarmpoolError:
     """The exception that `fields` describe. A code that we do not know (a newer peer's) keeps its words."""
     code = fields.get("code")
-    message = str(fields.get("message", "the peer gave no message"))
+    message = fields.get("message")
+    if not isinstance(message, str):
+        message = "the peer gave no message"
     kind = BY_CODE.get(code) if isinstance(code, str) else None
     if kind is None:
-        kind, message = InternalError, f"{code}: {message}"
+        kind, message = InternalError, f"{code if isinstance(code, str) else type(code).__name__}: {message}"
     session_id, details = fields.get("session_id"), fields.get("details")
     return kind(
         message,

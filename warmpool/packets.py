@@ -15,16 +15,17 @@ from contextlib import suppress
 from typing import Final
 
 from .errors import ProtocolError
-from .wire.frames import FrameWriter
+from .wire.frames import HEADER, FrameWriter
 from .wire.messages import Conversation, Message, from_wire, to_wire
 
 PACKET_LIMIT: Final = 64 * 1024
 FDS_LIMIT: Final = 8
+"""Descriptors that may come with one message; a spilled body takes one more."""
 _SPILL_LIMIT: Final = 64 * 1024 * 1024
 _INLINE: Final = b"\0"
 _SPILLED: Final = b"\1"
 
-_ANCILLARY_SIZE: Final = socket.CMSG_SPACE(FDS_LIMIT * array.array("i").itemsize)
+_ANCILLARY_SIZE: Final = socket.CMSG_SPACE((FDS_LIMIT + 1) * array.array("i").itemsize)
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
@@ -40,7 +41,8 @@ def send(channel: socket.socket, message: Message, fds: Sequence[int] = ()) -> N
 
     Raises BlockingIOError if the peer has too much unread, and another OSError if it is gone.
     """
-    body = FrameWriter(_SPILL_LIMIT).frame(to_wire(message))[4:]
+    assert len(fds) <= FDS_LIMIT, "too many descriptors for one message"
+    body = FrameWriter(_SPILL_LIMIT).frame(to_wire(message))[HEADER.size :]
     if len(body) < PACKET_LIMIT:
         _sendmsg(channel, _INLINE + body, fds)
         return
@@ -63,25 +65,39 @@ def receive(channel: socket.socket, conversation: Conversation) -> tuple[Message
 
     Raises BlockingIOError if there is none yet, and PROTOCOL_ERROR if it is not of the conversation.
     """
-    packet, ancillary, _, _ = channel.recvmsg(PACKET_LIMIT + 1, _ANCILLARY_SIZE, socket.MSG_CMSG_CLOEXEC)
+    packet, ancillary, flags, _ = channel.recvmsg(PACKET_LIMIT + 1, _ANCILLARY_SIZE, socket.MSG_CMSG_CLOEXEC)
     fds = array.array("i")
     for level, kind, data in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
     received = list(fds)
     try:
+        if flags & (socket.MSG_CTRUNC | socket.MSG_TRUNC):
+            raise ProtocolError("a packet was cut")
         if not packet:
+            close_all(received)
             return None
-        body = packet[1:]
-        if packet[:1] == _SPILLED:
-            with open(received.pop(), "rb") as file:
-                file.seek(0)
-                body = file.read(_SPILL_LIMIT)
+        body = packet[1:] if packet[:1] == _INLINE else _spilled_body(received)
         message = from_wire(body, conversation)
     except BaseException:
         close_all(received)
         raise
     return message, received
+
+
+def _spilled_body(received: list[int]) -> bytes:
+    """What is in the last descriptor, which is taken from the list."""
+    if not received:
+        raise ProtocolError("a spilled message came without its body")
+    try:
+        size = os.fstat(received[-1]).st_size
+        if size > _SPILL_LIMIT:
+            raise ProtocolError(f"the body of a spilled message has {size} bytes")
+        body = os.pread(received[-1], size, 0)
+    except OSError as error:
+        raise ProtocolError(f"the body of a spilled message cannot be read: {error}") from error
+    os.close(received.pop())
+    return body
 
 
 def close_all(fds: Sequence[int]) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,7 +46,7 @@ def default_socket() -> Path:
     if given := os.environ.get(SOCKET_ENV):
         return Path(given)
     runtime = os.environ.get("XDG_RUNTIME_DIR")
-    if runtime and _is_private(Path(runtime)):
+    if runtime and os.path.isabs(runtime) and _is_private(Path(runtime)):
         return Path(runtime, "warmpool", "daemon.sock")
     return Path(f"/tmp/warmpool-{os.getuid()}/daemon.sock")  # noqa: S108  (checked by make_private)
 
@@ -61,8 +62,12 @@ def _is_private(directory: Path) -> bool:
 def make_private(places: Places) -> None:
     """Makes the directory of `places`. Raises INVALID_REQUEST if a default directory is not the user's alone."""
     directory = places.socket.parent
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    chosen_by_user = places.socket != default_socket() or SOCKET_ENV in os.environ
+    chosen_by_user = places.socket != default_socket() or bool(os.environ.get(SOCKET_ENV))
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except FileExistsError as error:
+        if chosen_by_user:
+            raise InvalidRequestError(f"{directory} is not a directory, so no socket can be made in it") from error
     if not chosen_by_user and not _is_private(directory):
         raise InvalidRequestError(
             f"{directory} is not a directory of mode 0700 that belongs to you; remove it, or name a socket "
@@ -86,5 +91,5 @@ def address_of(path: Path) -> Iterator[str]:
 def peer_of(connection: socket.socket) -> tuple[int, int]:
     """The pid and the uid of the process at the other end."""
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-    pid, uid, _ = (int.from_bytes(credentials[i : i + 4], "little", signed=True) for i in (0, 4, 8))
+    pid, uid, _ = struct.unpack("=iII", credentials)
     return pid, uid

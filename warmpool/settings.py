@@ -88,16 +88,26 @@ class Settings:
             "idle_exit": (0, 86_400 * 30),
         }
         for field in fields(self):
-            check_number(field.name, getattr(self, field.name), *bounds[field.name])
+            value = check_number(field.name, getattr(self, field.name), *bounds[field.name])
+            if field.type == "int" and value != int(value):
+                raise InvalidRequestError(f"{field.name} must be a whole number, not {value!r}")
 
 
 def check_number(name: str, value: object, low: float, high: float) -> float:
     """`value` if it is a number within the closed range; else INVALID_REQUEST that names it and the bounds."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise InvalidRequestError(f"{name} must be a number from {low:g} to {high:g}, not {value!r}")
+        raise InvalidRequestError(f"{name} must be a number from {low:.16g} to {high:.16g}, not {shorten(value)}")
     return value
 
 
 def check_session_timeout(value: object) -> float:
     """A sliding window in seconds, 1 to 3600."""
     return float(check_number("session_timeout", value, SESSION_TIMEOUT_MIN, SESSION_TIMEOUT_MAX))
+
+
+def shorten(value: object) -> str:
+    """A value in an error's text. Never the repr of a container: it may be deeper than Python can go."""
+    if isinstance(value, str | int | float | bytes | None):
+        text = repr(value)
+        return text if len(text) <= 60 else text[:57] + "..."
+    return f"a {type(value).__name__}"

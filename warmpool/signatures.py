@@ -9,17 +9,23 @@ from __future__ import annotations
 
 import inspect
 import json
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import wraps
-from typing import Any, Final, get_type_hints
+from typing import Any, Final, TypeGuard, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
+from pydantic.fields import FieldInfo
+from pydantic.json_schema import JsonSchemaMode, PydanticJsonSchemaWarning
 
 from .app import HOOKS, BaseApp
 from .errors import FunctionNotFoundError, InvalidInputError
 
 DEFAULT_FUNCTION: Final = "run"
+
+_VAR_POSITIONAL: Final = inspect.Parameter.VAR_POSITIONAL
+_VAR_KEYWORD: Final = inspect.Parameter.VAR_KEYWORD
 
 Arguments = tuple[Any, ...]
 
@@ -48,8 +54,8 @@ class Function:
             "name": self.name,
             "description": doc.partition("\n")[0],
             "async": self.is_async,
-            "input_schema": self.input_model.model_json_schema(by_alias=True),
-            "output_schema": None if self.output is None else _schema_or_none(self.output),
+            "input_schema": _schema_or_none(TypeAdapter(self.input_model), "validation"),
+            "output_schema": None if self.output is None else _schema_or_none(self.output, "serialization"),
         }
 
 
@@ -95,7 +101,7 @@ def select(functions: Mapping[str, Function], app: str, name: str | None, value:
 
 
 def _is_annotated(method: Callable[..., Any]) -> bool:
-    _, *parameters = inspect.signature(method).parameters.values()
+    parameters = list(inspect.signature(method).parameters.values())[1:]
     return all(p.annotation is not p.empty or p.default is not p.empty for p in parameters)
 
 
@@ -103,14 +109,17 @@ def _function(name: str, method: Callable[..., Any]) -> Function:
     call = method
     try:
         hints = get_type_hints(method, include_extras=True)
-        _, *parameters = inspect.signature(method).parameters.values()
+        if not (parameters := list(inspect.signature(method).parameters.values())):
+            raise TypeError("a method takes self")
+        parameters = parameters[1:]
         model = _whole_input(parameters, hints)
         if model is not None:
-            decode = _decode_model(name, model)
+            decode = _decode_model(name, model, parameters[0])
         else:
             model, decode = _decode_parameters(name, parameters, hints)
-            call = _by_position(method, parameters)
-        output = TypeAdapter(hints["return"]) if hints.get("return") not in (None, Any) else None
+        call = _by_position(method, parameters)
+        returned = hints.get("return")
+        output = TypeAdapter(returned) if returned not in (None, Any) else None
     except Exception as error:
         error.add_note(f"in the signature of {method.__qualname__}")
         raise
@@ -118,27 +127,39 @@ def _function(name: str, method: Callable[..., Any]) -> Function:
         name=name,
         method=call,
         decode=decode,
-        encode=_encoder(output),
+        encode=_encoder(output, returned if _is_model(returned) else None),
         is_async=inspect.iscoroutinefunction(method),
-        takes_action=any("action" in (key, field.alias) for key, field in model.model_fields.items()),
+        takes_action=any("action" in _keys(field_name, field) for field_name, field in model.model_fields.items()),
         input_model=model,
         output=output,
     )
 
 
+def _keys(name: str, field: FieldInfo) -> set[str | None]:
+    """The keys of an input that fill a field."""
+    alias = field.validation_alias
+    choices = alias.choices if isinstance(alias, AliasChoices) else [alias]
+    return {name, field.alias, *(choice for choice in choices if isinstance(choice, str))}
+
+
 def _whole_input(parameters: list[inspect.Parameter], hints: dict[str, Any]) -> type[BaseModel] | None:
     """The model that the only parameter is, if there is one."""
-    if len(parameters) != 1:
+    if len(parameters) != 1 or parameters[0].kind in (_VAR_POSITIONAL, _VAR_KEYWORD):
         return None
     annotation = hints.get(parameters[0].name)
-    is_model = isinstance(annotation, type) and issubclass(annotation, BaseModel)
-    return annotation if is_model else None
+    return annotation if _is_model(annotation) else None
 
 
-def _decode_model(name: str, model: type[BaseModel]) -> Callable[[Any], Arguments]:
+def _is_model(annotation: Any) -> TypeGuard[type[BaseModel]]:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def _decode_model(name: str, model: type[BaseModel], parameter: inspect.Parameter) -> Callable[[Any], Arguments]:
     validate = model.__pydantic_validator__.validate_python
 
     def decode(value: Any) -> Arguments:
+        if value is None and parameter.default is not parameter.empty:
+            return (parameter.default,)
         try:
             return (validate({} if value is None else value),)
         except ValidationError as error:
@@ -153,7 +174,7 @@ def _decode_parameters(
     """A model with a field per parameter, aliased so that any parameter name will do."""
     fields: dict[str, Any] = {}
     for index, parameter in enumerate(parameters):
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+        if parameter.kind in (_VAR_POSITIONAL, _VAR_KEYWORD):
             raise TypeError(f"*{parameter.name} cannot be filled from a map: name each parameter")
         default = ... if parameter.default is parameter.empty else parameter.default
         fields[f"p{index}"] = (hints.get(parameter.name, Any), Field(default, alias=parameter.name))
@@ -184,11 +205,14 @@ def _by_position(method: Callable[..., Any], parameters: list[inspect.Parameter]
     return call
 
 
-def _encoder(output: TypeAdapter[Any] | None) -> Callable[[Any], Any]:
+def _encoder(output: TypeAdapter[Any] | None, model: type[BaseModel] | None) -> Callable[[Any], Any]:
     if output is None:
         return lambda value: value
     to_python = output.serializer.to_python
-    return lambda value: to_python(value, warnings=False)
+    if model is None:
+        return lambda value: to_python(value, warnings=False)
+    # Something else than the model that was promised would lose what the model does not have.
+    return lambda value: to_python(value, warnings=False) if isinstance(value, model) else value
 
 
 def invalid_input(function: str, error: ValidationError) -> InvalidInputError:
@@ -203,8 +227,11 @@ def invalid_input(function: str, error: ValidationError) -> InvalidInputError:
     )
 
 
-def _schema_or_none(adapter: TypeAdapter[Any]) -> dict[str, Any] | None:
+def _schema_or_none(adapter: TypeAdapter[Any], mode: JsonSchemaMode) -> dict[str, Any] | None:
+    """None for what has no JSON schema: it can still be sent."""
     try:
-        return adapter.json_schema(mode="serialization")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PydanticJsonSchemaWarning)
+            return adapter.json_schema(mode=mode, by_alias=mode == "validation")
     except Exception:
-        return None  # what cannot be described can still be sent
+        return None

@@ -173,6 +173,33 @@ def test_a_stream_that_ends_inside_a_frame_leaves_bytes_pending():
     assert reader.next_frame() is None
 
 
+def test_nothing_received_leaves_nothing_pending():
+    reader = FrameReader(LIMIT)
+    reader.space()
+    assert reader.received(0) is None
+    assert not reader.pending
+
+
+def test_space_is_not_empty_and_nothing_is_lost_where_frames_were_not_taken():
+    frame = HEADER.pack(1020) + bytes(1020)
+    reader = FrameReader(LIMIT)
+    space = reader.space()
+    space[:] = frame * (len(space) // len(frame))
+    taken = 0 if reader.received(len(space)) is None else 1
+    assert len(reader.space()) > 0
+    while reader.next_frame() is not None:
+        taken += 1
+    assert taken == BUFFER_SIZE // len(frame)
+
+
+@pytest.mark.parametrize("before", [0, 60_000], ids=["at-the-start", "behind-other-bytes"])
+def test_a_large_frame_gets_room_for_all_of_it_at_once(before):
+    reader = FrameReader(LIMIT)
+    data = HEADER.pack(before) + bytes(before) + HEADER.pack(MIB) + b"x"
+    assert len(frames_of(reader, [data])) == 1
+    assert len(reader.space()) >= MIB - 1
+
+
 def test_an_empty_body_is_a_frame_but_not_a_value():
     assert frames_of(FrameReader(LIMIT), [HEADER.pack(0)]) == [b""]
     with pytest.raises(ProtocolError):
@@ -263,8 +290,10 @@ def test_a_header_byte_by_byte_is_refused_at_its_fourth_byte():
 def test_a_reader_takes_exactly_its_limit_and_not_one_byte_more(limit):
     body = b"x" * limit
     assert frames_of(FrameReader(limit), [HEADER.pack(limit) + body]) == [body]
-    with pytest.raises(PayloadTooLargeError):
-        frames_of(FrameReader(limit), [HEADER.pack(limit + 1) + body])
+    above = HEADER.pack(limit + 1) + body + b"x"
+    for pieces in ([above], [above[:4]], [HEADER.pack(0) + above], [above + above]):
+        with pytest.raises(PayloadTooLargeError):
+            frames_of(FrameReader(limit), pieces)
 
 
 @pytest.mark.parametrize("length", [0, 1, 100, BUFFER_SIZE - 3, BUFFER_SIZE, 3 * BUFFER_SIZE])

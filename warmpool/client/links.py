@@ -86,6 +86,10 @@ class Link:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} fd={self._socket.fileno()} {self.broken or 'open'}>"
 
+    def __del__(self) -> None:
+        """A handle that is dropped leaks nothing: its session lives on, and expires by its own window."""
+        self._socket.close()
+
     def close(self) -> None:
         self.broken = self.broken or "it is closed"
         self._socket.close()

@@ -13,6 +13,7 @@ import builtins
 import os
 import socket
 import warnings
+import weakref
 from collections import OrderedDict
 from collections.abc import Mapping
 from threading import Lock
@@ -52,6 +53,7 @@ class Client:
         self._lock = Lock()
         self._control: ControlLink | None = None
         self._links: OrderedDict[str, tuple[CallLink, set[str]]] = OrderedDict()
+        self._opened: weakref.WeakSet[CallLink] = weakref.WeakSet()
         self._closed = False
 
     def __repr__(self) -> str:
@@ -70,8 +72,8 @@ class Client:
         with self._lock:
             self._closed = True
             control, self._control = self._control, None
-            links, self._links = self._links, OrderedDict()
-        for link in [control, *(link for link, _ in links.values())]:
+            self._links.clear()
+        for link in [control, *self._opened]:
             if link is not None:
                 link.close()
 
@@ -187,6 +189,7 @@ class Client:
                 link = CallLink(self._connect(), hello)
             except HangupError as hangup:
                 raise self.explain(request.session if request.session != NEW else None, hangup) from None
+        self._opened.add(link)
         if link.opened.notice:
             warnings.warn(link.opened.notice, AppBrokenWarning, stacklevel=3)
         return link

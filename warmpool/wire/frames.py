@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import dataclasses
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from enum import Enum
 from typing import Any, Final
 
 import msgpack
@@ -27,16 +29,30 @@ _pack_header = HEADER.pack
 _unpack_header = HEADER.unpack_from
 
 
+_NATIVE: Final = (str, bytes, int, float, list, tuple, dict, type(None))
+"""What msgpack packs without asking."""
+
+
 def carry(value: Any) -> Any:
-    """One level of `value`, which msgpack cannot pack, as something that it can, or TypeError that names it."""
+    """One level of `value`, which msgpack cannot pack, as something that it can, or TypeError that names it.
+
+    Asked once per value: what it gives must be native, though what is inside need not be.
+    """
     serializer = getattr(type(value), "__pydantic_serializer__", None)
     if serializer is not None:
-        return serializer.to_python(value)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
+        plain = serializer.to_python(value, warnings=False)
+        if type(plain) is not type(value):  # a Url or a SecretStr is text only in JSON
+            return plain if isinstance(plain, _NATIVE) else carry(plain)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        try:
+            return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        except AttributeError as error:
+            raise TypeError(f"{type(value)} cannot be sent: {error}") from error
+    elif isinstance(value, Enum):
+        return value.value if isinstance(value.value, _NATIVE) else carry(value.value)
+    elif isinstance(value, Mapping):
         return dict(value)
-    if isinstance(value, set | frozenset):
+    elif isinstance(value, set | frozenset | deque | Iterator):
         return list(value)
     from pydantic_core import PydanticSerializationError, to_jsonable_python
 
@@ -63,7 +79,11 @@ class FrameWriter:
         Raises PAYLOAD_TOO_LARGE if its body would be larger than the limit, and TypeError, ValueError or
         OverflowError if it holds something that cannot be sent.
         """
-        body = self._pack(value)
+        try:
+            body = self._pack(value)
+        except BaseException:
+            self._pack = msgpack.Packer(default=carry).pack
+            raise
         size = len(body)
         if size > BUFFER_SIZE:
             self._pack = msgpack.Packer(default=carry).pack  # the old one would keep a buffer of that size
@@ -88,9 +108,25 @@ def encode(value: Any, limit: int) -> bytes:
 def decode(body: bytes | memoryview) -> Any:
     """The value in the body of a frame. Raises PROTOCOL_ERROR, and nothing else, on any other bytes."""
     try:
-        return msgpack.unpackb(body, strict_map_key=False)
+        return _unpack(body)
     except Exception as error:
-        raise ProtocolError(f"a frame of {len(body)} bytes is not one msgpack value: {error!r}") from error
+        # Not the error's words: they can hold the peer's data, and more of it than Python can show.
+        raise ProtocolError(f"a frame of {len(body)} bytes is not one msgpack value: {type(error).__name__}") from None
+
+
+def _unpack(body: bytes | memoryview) -> Any:
+    try:
+        return msgpack.unpackb(body, strict_map_key=False)
+    except TypeError:  # a key that was a tuple comes as a list
+        return msgpack.unpackb(body, strict_map_key=False, object_pairs_hook=_with_tuple_keys)
+
+
+def _with_tuple_keys(pairs: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
+    return {_as_key(key): value for key, value in pairs}
+
+
+def _as_key(value: Any) -> Any:
+    return tuple(map(_as_key, value)) if type(value) is list else value
 
 
 class FrameReader:

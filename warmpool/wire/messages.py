@@ -14,6 +14,7 @@ from types import NoneType
 from typing import Any, Final, ForwardRef, NamedTuple, TypeAlias
 
 from ..errors import ProtocolError
+from ..settings import shorten
 from .frames import decode
 
 PROTOCOL_VERSION: Final = 1
@@ -286,21 +287,17 @@ def answer_from_wire(body: bytes | memoryview) -> Message:
 
 def _from_parts(parts: Any, conversation: Conversation) -> Message:
     if type(parts) is not list or not parts or type(parts[0]) is not str:
-        raise ProtocolError(f"a message is an array that begins with its name, not {_shorten(parts)}")
+        raise ProtocolError(f"a message is an array that begins with its name, not {shorten(parts)}")
     name, *values = parts
     shape = conversation.get(name)
     if shape is None:
-        raise ProtocolError(f"{_shorten(name)} is not one of {', '.join(conversation)}")
+        raise ProtocolError(f"{shorten(name)} is not one of {', '.join(conversation)}")
     kind, required, fields = shape
     if not required <= len(values) <= len(fields):
         raise ProtocolError(f"{name} has {len(fields)} fields, not {len(values)}")
-    if not all(map(isinstance, values, fields)):
-        field, value = next(
-            (field, value)
-            for field, value, types in zip(kind.__annotations__, values, fields, strict=False)
-            if not isinstance(value, types)
-        )
-        raise ProtocolError(f"{name}.{field} cannot be {_shorten(value)}")
+    for field, value, types in zip(kind.__annotations__, values, fields, strict=False):
+        if type(value) not in types and object not in types:  # not isinstance: True is no number
+            raise ProtocolError(f"{name}.{field} cannot be {shorten(value)}")
     return kind(*values)
 
 
@@ -317,11 +314,3 @@ def check_version(protocol: int) -> None:
     raise ProtocolError(
         f"the {old} is the older side: client speaks protocol {protocol}, daemon {PROTOCOL_VERSION}; {remedy}"
     )
-
-
-def _shorten(value: object) -> str:
-    """For people. Never the repr of a container: it may be deeper than Python can go."""
-    if isinstance(value, str | int | float | None):
-        text = repr(value)
-        return text if len(text) <= 60 else text[:57] + "..."
-    return f"a {type(value).__name__}"

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from ..errors import InvalidRequestError
 
 _FORM = re.compile(
-    r"(?P<target>[^@:]+)(:(?P<class>[A-Za-z_]\w*))?(@(?P<version>[^@:]+))?(:(?P<function>[A-Za-z_]\w*))?"
+    r"(?s:(?P<target>(?:.*/)?[^@:/]+|.*/))(:(?P<class>[A-Za-z_]\w*))?(@(?P<version>[^@:/]+))?(:(?P<function>[A-Za-z_]\w*))?"
 )
 
 

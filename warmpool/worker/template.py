@@ -119,6 +119,11 @@ class Template:
                 frame_limit=self._load.frame_limit, loop=self._loop,
             ).live()  # fmt: skip
             status = 0
+        except OSError as error:
+            print(
+                f"{self._load.app}: {fork.worker_id} cannot go on: {error}; did the app close what it had not opened?",
+                file=sys.stderr,
+            )
         except BaseException as error:
             sys.excepthook(type(error), error, error.__traceback__)
         finally:

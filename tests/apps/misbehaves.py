@@ -1,0 +1,83 @@
+"""Each function does what no function should."""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+from warmpool import BaseApp
+
+
+class Misbehaves(BaseApp):
+    def fine(self) -> str:
+        return "fine"
+
+    def kill_itself(self) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def exit_quietly(self) -> None:
+        os._exit(0)
+
+    def exit_loudly(self) -> None:
+        sys.exit(3)
+
+    def interrupt(self) -> None:
+        raise KeyboardInterrupt
+
+    def close_all_descriptors(self) -> None:
+        os.closerange(3, 4096)
+
+    def ignore_signals(self) -> str:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGURG):
+            signal.signal(number, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 32))
+        return "deaf"
+
+    def hold_the_gil(self) -> None:
+        mutex = ctypes.create_string_buffer(64)
+        libc = ctypes.PyDLL(None)
+        libc.pthread_mutex_lock(mutex)
+        libc.pthread_mutex_lock(mutex)
+
+    def leave_children(self) -> list[int]:
+        """One that stays in the family, and one that runs away by forking twice."""
+        near = subprocess.Popen(["sleep", "1000"])
+        script = (
+            "import os, subprocess\nos.setsid()\n"
+            "print(subprocess.Popen(['sleep', '1000'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).pid, flush=True)"
+        )
+        far = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+        return [near.pid, int(far.stdout)]
+
+    def read_stdin(self) -> str:
+        return input()
+
+    def write_to_stdout(self, count: int) -> int:
+        return sys.stdout.write("x" * count + "\n")
+
+    def start_thread(self) -> int:
+        self.stop = threading.Event()
+        threading.Thread(target=self.stop.wait, daemon=True).start()
+        return threading.active_count()
+
+    def use_multiprocessing(self) -> list[int]:
+        import multiprocessing
+
+        with multiprocessing.get_context("fork").Pool(2) as pool:
+            return pool.map(abs, [-1, -2, 3])
+
+    def run_asyncio(self) -> str:
+        import asyncio
+
+        async def inner() -> str:
+            await asyncio.sleep(0)
+            return "ran"
+
+        return asyncio.run(inner())
+
+    def drawn(self) -> float:
+        import random
+
+        return random.random()

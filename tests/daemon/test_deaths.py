@@ -1,0 +1,167 @@
+"""Whoever dies, the others know it, say it, and nothing is left behind."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import threading
+import time
+from collections.abc import Callable
+
+import psutil
+import pytest
+from support import APPS, PATIENCE, Daemon, processes_marked, wait_for_exit
+
+from warmpool import Client, DaemonUnavailableError, SessionError, WorkerLostError
+
+COUNTER = str(APPS / "counter.py")
+MISBEHAVES = str(APPS / "misbehaves.py")
+
+
+def template_of(daemon: Daemon) -> psutil.Process:
+    """The daemon's child that is no worker of a session, and was started first."""
+    return min(psutil.Process(daemon.pid).children(), key=lambda child: child.create_time())
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        ("kill_itself", "was killed by SIGKILL that we did not send, perhaps out of memory"),
+        ("exit_quietly", "exited with status 0"),
+        ("close_all_descriptors", "exited with status"),
+    ],
+)
+def test_a_worker_that_dies_in_a_call_is_lost(client: Client, function: str, words: str):
+    session = client.session(MISBEHAVES)
+    with pytest.raises(WorkerLostError, match="(?i)session ended") as raised:
+        session.call(function)
+    assert words in str(raised.value)
+    assert raised.value.session_id == session.id
+    info = session.info()
+    assert (info.status, info.end_reason) == ("ended", "worker_lost")
+    assert words in info.end_detail
+    with pytest.raises(WorkerLostError):
+        session.call("fine")
+    with client.session(MISBEHAVES) as another:
+        assert another.call("fine") == "fine"
+
+
+def test_a_worker_killed_from_outside_while_idle_is_lost(client: Client):
+    session = client.session(COUNTER)
+    pid = session.info().pid
+    os.kill(pid, signal.SIGSEGV)
+    assert wait_for_exit(pid)
+    with pytest.raises(WorkerLostError, match="SIGSEGV"):
+        session.call("add")
+
+
+def test_a_daemon_that_is_killed_takes_everything_with_it(daemon: Daemon):
+    session = daemon.client.session(COUNTER)
+    stuck = daemon.client.session(MISBEHAVES)
+    threading.Thread(target=_call_until_broken, args=(stuck, "hold_the_gil"), daemon=True).start()
+    while not stuck.info().busy:
+        os.sched_yield()
+    assert len(processes_marked(daemon.mark)) >= 5
+    os.kill(daemon.pid, signal.SIGKILL)
+    deadline = time.monotonic() + 1
+    while left := processes_marked(daemon.mark):
+        assert time.monotonic() < deadline, f"still there after a second: {left}"
+        os.sched_yield()
+    with pytest.raises(DaemonUnavailableError):
+        session.call("add")
+    for path in daemon.socket.parent.glob("d.sock*"):
+        if path != daemon.log:
+            path.unlink()
+
+
+def _call_until_broken(session, function: str) -> None:
+    with pytest.raises((SessionError, DaemonUnavailableError)):
+        session.call(function)
+
+
+def test_sessions_survive_their_template(daemon: Daemon):
+    with daemon.client.session(COUNTER) as session:
+        session.call("add", amount=4)
+        template = template_of(daemon)
+        template.kill()
+        assert wait_for_exit(template.pid)
+        assert session.call("add", amount=1) == {"total": 5}
+        with daemon.client.session(COUNTER) as one, daemon.client.session(COUNTER) as two:
+            assert one.call("add") == {"total": 1}
+            assert two.call("add") == {"total": 1}, "a new template was made"
+
+
+def test_what_an_app_leaves_running_dies_with_its_session(client: Client):
+    session = client.session(MISBEHAVES)
+    left = session.call("leave_children")
+    assert all(psutil.pid_exists(pid) for pid in left)
+    session.end()
+    for pid in left:
+        assert wait_for_exit(pid, PATIENCE)
+
+
+def test_a_deaf_worker_is_killed_when_its_session_ends(client: Client):
+    session = client.session(MISBEHAVES)
+    assert session.call("ignore_signals") == "deaf"
+    assert session.call("fine") == "fine"
+    assert session.end().status == "ended"
+
+
+def test_a_worker_that_holds_the_gil_is_killed_when_its_session_ends(client: Client):
+    session = client.session(MISBEHAVES)
+    thread = threading.Thread(target=_call_until_broken, args=(session, "hold_the_gil"))
+    thread.start()
+    while not session.info().busy:
+        os.sched_yield()
+    started = time.monotonic()
+    info = client.sessions.end(session.id)
+    assert time.monotonic() - started < 5
+    assert (info.status, info.end_reason) == ("ended", "client")
+    assert wait_for_exit(info.pid, 0)
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_the_daemon_within_five_seconds(start_daemon: Callable[..., Daemon], number: signal.Signals):
+    daemon = start_daemon()
+    daemon.client.session(COUNTER)
+    stuck = daemon.client.session(MISBEHAVES)
+    thread = threading.Thread(target=_call_until_broken, args=(stuck, "hold_the_gil"))
+    thread.start()
+    while not stuck.info().busy:
+        os.sched_yield()
+    os.kill(daemon.pid, number)
+    assert wait_for_exit(daemon.pid, 5)
+    thread.join(PATIENCE)
+    assert processes_marked(daemon.mark) == []
+    assert sorted(path.name for path in daemon.socket.parent.glob("d.sock*")) == ["d.sock.log"]
+
+
+def test_a_client_that_dies_in_a_call_harms_nothing(daemon: Daemon):
+    session = daemon.client.session(str(APPS / "async_counter.py"))
+    child = os.fork()
+    if child == 0:
+        try:
+            Client(daemon.socket, autostart=False).run(
+                session=session.id, function="wait_for_ticks", input={"count": 1_000_000}
+            )
+        finally:
+            os._exit(0)
+    while not session.info().busy:
+        os.sched_yield()
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert session.info().status == "active"
+
+
+def test_a_stopped_worker_does_not_stop_the_daemon(client: Client):
+    stopped = client.session(COUNTER, session_timeout=1)
+    pid = stopped.info().pid
+    os.kill(pid, signal.SIGSTOP)
+    with client.session(COUNTER) as session:
+        assert session.call("add") == {"total": 1}
+    assert wait_for_exit(pid), "its window ends, it does not answer, it is killed"
+    assert stopped.info().status == "expired"
+    assert select.select([], [], [], 0) == ([], [], [])

@@ -1,0 +1,137 @@
+"""Editing an app: the next session has the new version, living ones keep theirs."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+from support import Daemon
+
+from warmpool import AppBrokenError, AppBrokenWarning, AppNotFoundError, Client, VersionMismatchError
+
+TEXT = """\
+from warmpool import BaseApp
+
+class Edited(BaseApp):
+    def run(self) -> str:
+        return "{answer}"
+"""
+
+
+@pytest.fixture
+def app(directory: Path) -> Path:
+    path = directory / "edited.py"
+    path.write_text(TEXT.format(answer="one"))
+    return path
+
+
+def test_the_version_is_the_digest_of_the_file(client: Client, app: Path):
+    with client.session(str(app)) as session:
+        assert session.version == hashlib.sha256(app.read_bytes()).hexdigest()[:8]
+
+
+def test_an_edit_is_there_at_once(client: Client, app: Path):
+    with client.session(str(app)) as old:
+        assert old.call() == "one"
+        for answer in ("two", "six", "ten"):  # of the same size, within the same second
+            app.write_text(TEXT.format(answer=answer))
+            with client.session(str(app)) as new:
+                assert new.call() == answer
+                assert new.version != old.version
+        assert old.call() == "one"
+        assert old.info().version == old.version
+
+
+def test_a_touch_is_no_edit(client: Client, app: Path):
+    with client.session(str(app)) as first:
+        os.utime(app)
+        with client.session(str(app)) as second:
+            assert second.version == first.version
+
+
+def test_a_broken_edit_leaves_the_old_version_serving_and_says_why(client: Client, shared_daemon: Daemon, app: Path):
+    with client.session(str(app)) as old:
+        app.write_text(TEXT.format(answer="two").replace("def run", "def run)"))
+        with pytest.warns(AppBrokenWarning, match="SyntaxError") as caught:
+            session = client.session(str(app))
+        assert "edited.py" in str(caught[0].message)
+        with session:
+            assert session.call() == "one"
+            assert session.version == old.version
+        assert "SyntaxError" in shared_daemon.text_of_log()
+        app.write_text(TEXT.format(answer="two"))
+        with client.session(str(app)) as mended:
+            assert mended.call() == "two"
+
+
+def test_a_failing_setup_in_an_edit_leaves_the_old_version_serving(client: Client, app: Path):
+    with client.session(str(app)):
+        app.write_text(TEXT.format(answer="two") + "    def setup(self):\n        raise OSError('no disk')\n")
+        with pytest.warns(AppBrokenWarning, match="no disk"):
+            session = client.session(str(app))
+        with session:
+            assert session.call() == "one"
+
+
+def test_a_broken_app_is_not_tried_again_until_its_pause_is_over_or_it_is_edited(client: Client, app: Path):
+    app.write_text("import count_me\n" + TEXT.format(answer="one"))
+    marks = app.with_name("marks")
+    app.with_name("count_me.py").write_text(f"open({str(marks)!r}, 'a').write('x')\nraise ImportError('not yet')\n")
+    for _ in range(3):
+        with pytest.raises(AppBrokenError, match="not yet") as raised:
+            client.session(str(app))
+        assert "count_me.py" in raised.value.traceback
+        assert "warmpool/" not in raised.value.traceback
+    assert marks.read_text() == "x"
+    app.with_name("count_me.py").write_text("")
+    with client.session(str(app)) as session:
+        assert session.call() == "one"
+
+
+def test_a_missing_module_that_appears_mends_the_app(client: Client, app: Path):
+    app.write_text("import comes_later\n" + TEXT.format(answer="one"))
+    with pytest.raises(AppBrokenError, match="comes_later"):
+        client.session(str(app))
+    app.with_name("comes_later.py").write_text("")
+    with client.session(str(app)) as session:
+        assert session.call() == "one"
+
+
+def test_editing_a_helper_is_an_edit(client: Client, app: Path):
+    helper = app.with_name("helpers.py")
+    helper.write_text("ANSWER = 'a'\n")
+    app.write_text(TEXT.replace('"{answer}"', "helpers.ANSWER").replace("from", "import helpers\nfrom", 1))
+    with client.session(str(app)) as session:
+        assert session.call() == "a"
+    helper.write_text("ANSWER = 'b'\n")
+    with client.session(str(app)) as session:
+        assert session.call() == "b"
+
+
+def test_a_named_version_is_what_the_class_says(client: Client, app: Path):
+    app.write_text(TEXT.format(answer="one").replace("    def", '    version = "1.0"\n    def'))
+    with client.session(f"{app}@1.0") as session:
+        assert session.version == "1.0"
+    with pytest.raises(VersionMismatchError, match="is at version 1.0, not 2.0"):
+        client.session(f"{app}@2.0")
+    app.write_text(TEXT.format(answer="two").replace("    def", '    version = "2.0"\n    def'))
+    with client.session(f"{app}@2.0") as session:
+        assert session.call() == "two"
+
+
+def test_nothing_is_written_beside_the_users_files(client: Client, app: Path):
+    app.with_name("helpers.py").write_text("")
+    app.write_text("import helpers\n" + TEXT.format(answer="one"))
+    with client.session(str(app)) as session:
+        session.call()
+    assert not (app.parent / "__pycache__").exists()
+
+
+def test_an_app_that_is_deleted_serves_on_under_its_name_only(client: Client, app: Path):
+    with client.session(str(app)) as session:
+        app.unlink()
+        assert session.call() == "one"
+        with pytest.raises(AppNotFoundError):
+            client.session(str(app))

@@ -1,0 +1,80 @@
+"""What tests of real processes share: where things are, daemons, and a look at what is left behind."""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+
+from warmpool import Client
+
+ROOT = Path(__file__).parent.parent
+APPS = Path(__file__).parent / "apps"
+EXAMPLES = ROOT / "examples" / "apps"
+MARK = "WARMPOOL_TEST_MARK"
+PATIENCE = 20.0
+"""Seconds after which a wait for something that must happen is a failure."""
+
+
+class Daemon:
+    """A real daemon in the background, with a client of its own."""
+
+    def __init__(self, directory: Path, *options: str, mark: str) -> None:
+        self.socket = directory / "d.sock"
+        self.log = directory / "d.sock.log"
+        self.mark = mark
+        environment = {**os.environ, MARK: mark}
+        environment.pop("WARMPOOL_SOCKET", None)
+        command = [sys.executable, "-P", "-m", "warmpool", "serve", "--detach", "--socket", str(self.socket)]
+        subprocess.run([*command, *options], check=True, env=environment, timeout=PATIENCE)
+        self.client = Client(self.socket, autostart=False)
+        self.pid = self.client.status().pid
+
+    def stop(self) -> None:
+        """As a user would, and until all of it is gone."""
+        self.client.close()
+        command = [sys.executable, "-P", "-m", "warmpool", "stop", "--socket", str(self.socket)]
+        subprocess.run(command, check=True, timeout=PATIENCE, capture_output=True)
+
+    def text_of_log(self) -> str:
+        return self.log.read_text()
+
+
+def processes_marked(mark: str) -> list[psutil.Process]:
+    """Everything that descends from a daemon of this test, wherever it hides."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.status() != psutil.STATUS_ZOMBIE and process.environ().get(MARK) == mark:
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return found
+
+
+def wait_for_exit(pid: int, timeout: float = PATIENCE) -> bool:
+    """Waits until the process is dead; False if it still lives after `timeout` seconds."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        readable, _, _ = select.select([pidfd], [], [], timeout)
+        return bool(readable)
+    finally:
+        os.close(pidfd)
+
+
+def open_files() -> set[str]:
+    """What this process has open: number and target of each descriptor."""
+    found = set()
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            found.add(f"{fd} -> {os.readlink(f'/proc/self/fd/{fd}')}")
+        except OSError:
+            continue  # the one that listed
+    return found

@@ -1,0 +1,257 @@
+"""What an app may rely on, on real processes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from support import APPS, Client, Daemon, wait_for_exit
+
+from warmpool import AppBrokenError, AppError, AppNotFoundError, FunctionNotFoundError, InvalidInputError
+
+COUNTER = str(APPS / "counter.py")
+MISBEHAVES = str(APPS / "misbehaves.py")
+
+
+def test_functions_take_models_and_plain_parameters(client: Client):
+    with client.session(COUNTER) as session:
+        assert session.call("add", {"amount": 2}) == {"total": 2}
+        assert session.call("plain", amount=2, times=3, label="x") == [6, "x"]
+        assert session.call("plain", {"amount": 2}) == [2, "none"]
+
+
+def test_an_input_that_does_not_fit_is_refused_as_data(client: Client):
+    with client.session(COUNTER) as session:
+        with pytest.raises(InvalidInputError, match="amount") as raised:
+            session.call("add", amount="many")
+        assert raised.value.errors[0]["loc"] == ["amount"]
+        assert raised.value.errors[0]["type"] == "int_parsing"
+        assert raised.value.session_id == session.id
+        for wrong in ([1], "x", 5):
+            with pytest.raises(InvalidInputError):
+                session.call("add", wrong)
+        with pytest.raises(InvalidInputError, match="nonsense"):
+            session.call("plain", amount=1, nonsense=2)
+        assert session.call("add") == {"total": 1}
+
+
+def test_an_unknown_function_is_answered_with_those_there_are(client: Client):
+    with client.session(COUNTER) as session:
+        for name in ("nope", "__init__", "seen", "setup", "_private"):
+            with pytest.raises(FunctionNotFoundError) as raised:
+                session.call(name)
+            assert raised.value.functions == ["add", "fail", "history", "plain", "where", "who"]
+        with pytest.raises(FunctionNotFoundError, match="`run`"):
+            session.call({"amount": 1})
+
+
+def test_the_action_of_the_input_chooses_where_there_is_no_run(client: Client):
+    with client.session(str(APPS / "actions.py")) as session:
+        assert session.call({"action": "double", "value": 4}) == 8
+        assert session.call({"action": "tell", "value": 4}) == ["tell", 4]
+        with pytest.raises(FunctionNotFoundError, match="nope"):
+            session.call({"action": "nope"})
+
+
+def test_an_error_of_the_app_comes_with_its_own_frames(client: Client):
+    with client.session(COUNTER) as session:
+        with pytest.raises(AppError, match="ValueError: out of luck") as raised:
+            session.call("fail", message="out of luck")
+        error = raised.value
+        assert (error.remote_type, error.remote_message) == ("ValueError", "out of luck")
+        assert "counter.py" in error.traceback
+        assert "raise ValueError(message)" in error.traceback
+        assert "warmpool/worker" not in error.traceback
+        assert session.call("add") == {"total": 1}, "the session lives on"
+
+
+@pytest.mark.parametrize(("function", "kind"), [("exit_loudly", "SystemExit"), ("interrupt", "KeyboardInterrupt")])
+def test_not_even_exit_ends_the_worker(client: Client, function: str, kind: str):
+    with client.session(MISBEHAVES) as session:
+        with pytest.raises(AppError) as raised:
+            session.call(function)
+        assert raised.value.remote_type == kind
+        assert session.call("fine") == "fine"
+
+
+def test_stdin_is_empty(client: Client):
+    with client.session(MISBEHAVES) as session, pytest.raises(AppError, match="EOFError"):
+        session.call("read_stdin")
+
+
+def test_logger_and_context_are_there(client: Client):
+    with client.session(COUNTER, labels={"project": "demo"}) as session:
+        assert session.call("who") == {
+            "session_id": session.id,
+            "app": "counter",
+            "version": session.version,
+            "worker_id": session.worker_id,
+            "labels": {"project": "demo"},
+            "logger": "warmpool.app.Counter",
+        }
+
+
+def test_hooks_run_once_each_where_they_should(client: Client, directory: Path):
+    file = directory / "hooks"
+    session = client.session(str(APPS / "hooks.py"))
+    one = session.call("begin", file=str(file))
+    with client.session(str(APPS / "hooks.py")) as another:
+        two = another.call("begin", file=os.devnull)
+    assert one["preload"] == two["preload"] not in (one["pid"], two["pid"]), "preload runs in the template"
+    assert one["setup"] == one["pid"]
+    assert two["setup"] == two["pid"]
+    assert one["loads"] == 1
+    session.end()
+    assert file.read_text() == "on_end client\nunload\n"
+
+
+def test_hooks_run_when_a_session_expires(client: Client, directory: Path):
+    file = directory / "hooks"
+    session = client.session(str(APPS / "hooks.py"), session_timeout=1)
+    session.call("begin", file=str(file))
+    assert wait_for_exit(session.info().pid)
+    assert file.read_text() == "on_end idle\nunload\n"
+
+
+def test_hooks_run_when_the_daemon_stops(daemon: Daemon, directory: Path):
+    file = directory / "hooks"
+    daemon.client.session(str(APPS / "hooks.py")).call("begin", file=str(file))
+    daemon.stop()
+    assert file.read_text() == "on_end daemon_stopped\nunload\n"
+
+
+def test_a_hook_that_hangs_is_cut_short(client: Client, directory: Path):
+    file = directory / "hooks"
+    session = client.session(str(APPS / "hangs_in_on_end.py"))
+    session.call("begin", file=str(file))
+    assert session.end().end_reason == "client"
+    assert file.read_text() == "unloaded"
+
+
+@pytest.mark.parametrize(
+    ("app", "words", "frame"),
+    [
+        ("raises_in_setup", "its setup raised RuntimeError: no model here", "raises_in_setup.py"),
+        ("raises_on_import", "no_such_module_anywhere", "raises_on_import.py"),
+        ("wrong_signature", "NoSuchType", ""),
+        ("exits_in_setup", "exited with status 9 while it was set up", ""),
+    ],
+)
+def test_a_broken_app_reaches_its_caller(client: Client, app: str, words: str, frame: str):
+    with pytest.raises(AppBrokenError, match=words) as raised:
+        client.session(str(APPS / f"{app}.py"))
+    assert frame in raised.value.traceback
+    assert "warmpool/worker" not in raised.value.traceback
+    assert client.sessions.list() == []
+    assert {known.name: known.state for known in client.apps.list()}[app] == "broken"
+
+
+def test_a_file_without_an_app_and_one_with_two(client: Client, directory: Path):
+    path = directory / "several.py"
+    path.write_text("x = 1\n")
+    with pytest.raises(AppBrokenError, match="has no subclass of warmpool.BaseApp"):
+        client.session(str(path))
+    path.write_text(
+        "from warmpool import BaseApp\n"
+        "class Base(BaseApp):\n    def run(self) -> str:\n        return type(self).__name__\n"
+        "class One(Base): pass\nclass Two(Base): pass\n"
+    )
+    with pytest.raises(AppBrokenError, match=r"has 2 apps, One, Two: name one"):
+        client.session(str(path))
+    with client.session(f"{path}:Two") as session:
+        assert session.call() == "Two"
+    with pytest.raises(AppNotFoundError):
+        client.session(str(directory / "nowhere.py"))
+
+
+def test_packages_import_relatively_and_helpers_do_not_meet(client: Client, directory: Path):
+    for name in ("left", "right"):
+        package = directory / name
+        package.mkdir()
+        (package / "__init__.py").write_text("from .inference import App\n")
+        (package / "helpers.py").write_text(f"NAME = {name!r}\n")
+        (package / "inference.py").write_text(
+            "from warmpool import BaseApp\nfrom .helpers import NAME\n"
+            "class App(BaseApp):\n    def run(self) -> list[str]:\n        return [NAME, __name__]\n"
+        )
+    with client.session(str(directory / "left")) as left, client.session(str(directory / "right")) as right:
+        assert left.call() == ["left", "left.inference"]
+        assert right.call() == ["right", "right.inference"]
+        assert (left.app, right.app) == ("left", "right")
+
+
+def test_two_files_with_helpers_of_the_same_name(client: Client, directory: Path):
+    for name in ("left", "right"):
+        folder = directory / name
+        folder.mkdir()
+        (folder / "helpers.py").write_text(f"NAME = {name!r}\n")
+        (folder / "app.py").write_text(
+            "import helpers\nfrom warmpool import BaseApp\n"
+            "class App(BaseApp):\n    def run(self) -> str:\n        return helpers.NAME\n"
+        )
+    for name in ("left", "right", "left"):
+        assert client.run(app=str(directory / name / "app.py")).output == name
+
+
+def test_a_module_and_its_class(client: Client, directory: Path, monkeypatch: pytest.MonkeyPatch):
+    package = directory / "shop"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise SystemExit('not to be imported by the daemon')\n")
+    (package / "__init__.py").write_text("")
+    (package / "till.py").write_text(
+        "from warmpool import BaseApp\nclass Till(BaseApp):\n    def run(self) -> str:\n        return __name__\n"
+    )
+    monkeypatch.chdir(directory)
+    assert client.run(app="shop.till:Till").output == "shop.till"
+    assert client.run(app="shop.till:Till:run").output == "shop.till"
+    with pytest.raises(AppNotFoundError):
+        client.run(app="shop.nothing:Till")
+
+
+def test_an_app_with_threads_gets_processes_of_its_own(client: Client):
+    with (
+        client.session(str(APPS / "starts_a_thread.py")) as one,
+        client.session(str(APPS / "starts_a_thread.py")) as two,
+    ):
+        first, second = one.call("where"), two.call("where")
+        assert first["threads"] == second["threads"] == 2
+        assert first["pid"] == one.info().pid
+        assert second["pid"] == two.info().pid
+        assert first["pid"] != second["pid"]
+
+
+def test_multiprocessing_asyncio_and_threads_work_in_a_worker(client: Client):
+    with client.session(MISBEHAVES) as session:
+        assert session.call("use_multiprocessing") == [1, 2, 3]
+        assert session.call("run_asyncio") == "ran"
+        assert session.call("start_thread") == 2
+        assert session.call("fine") == "fine"
+
+
+def test_no_two_sessions_draw_the_same_numbers(client: Client):
+    drawn = set()
+    for _ in range(4):
+        with client.session(MISBEHAVES) as session:
+            drawn.add(session.call("drawn"))
+    assert len(drawn) == 4
+
+
+def test_an_async_app_lives_on_between_calls(client: Client):
+    with client.session(str(APPS / "async_counter.py")) as session:
+        assert session.call("add", amount=2) == 2
+        before = session.call("wait_for_ticks", count=1)
+        assert session.call("wait_for_ticks", count=2) > before
+        assert session.call("plain", value=1) == 2
+        with pytest.raises(AppError, match="KeyError"):
+            session.call("fail")
+        assert session.call("add", amount=1) == 3
+
+
+def test_a_worker_has_no_descriptors_but_its_own(daemon: Daemon):
+    with daemon.client.session(COUNTER) as session:
+        session.call("add")
+        targets = [os.readlink(entry.path) for entry in os.scandir(f"/proc/{session.info().pid}/fd")]
+    kinds = sorted(target.partition(":")[0] for target in targets)
+    files = ["/dev/null", "anon_inode", f"{daemon.socket}.board", str(daemon.log), str(daemon.log), "socket", "socket"]
+    assert kinds == sorted(files)
