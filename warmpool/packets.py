@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import Final
 
 from .errors import ProtocolError
-from .wire.frames import HEADER, FrameWriter
+from .wire.frames import HEADER_SIZE, FrameWriter
 from .wire.messages import Conversation, Message, from_wire, to_wire
 
 PACKET_LIMIT: Final = 64 * 1024
@@ -42,7 +42,7 @@ def send(channel: socket.socket, message: Message, fds: Sequence[int] = ()) -> N
     Raises BlockingIOError if the peer has too much unread, and another OSError if it is gone.
     """
     assert len(fds) <= FDS_LIMIT, "too many descriptors for one message"
-    body = FrameWriter(_SPILL_LIMIT).frame(to_wire(message))[HEADER.size :]
+    body = FrameWriter(_SPILL_LIMIT).frame(to_wire(message))[HEADER_SIZE:]
     if len(body) < PACKET_LIMIT:
         _sendmsg(channel, _INLINE + body, fds)
         return

@@ -14,7 +14,7 @@ from functools import partial
 from threading import Lock
 from typing import Any
 
-from ..errors import DaemonUnavailableError, InvalidRequestError, ProtocolError, WarmpoolError
+from ..errors import DaemonUnavailableError, InvalidRequestError, PayloadTooLargeError, ProtocolError, WarmpoolError
 from ..errors import from_wire as error_from_wire
 from ..paths import Places, address_of, peer_of
 from ..settings import CONTROL_FRAME_LIMIT
@@ -108,17 +108,13 @@ class Link:
         """The next message. Interrupted, it can be called again: nothing that has come is lost."""
         reader = self._reader
         frame = reader.next_frame() if reader.pending else None
-        while frame is None:
-            try:
-                count = self._socket.recv_into(reader.space())
-            except OSError:
-                count = 0
-            if not count:
-                self.close()
-                raise HangupError(sent=True)
-            frame = reader.received(count)
         try:
+            while frame is None:
+                frame = reader.read(self._socket.recv_into)
             return self._decode(frame)
+        except (OSError, EOFError):
+            self.close()
+            raise HangupError(sent=True) from None
         except ProtocolError:
             self.close()
             raise
@@ -176,34 +172,33 @@ class CallLink(Link):
         with self._lock:
             if self.broken is not None:
                 raise _cannot_use(self.broken)
+            answer: Any = None
             call_id = self._calls.start()
             try:
-                self._send(self._frame(call_id, function, input))
-                answer: Any = self._receive()
-                while not self._is_for(call_id, answer):
-                    answer = self._receive()
-            except BaseException:
-                self._calls.abandon(call_id)
-                raise
-        if isinstance(answer, Result):
+                self._send(self._writer.frame(("Call", call_id, function, input)))
+                answer = self._receive()
+                while not self._calls.answer(answer.id):
+                    answer = self._receive()  # that one was the late answer to a call that was abandoned
+            except BaseException as error:
+                raise self._failure(call_id, answer, error) from None
+        if type(answer) is Result:
             return answer.output
         raise error_from_wire(answer.error)
 
-    def _is_for(self, call_id: int, answer: Any) -> bool:
-        """False for the late answer to a call that was abandoned."""
-        if answer.id == 0:
+    def _failure(self, call_id: int, answer: Any, error: BaseException) -> BaseException:
+        """What to raise for a call that was not answered."""
+        if isinstance(error, HangupError | ProtocolError) and not isinstance(error, PayloadTooLargeError):
             self.close()
-            raise error_from_wire(answer.error)
-        return self._calls.answer(answer.id) and answer.id == call_id
+            return error_from_wire(answer.error) if isinstance(answer, Failure) and answer.id == 0 else error
+        if isinstance(error, WarmpoolError | TypeError | ValueError | OverflowError):
+            self._calls.forget(call_id)  # it did not leave
+            return error if isinstance(error, WarmpoolError) else _cannot_send(error)
+        self._calls.abandon(call_id)
+        return error
 
-    def _frame(self, call_id: int, function: str | None, input: object) -> bytes:
-        try:
-            return self._writer.frame(("Call", call_id, function, input))
-        except Exception as error:
-            self._calls.forget(call_id)
-            if isinstance(error, WarmpoolError):
-                raise
-            raise InvalidRequestError(f"the input cannot be sent: {error}") from error
+
+def _cannot_send(error: Exception) -> InvalidRequestError:
+    return InvalidRequestError(f"the input cannot be sent: {error}; give plain data, a pydantic model or a dataclass")
 
 
 def _cannot_use(broken: str) -> Exception:

@@ -31,7 +31,7 @@ from ..errors import (
 from ..paths import Places
 from .autostart import start_daemon
 from .links import CallLink, ControlLink, HangupError, connect
-from .requests import NEW, Data, RunRequest, app_reference, call_arguments, run_request, run_result, shown
+from .requests import NEW, Data, RunRequest, app_reference, call_arguments, run_request, run_result
 
 _KEPT_LINKS: Final = 256
 """Connections that `run` keeps for sessions that it has used; the longest unused one goes first."""
@@ -276,7 +276,7 @@ class Session:
         if fields or (function is not None and type(function) is not str):
             function, input = call_arguments(function, input, fields)
         try:
-            return shown(self._link.call(function, input))
+            return self._link.call(function, input)
         except HangupError as hangup:
             return self._call_again(function, input, hangup)
 
@@ -286,7 +286,7 @@ class Session:
             raise self._client.explain(self.id, hangup) from None
         self._link = self._client.open_link(RunRequest(None, None, None, self.id))
         try:
-            return shown(self._link.call(function, input))
+            return self._link.call(function, input)
         except HangupError as second:
             raise self._client.explain(self.id, second) from None
 

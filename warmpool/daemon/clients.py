@@ -120,22 +120,17 @@ class Clients:
 
     def _read(self, client: Client) -> None:
         try:
-            count = client.socket.recv_into(client.reader.space())
-        except BlockingIOError:
-            return
-        except OSError:
-            count = 0
-        if not count:
-            self.drop(client)
-            self._closed(client.number)
-            return
-        try:
-            frame = client.reader.received(count)
+            frame = client.reader.read(client.socket.recv_into)
             while frame is not None and client.number in self.by_number:
                 message = from_wire(frame, client.conversation)
                 if isinstance(message, Open) and client.reader.pending:
                     raise ProtocolError("bytes follow the hello; wait for its answer")
                 self._received(client, message)
                 frame = client.reader.next_frame()
+        except BlockingIOError:
+            return
         except ProtocolError as error:
             self._refused(client, error)
+        except (OSError, EOFError):
+            self.drop(client)
+            self._closed(client.number)

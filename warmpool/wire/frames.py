@@ -22,6 +22,7 @@ import msgpack
 from ..errors import PayloadTooLargeError, ProtocolError
 
 HEADER: Final = struct.Struct("!I")
+HEADER_SIZE: Final = HEADER.size
 BUFFER_SIZE: Final = 64 * 1024
 """What a reader keeps per connection; also the largest piece that is asked of a socket at once."""
 
@@ -108,17 +109,13 @@ def encode(value: Any, limit: int) -> bytes:
 def decode(body: bytes | memoryview) -> Any:
     """The value in the body of a frame. Raises PROTOCOL_ERROR, and nothing else, on any other bytes."""
     try:
-        return _unpack(body)
+        try:
+            return msgpack.unpackb(body, strict_map_key=False)
+        except TypeError:  # a key that was a tuple comes as a list
+            return msgpack.unpackb(body, strict_map_key=False, object_pairs_hook=_with_tuple_keys)
     except Exception as error:
         # Not the error's words: they can hold the peer's data, and more of it than Python can show.
         raise ProtocolError(f"a frame of {len(body)} bytes is not one msgpack value: {type(error).__name__}") from None
-
-
-def _unpack(body: bytes | memoryview) -> Any:
-    try:
-        return msgpack.unpackb(body, strict_map_key=False)
-    except TypeError:  # a key that was a tuple comes as a list
-        return msgpack.unpackb(body, strict_map_key=False, object_pairs_hook=_with_tuple_keys)
 
 
 def _with_tuple_keys(pairs: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
@@ -132,9 +129,9 @@ def _as_key(value: Any) -> Any:
 class FrameReader:
     """Frames out of a stream of bytes, however it is cut.
 
-    The caller reads from its socket into `space()` and says `received(count)`, which gives the first whole frame; as
-    long as `pending`, there may be more of them by `next_frame()`. A frame is a view into the buffer: decode it before
-    the next call.
+    `read` takes the socket's own `recv_into` and asks it once; as long as `pending`, there may be more whole frames,
+    by `next_frame`. A frame is a view into the buffer: decode it before the next call. (`space` and `received` are
+    the two halves of `read`.)
     """
 
     __slots__ = ("_buffer", "_end", "_start", "_view", "limit", "pending")
@@ -148,48 +145,61 @@ class FrameReader:
         self.pending = False
         """Bytes are here that have not been given out. At the end of the stream: it was cut inside a frame."""
 
+    def read(self, recv_into: Callable[[memoryview], int]) -> memoryview | None:
+        """Reads once, and gives the first whole frame, if there is one.
+
+        Raises EOFError at the end of the stream, PAYLOAD_TOO_LARGE as soon as a header claims too much, and what
+        `recv_into` raises.
+        """
+        if self.pending:
+            count = recv_into(self._space_behind())
+        else:
+            count = recv_into(self._view)
+            if count > HEADER_SIZE:
+                (size,) = _unpack_header(self._buffer)
+                if size == count - HEADER_SIZE and size <= self.limit:  # a frame and nothing else: nearly always
+                    return self._view[HEADER_SIZE:count]
+        if not count:
+            raise EOFError
+        return self.received(count)
+
     def space(self) -> memoryview:
         """Where to put the next bytes; never empty. A large frame gets room for all of it."""
-        if self.pending:
-            return self._space_behind()
-        if len(self._buffer) > BUFFER_SIZE:
-            self._resize(BUFFER_SIZE)
-        return self._view
+        return self._space_behind() if self.pending else self._view
 
     def received(self, count: int) -> memoryview | None:
-        """Takes note of `count` new bytes. Gives the first whole frame, if there is one; raises as `next_frame`."""
-        if not self.pending and count >= 4:
-            (size,) = _unpack_header(self._buffer)
-            if size == count - 4 and size <= self.limit:  # one frame and nothing else: nearly always
-                return self._view[4:count]
+        """Takes note of `count` new bytes in that space, and gives the first whole frame, if there is one."""
         if count:
             self._end += count
             self.pending = True
         return self.next_frame()
 
     def next_frame(self) -> memoryview | None:
-        """The body of the next whole frame, or None. Raises PAYLOAD_TOO_LARGE as soon as a header claims it."""
+        """The body of the next whole frame, or None. Raises PAYLOAD_TOO_LARGE."""
         start, available = self._start, self._end - self._start
-        if available < HEADER.size:
+        if available < HEADER_SIZE:
             return None
         (size,) = _unpack_header(self._buffer, start)
         if size > self.limit:
             raise too_large(size, self.limit)
-        body = start + HEADER.size
+        body = start + HEADER_SIZE
         end = body + size
         if end > self._end:
             return None
+        frame = self._view[body:end]
         self._start = end
         if end == self._end:
             self._start = self._end = 0
             self.pending = False
-        return self._view[body:end]
+            if len(self._buffer) > BUFFER_SIZE:
+                self._resize(BUFFER_SIZE)  # the frame keeps the large buffer for as long as it is used
+        return frame
 
     def _space_behind(self) -> memoryview:
         """Room behind what is pending, for the rest of its frame at least."""
         start, end = self._start, self._end
-        wanted = HEADER.size
-        if end - start >= HEADER.size:
+        wanted = HEADER_SIZE
+        if end - start >= HEADER_SIZE:
             wanted += min(_unpack_header(self._buffer, start)[0], self.limit)
         if start + wanted > len(self._buffer) or end == len(self._buffer):
             self._resize(max(wanted, end - start + 1, BUFFER_SIZE))

@@ -26,7 +26,7 @@ from contextlib import suppress
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
-from ..errors import ProtocolError, WarmpoolError
+from ..errors import ProtocolError
 from ..packets import close_all, receive, send
 from ..wire.messages import TO_WORKER, Attach, Busy, Expire, Stop, call_from_wire
 from .runner import SEND_TIMEOUT, Connection
@@ -38,6 +38,8 @@ HOT_WAIT: Final = 0.02
 """Seconds that the loop waits for one client alone. Bounds how late a message of the daemon can be read."""
 
 _NOBODY: Final = -1
+_ENDS: Final = (OSError, EOFError, ProtocolError)
+"""What ends a connection."""
 
 
 class BlockingLoop:
@@ -82,24 +84,25 @@ class BlockingLoop:
         """Answers this client's calls until it pauses, leaves, or the daemon wants something."""
         fd = connection.socket.fileno()
         self._poll.unregister(fd)  # being polled costs each message a little, also while nobody polls
-        receive_into, space = connection.socket.recv_into, connection.reader.space
-        alive = True
-        while alive and not self._called:
+        receive_into, read = connection.socket.recv_into, connection.reader.read
+        end: Exception | None = None
+        while end is None and not self._called:
             self._waiting_on = fd
             try:
-                count = receive_into(space())
+                frame = read(receive_into)
             except BlockingIOError:
                 break
-            except OSError:
-                count = 0
+            except _ENDS as error:
+                frame, end = None, error
             finally:
                 self._waiting_on = _NOBODY
                 if self._called:
                     os.set_blocking(fd, True)
-            alive = count > 0 and self._answer(connection, count)
+            if frame is not None:
+                end = self._answer(connection, frame)
         self._poll.register(fd, select.EPOLLIN)
-        if not alive:
-            self._drop(connection)
+        if end is not None:
+            self._give_up(connection, end)
 
     def _watch_channel(self) -> None:
         fd = self._channel.fileno()
@@ -127,32 +130,32 @@ class BlockingLoop:
 
     def _serve_once(self, connection: Connection) -> None:
         try:
-            count = connection.socket.recv_into(connection.reader.space(), 0, socket.MSG_DONTWAIT)
+            frame = connection.reader.read(lambda space: connection.socket.recv_into(space, 0, socket.MSG_DONTWAIT))
+            end = None if frame is None else self._answer(connection, frame)
         except BlockingIOError:
             return
-        except OSError:
-            count = 0
-        if not (count and self._answer(connection, count)):
-            self._drop(connection)
+        except _ENDS as error:
+            end = error
+        if end is not None:
+            self._give_up(connection, end)
 
-    def _answer(self, connection: Connection, count: int) -> bool:
-        """Answers every call that `count` new bytes make whole. False: the connection is of no more use."""
+    def _answer(self, connection: Connection, frame: memoryview | None) -> Exception | None:
+        """Answers a call, and those that have come with it. Gives what ends the connection, if anything does."""
         caller, reader, writer = self._process.caller, connection.reader, connection.writer
         try:
-            frame = reader.received(count)
             while frame is not None:
                 connection.socket.sendall(caller.answer(call_from_wire(frame), writer))
                 frame = reader.next_frame() if reader.pending else None
-        except ProtocolError as error:
-            self._refuse(connection, error)
-            return False
-        except OSError:
-            return False
-        return True
+        except _ENDS as error:
+            return error
+        return None
 
-    def _refuse(self, connection: Connection, error: WarmpoolError) -> None:
-        with suppress(OSError):
-            connection.socket.sendall(self._process.caller.refuse(0, error, connection.writer))
+    def _give_up(self, connection: Connection, end: Exception) -> None:
+        """The client has left, reads nothing, or talks nonsense; the last is told so."""
+        if isinstance(end, ProtocolError):
+            with suppress(OSError):
+                connection.socket.sendall(self._process.caller.refuse(0, end, connection.writer))
+        self._drop(connection)
 
     def _drop(self, connection: Connection) -> None:
         fd = connection.socket.fileno()

@@ -68,21 +68,16 @@ class EventLoop:
 
     def _on_bytes(self, connection: Connection) -> None:
         try:
-            count = connection.socket.recv_into(connection.reader.space())
-        except BlockingIOError:
-            return
-        except OSError:
-            count = 0
-        if not count:
-            self._drop(connection)
-            return
-        try:
-            frame = connection.reader.received(count)
+            frame = connection.reader.read(connection.socket.recv_into)
             while frame is not None:
                 self._queue.append((connection, call_from_wire(frame)))
                 frame = connection.reader.next_frame()
+        except BlockingIOError:
+            return
         except ProtocolError as error:
             self._send(connection, self._process.caller.refuse(0, error, connection.writer))
+            self._drop(connection)
+        except (OSError, EOFError):
             self._drop(connection)
         self._next_calls()
 

@@ -120,7 +120,7 @@ class Template:
             ).live()  # fmt: skip
             status = 0
         except OSError as error:
-            print(
+            print(  # noqa: T201  (the session's log)
                 f"{self._load.app}: {fork.worker_id} cannot go on: {error}; did the app close what it had not opened?",
                 file=sys.stderr,
             )
