@@ -41,6 +41,11 @@ BACKOFF_FIRST = 0.5
 BACKOFF_LIMIT = 30.0
 """A broken app is tried again after 0.5 s, doubling to 30 s; an edit clears the pause."""
 
+REFILL_QUIET = 0.005
+REFILL_LATEST = 0.05
+"""A pool makes new warm workers when nobody has taken one for 5 ms, or 50 ms after the first was taken: a fork beside
+a session's first call would slow it down. Who finds no warm worker does not wait for that."""
+
 MEMORY_RECHECK = 1.0
 """While the machine is short of memory, waiting opens are looked at again this often."""
 

@@ -104,7 +104,7 @@ class Catalog:
     def resolve(self, reference: AppReference, cwd: str) -> AppEntry:
         """The app that is meant. Raises APP_NOT_FOUND, with the names there are."""
         if reference.is_path:
-            return self._register(_entry_of_path(Path(cwd, reference.target), reference.class_name))
+            return self._of_path(os.path.join(cwd, reference.target), reference.class_name)
         name = reference.target if reference.class_name is None else f"{reference.target}:{reference.class_name}"
         if name not in self._names:
             for directory in self._directories:
@@ -119,6 +119,12 @@ class Catalog:
             "or start the daemon with `warmpool serve DIRECTORY`",
             details={"apps": sorted(self._names)},
         )
+
+    def _of_path(self, path: str, class_name: str | None) -> AppEntry:
+        known = self._entries.get(_key_of_path(path, class_name))
+        if known is not None and os.path.exists(path):
+            return known
+        return self._register(_entry_of_path(Path(path), class_name))
 
     def _register(self, entry: AppEntry) -> AppEntry:
         known = self._entries.setdefault(entry.key, entry)
@@ -138,8 +144,11 @@ class Catalog:
         return found
 
 
+def _key_of_path(path: str, class_name: str | None) -> str:
+    return path if class_name is None else f"{path}:{class_name}"
+
+
 def _entry_of_path(path: Path, class_name: str | None) -> AppEntry:
-    suffix = "" if class_name is None else f":{class_name}"
     if path.is_dir():
         if not (path / "__init__.py").exists():
             raise AppNotFoundError(
@@ -156,8 +165,8 @@ def _entry_of_path(path: Path, class_name: str | None) -> AppEntry:
         root = root.parent
     alone = path.is_file() and len(parts) == 1
     return AppEntry(
-        key=f"{path}{suffix}",
-        name=f"{parts[-1]}{suffix}",
+        key=_key_of_path(str(path), class_name),
+        name=_key_of_path(parts[-1], class_name),
         root=str(root),
         module=".".join(parts),
         file=str(path) if alone else None,

@@ -31,6 +31,8 @@ class Client:
         self.socket = connection
         self.reader = FrameReader(CONTROL_FRAME_LIMIT)
         self.conversation: Conversation = HELLO
+        self.watched = False
+        """Whether the loop reads it. Most are handed over before that is needed."""
 
     def __repr__(self) -> str:
         return f"<Client {self.number} fd={self.socket.fileno()}>"
@@ -77,13 +79,11 @@ class Clients:
         client.conversation = CONTROL
 
     def drop(self, client: Client) -> None:
-        self.let_go(client)
-        client.socket.close()
-
-    def let_go(self, client: Client) -> None:
-        """The connection is somebody else's now; the caller closes our copy of it."""
+        """Closes our copy of the connection; if it was handed over, the worker has its own."""
         if self.by_number.pop(client.number, None) is not None:
-            self._loop.remove_reader(client.socket.fileno())
+            if client.watched:
+                self._loop.remove_reader(client.socket.fileno())
+            client.socket.close()
 
     def _accept(self) -> None:
         while True:
@@ -114,11 +114,11 @@ class Clients:
         connection.setblocking(False)
         self._last += 1
         client = self.by_number[self._last] = Client(self._last, connection)
-        self._loop.add_reader(connection.fileno(), self._read, client)
-        self._connected(client)
-        self._read(client)  # its hello has often come with it
+        if not self._read(client):  # its hello has nearly always come with it
+            self._connected(client)
 
-    def _read(self, client: Client) -> None:
+    def _read(self, client: Client) -> bool:
+        """Reads what is there and has it handled. False if there was nothing."""
         try:
             frame = client.reader.read(client.socket.recv_into)
             while frame is not None and client.number in self.by_number:
@@ -128,9 +128,17 @@ class Clients:
                 self._received(client, message)
                 frame = client.reader.next_frame()
         except BlockingIOError:
-            return
+            self._watch(client)
+            return False
         except ProtocolError as error:
             self._refused(client, error)
         except (OSError, EOFError):
             self.drop(client)
             self._closed(client.number)
+        self._watch(client)
+        return True
+
+    def _watch(self, client: Client) -> None:
+        if client.number in self.by_number and not client.watched:
+            client.watched = True
+            self._loop.add_reader(client.socket.fileno(), self._read, client)

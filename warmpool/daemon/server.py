@@ -14,7 +14,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, assert_never
+from typing import Any, Final, assert_never
 
 import psutil
 
@@ -46,6 +46,8 @@ from .processes import Processes
 
 log = logging.getLogger("warmpool.daemon")
 
+MEMORY_READ_EVERY: Final = 0.1
+
 
 class Server:
     def __init__(
@@ -65,11 +67,13 @@ class Server:
         self._catalog = catalog
         self._open_files = open_files
         self._started_at = time.time()
+        self._memory = 0
+        self._memory_read_at = -MEMORY_READ_EVERY
         self._broker = Broker(
             settings,
             now=board.now(),
             activity_of=board.read,
-            free_memory=lambda: psutil.virtual_memory().available,
+            free_memory=self._free_memory,
         )
         self._processes = Processes(
             loop,
@@ -338,6 +342,14 @@ class Server:
 
     def _loaded(self, app_key: str, message: Loaded | LoadFailed) -> None:
         self._catalog.by_key(app_key).remember(message.sources, complete=isinstance(message, Loaded))
+
+    def _free_memory(self) -> int:
+        """Available bytes, read anew at most every 0.1 s: it is asked before each fork, and there may be hundreds."""
+        now = time.monotonic()
+        if now >= self._memory_read_at + MEMORY_READ_EVERY:
+            self._memory_read_at = now
+            self._memory = psutil.virtual_memory().available
+        return self._memory
 
     def _wall_time(self, moment: float) -> float:
         return time.time() + moment - self._board.now()

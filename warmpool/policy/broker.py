@@ -220,6 +220,7 @@ class Broker:
         if waiter.session_id is None:
             self._timers.cancel(Timer("spare", worker.id))
             worker.pool.step(worker, WorkerEvent.SERVE)
+            self._effects.append(fx.HandOver(waiter.ticket, worker.id, attach))
         else:
             worker.pool.step(worker, WorkerEvent.LEASE)
             worker.session = session = Session(
@@ -228,8 +229,8 @@ class Broker:
             )  # fmt: skip
             self._sessions[session.id] = session
             self._timers.set(Timer("lease", session.id), now + session.timeout)
+            self._effects.append(fx.HandOver(waiter.ticket, worker.id, attach))
             self._log(f"{session.id} opened: {session.app}@{session.version} on {worker.id}, pid {worker.pid}")
-        self._effects.append(fx.HandOver(waiter.ticket, worker.id, attach))
 
     def _refuse_waiter(self, waiter: Waiter, error: WarmpoolError) -> None:
         del self._waiting[waiter.ticket]
@@ -395,7 +396,7 @@ class Broker:
                 self._idle_exit(now)
             case "stopped", None:
                 self._effects.append(fx.Exit())
-            case "memory", None:
+            case ("memory", None) | ("refill", _):
                 pass  # `settle` looks again
             case _:
                 self._fleet_deadline(kind, str(about), now)

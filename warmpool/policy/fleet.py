@@ -5,7 +5,7 @@ One step, `settle`, is called after every change and brings the fleet in line wi
 1. Who waits gets a worker that is ready, first come first served.
 2. For each who still waits a worker is forked, in the order of their arrival over all apps, while the app's limit,
    the daemon's limit and the machine's memory allow it. At the daemon's limit idle workers of others make room.
-3. When nobody waits for room, each pool is filled up to its warm target.
+3. When nobody waits for room, each pool is filled up to its warm target, in a quiet moment.
 4. Warm workers above the target go.
 
 An app's newest edition starts as its candidate and takes over when its first worker is ready. If it cannot be
@@ -155,9 +155,10 @@ class Fleet:
         """No more workers of this edition; its sessions live on."""
         pool.template = TemplateState.RETIRED
         pool.warm_target = 0
-        self._timers.cancel(Timer("load", pool.id))
+        for kind in ("load", "refill"):
+            self._timers.cancel(Timer(kind, pool.id))
         self._effects.append(fx.StopTemplate(pool.id))
-        for worker in [*pool.warm, *pool.spare]:
+        for worker in [*pool.warm.values(), *pool.spare.values()]:
             self.stop_worker(worker, "retired", now)
         self._forget_if_empty(pool)
 
@@ -293,18 +294,29 @@ class Fleet:
         for pool in self._in_line():
             for waiter, worker in pool.matches():
                 self._grant(waiter, worker, now)
+                pool.taken(now)
         blocked = self._fork_for_waiters(now)
         if blocked:
             self._make_room(blocked, now)
         else:
             for pool in self.pools.values():
-                for _ in range(pool.lacking):
-                    if not self._may_fork(pool, now):
-                        break
-                    self._fork(pool, now)
+                self._refill(pool, now)
         for pool in list(self.pools.values()):
-            for worker in pool.warm[: pool.surplus]:
+            for worker in list(pool.warm.values())[: pool.surplus]:
                 self.stop_worker(worker, "surplus", now)
+
+    def _refill(self, pool: Pool, now: float) -> None:
+        if not pool.lacking:
+            pool.drained_since = None
+            return
+        if now < pool.refill_at:
+            self._timers.set(Timer("refill", pool.id), pool.refill_at)
+            return
+        pool.drained_since = None
+        for _ in range(pool.lacking):
+            if not self._may_fork(pool, now):
+                return
+            self._fork(pool, now)
 
     def _in_line(self) -> list[Pool]:
         return sorted((p for p in self.pools.values() if p.waiters), key=lambda p: p.waiters[0].arrived)
@@ -362,9 +374,9 @@ class Fleet:
         for pool in self.pools.values():
             if same_app and pool.app_key != needy.app_key:
                 continue
-            idle = pool.spare or ([] if pool.waiters else pool.warm)
+            idle = pool.spare or ({} if pool.waiters else pool.warm)
             if idle:
-                return idle[0]
+                return next(iter(idle.values()))
         return None
 
     def stop_worker(self, worker: Worker, reason: str, now: float) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from ..settings import REFILL_LATEST, REFILL_QUIET
 from .events import Ticket
 from .sessions import Session
 from .states import WORKER_STEPS, WorkerEvent, WorkerState, step
@@ -73,9 +74,14 @@ class Pool:
     workers: dict[str, Worker] = field(default_factory=dict)
     """All that are not GONE."""
     starting: int = 0
-    warm: list[Worker] = field(default_factory=list)
-    spare: list[Worker] = field(default_factory=list)
+    warm: dict[str, Worker] = field(default_factory=dict)
+    """Oldest first, as `spare`."""
+    spare: dict[str, Worker] = field(default_factory=dict)
     waiters: deque[Waiter] = field(default_factory=deque)
+    refill_at: float = 0.0
+    """When warm workers may be made, for nobody in particular."""
+    drained_since: float | None = None
+    """When the first worker was taken that has not been made up for."""
     describers: list[Ticket] = field(default_factory=list)
     """Wait to be told the functions, until the template has loaded."""
 
@@ -95,14 +101,14 @@ class Pool:
         if before is WorkerState.STARTING:
             self.starting -= 1
         elif before is WorkerState.WARM:
-            self.warm.remove(worker)
+            del self.warm[worker.id]
         elif before is WorkerState.SPARE:
-            self.spare.remove(worker)
+            del self.spare[worker.id]
         worker.state = after
         if after is WorkerState.WARM:
-            self.warm.append(worker)
+            self.warm[worker.id] = worker
         elif after is WorkerState.SPARE:
-            self.spare.append(worker)
+            self.spare[worker.id] = worker
         elif after is WorkerState.GONE:
             del self.workers[worker.id]
 
@@ -114,7 +120,13 @@ class Pool:
             free = self.spare if self.waiters[0].session_id is None and self.spare else self.warm
             if not free:
                 return
-            yield self.waiters.popleft(), free[-1]
+            yield self.waiters.popleft(), free[next(reversed(free))]
+
+    def taken(self, now: float) -> None:
+        """A worker has been given out: refilling waits for a quiet moment, but not for ever."""
+        if self.drained_since is None:
+            self.drained_since = now
+        self.refill_at = min(now + REFILL_QUIET, self.drained_since + REFILL_LATEST)
 
     @property
     def unserved(self) -> int:

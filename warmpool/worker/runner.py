@@ -70,12 +70,15 @@ class Connection:
 class Caller:
     """Runs calls on the app, and keeps the worker's row of the board."""
 
-    def __init__(self, app: BaseApp, functions: dict[str, Function], board: Board, row: int, name: str) -> None:
+    def __init__(
+        self, app: BaseApp, functions: dict[str, Function], cells: memoryview[int], row: int, name: str
+    ) -> None:
+        """`cells`: of the board."""
         self.app = app
         self.functions = functions
         self._name = name
-        self._cells = board.cells
-        start = board.start_of(row)
+        self._cells = cells
+        start = Board.start_of(row)
         self._used, self._started, self._finished = start + USED_NS, start + STARTED, start + FINISHED
         self.calls = 0
 
@@ -160,9 +163,11 @@ class AppProcess:
         version: str,
         frame_limit: int,
         loop: type[Loop],
+        rehearse: Callable[[], None],
     ) -> None:
         self.channel = channel
         self._loop_class = loop
+        self._rehearse = rehearse
         self._app_class = app
         self._functions = functions
         self._board = board
@@ -183,6 +188,7 @@ class AppProcess:
         except BaseException as error:
             send(self.channel, SetupFailed(app_broken(self._name, "its setup", error).to_wire()))
             return
+        self._rehearse()
         send(self.channel, Ready())
         reason = self.loop.serve()
         if self.caller.app.context.session_id is not None:
@@ -221,7 +227,7 @@ class AppProcess:
         context = app.context
         context.app, context.version, context.worker_id = self._name, self._version, self._worker_id
         app.__init__()  # type: ignore[misc]
-        self.caller = Caller(app, self._functions, self._board, self._row, self._name)
+        self.caller = Caller(app, self._functions, self._board.cells, self._row, self._name)
         if (setup := getattr(app, "setup", None)) is not None:
             self.loop.run_hook(setup, timeout=None)
 

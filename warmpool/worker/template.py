@@ -40,6 +40,7 @@ from ..wire.messages import (
 from .birth import await_adoption, shed_inheritance, threads_besides_main
 from .failures import app_broken
 from .loading import AppImporter
+from .rehearsal import rehearse
 from .runner import AppProcess, loop_for
 
 CHANNEL_FD: Final = 3
@@ -117,6 +118,7 @@ class Template:
                 channel, self._app, self._functions, self._board,
                 worker_id=fork.worker_id, row=fork.row, name=self._load.app, version=self._version,
                 frame_limit=self._load.frame_limit, loop=self._loop,
+                rehearse=rehearse,
             ).live()  # fmt: skip
             status = 0
         except OSError as error:
