@@ -4,7 +4,7 @@
     open   connect, hello, hand-over of the connection to a ready process, first request and reply
     fork   os.fork() of a process that has imported our dependencies, to its child's first byte
 
-Each is a context manager that gives a function; calling that does the work once. Other benchmarks run it in turns
+Each is a context manager that gives a function, which does the work once, and the pids at its other end. Other benchmarks run it in turns
 with their own work, so that both see the same machine. Alone, this file prints the three figures.
 """
 
@@ -28,7 +28,7 @@ from harness import Row, median_of, report, sample
 
 REQUEST = {"id": 1, "function": "add", "input": {"key": "n", "value": 1}}
 
-Work = Callable[[], object]
+Floor = tuple[Callable[[], object], list[int]]
 
 
 def pack(message: object) -> bytes:
@@ -65,7 +65,7 @@ def process(main: Callable[[], None]) -> Iterator[int]:
 
 
 @contextmanager
-def call_floor() -> Iterator[Work]:
+def call_floor() -> Iterator[Floor]:
     ours, theirs = socket.socketpair()
 
     def serve() -> None:
@@ -78,13 +78,13 @@ def call_floor() -> Iterator[Work]:
         ours.sendall(pack(REQUEST))
         unpack(ours.recv(65536))
 
-    with ours, process(serve):
+    with ours, process(serve) as pid:
         theirs.close()
-        yield once
+        yield once, [pid]
 
 
 @contextmanager
-def open_floor() -> Iterator[Work]:
+def open_floor() -> Iterator[Floor]:
     with tempfile.TemporaryDirectory() as directory:
         path = os.path.join(directory, "s")
         to_worker, from_daemon = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -100,10 +100,13 @@ def open_floor() -> Iterator[Work]:
                 client.sendall(pack(REQUEST))
                 unpack(client.recv(65536))
 
-        with process(lambda: _serve_handed_over(from_daemon)), process(lambda: _hand_over(listener, to_worker)):
+        with (
+            process(lambda: _serve_handed_over(from_daemon)) as worker,
+            process(lambda: _hand_over(listener, to_worker)) as daemon,
+        ):
             for end in (to_worker, from_daemon, listener):
                 end.close()
-            yield once
+            yield once, [worker, daemon]
 
 
 def _serve_handed_over(channel: socket.socket) -> None:
@@ -150,7 +153,7 @@ def _hand_over(listener: socket.socket, channel: socket.socket) -> None:
 
 
 @contextmanager
-def fork_floor() -> Iterator[Work]:
+def fork_floor() -> Iterator[Floor]:
     gc.collect()
     gc.freeze()
     ours, theirs = socket.socketpair()
@@ -164,12 +167,12 @@ def fork_floor() -> Iterator[Work]:
         os.waitpid(pid, 0)
 
     with ours, theirs:
-        yield once
+        yield once, []
 
 
 if __name__ == "__main__":
     rows = []
     for name, floor, count in (("call", call_floor, 5000), ("open", open_floor, 1000), ("fork", fork_floor, 200)):
-        with floor() as once:
+        with floor() as (once, _):
             rows.append(Row(name, median_of(sample(once, count, warmup=count // 10))))
     report("The floors of this machine", rows)

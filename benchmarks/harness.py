@@ -7,6 +7,7 @@ the ratio that is shown is the median of the rounds' ratios.
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import sys
 import time
@@ -24,6 +25,14 @@ class Row:
     median_us: float
     ratio: float | None = None
     note: str = ""
+
+
+def place(pids: Sequence[int], *, own: int, others: int) -> None:
+    """Puts this process on one CPU and the others on another, or on the same. Where the scheduler puts two processes
+    that talk is worth more than what they do, and it changes its mind from run to run."""
+    os.sched_setaffinity(0, {own})
+    for pid in pids:
+        os.sched_setaffinity(pid, {others})
 
 
 def sample(work: Work, count: int, warmup: int = 0) -> list[float]:

@@ -23,7 +23,7 @@ INPUT = {"key": "n", "value": 1}
 
 def main() -> None:
     app = str(APPS / "plain.py")
-    with daemon("--warm", str(COUNT), "--max-workers", str(3 * COUNT)) as client, open_floor() as floor:
+    with daemon("--warm", str(COUNT), "--max-workers", str(3 * COUNT)) as client, open_floor() as (floor, _):
         floors, opens, ratios = [], [], []
         client.session(app).end()
         for index in range(ROUNDS):

@@ -71,6 +71,16 @@ class Board:
             os.close(fd)
 
     @classmethod
+    def scratch(cls) -> Board:
+        """One row in memory of this process's own."""
+        fd = os.memfd_create("warmpool-board", os.MFD_CLOEXEC)
+        try:
+            os.truncate(fd, 2 * COLUMNS * _CELL)
+            return cls(fd)
+        finally:
+            os.close(fd)
+
+    @classmethod
     def open(cls, path: Path) -> Board:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         try:

@@ -18,7 +18,8 @@ from .errors import ProtocolError
 from .wire.frames import HEADER_SIZE, FrameWriter
 from .wire.messages import Conversation, Message, from_wire, to_wire
 
-PACKET_LIMIT: Final = 64 * 1024
+PACKET_LIMIT: Final = 8 * 1024
+"""Bytes of a packet; what is longer is spilled."""
 FDS_LIMIT: Final = 8
 """Descriptors that may come with one message; a spilled body takes one more."""
 _SPILL_LIMIT: Final = 64 * 1024 * 1024

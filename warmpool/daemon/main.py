@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import logging
 import os
 import resource
 import socket
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -22,6 +19,7 @@ from ..paths import Places, address_of, make_private
 from ..policy import events as ev
 from ..settings import Settings
 from .catalog import Catalog
+from .log import json_log, text_log
 from .server import Server
 
 BACKLOG = 1024
@@ -39,8 +37,7 @@ def serve(
 
     Raises INVALID_REQUEST if one runs already on this socket, and APP_NOT_FOUND for a path that is no app.
     """
-    _log_to_stderr(log_json)
-    log = logging.getLogger("warmpool.daemon")
+    log = json_log if log_json else text_log
     catalog = Catalog()
     entries = catalog.serve(apps)
     make_private(places)
@@ -61,14 +58,14 @@ def serve(
         stack.callback(_remove, places.socket)
         loop = uvloop.new_event_loop()
         stack.callback(loop.close)
-        server = Server(loop, places, settings, board, catalog, listener, open_files)
+        server = Server(loop, places, settings, board, catalog, listener, open_files, log)
         stack.callback(server.close)
-        log.info("listening on %s, pid %d; whoever can open it can run code as you", places.socket, os.getpid())
+        log(f"listening on {places.socket}, pid {os.getpid()}; whoever can open it can run code as you")
         for entry in entries:
             server.report(ev.WarmUpRequested(entry.edition()))
         ready()
         loop.run_forever()
-        log.info("stopped")
+        log("stopped")
 
 
 def _listen(path: Path) -> socket.socket:
@@ -98,17 +95,3 @@ def _raise_open_files() -> int:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return soft
-
-
-def _log_to_stderr(as_json: bool) -> None:  # noqa: FBT001
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_JsonLines() if as_json else logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-    log = logging.getLogger("warmpool.daemon")
-    log.handlers[:] = [handler]
-    log.setLevel(logging.INFO)
-    log.propagate = False
-
-
-class _JsonLines(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        return json.dumps({"time": record.created, "level": record.levelname.lower(), "message": record.getMessage()})

@@ -7,7 +7,6 @@ event. An event that arises while effects are performed waits until they are don
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import secrets
 import signal
@@ -42,9 +41,8 @@ from ..wire.references import parse
 from .catalog import Catalog
 from .clients import Client, Clients
 from .control import Parameters, present
+from .log import Log
 from .processes import Processes
-
-log = logging.getLogger("warmpool.daemon")
 
 MEMORY_READ_EVERY: Final = 0.1
 
@@ -59,6 +57,7 @@ class Server:
         catalog: Catalog,
         listener: Any,
         open_files: int,
+        log: Log,
     ) -> None:
         self._loop = loop
         self._places = places
@@ -66,6 +65,7 @@ class Server:
         self._board = board
         self._catalog = catalog
         self._open_files = open_files
+        self._log = log
         self._started_at = time.time()
         self._memory = 0
         self._memory_read_at = -MEMORY_READ_EVERY
@@ -138,7 +138,7 @@ class Server:
                 case fx.Refuse():
                     self._refuse(effect.ticket, effect.error)
                 case fx.Log():
-                    log.info(effect.text)
+                    self._log(effect.text)
                 case fx.Kill():
                     self._processes.kill(effect.worker)
                 case fx.StartTemplate():

@@ -78,6 +78,9 @@ class BlockingLoop:
             connection.socket.close()
         return self._reason
 
+    def close(self) -> None:
+        self._poll.close()
+
     # --- one client -------------------------------------------------------------------------------------------
 
     def _serve_alone(self, connection: Connection) -> None:

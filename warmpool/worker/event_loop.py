@@ -64,6 +64,9 @@ class EventLoop:
         assert self._reason is not None
         return self._reason
 
+    def close(self) -> None:
+        self._loop.close()
+
     # --- calls ------------------------------------------------------------------------------------------------
 
     def _on_bytes(self, connection: Connection) -> None:

@@ -1,9 +1,9 @@
-"""A worker goes once through the motions of its first call, before anybody waits for it.
+"""A worker goes once through the motions of a session before anybody waits for it.
 
 A forked process shares its pages with the template until it writes to them, and Python writes to all that it uses: the
 first open and the first call would meet some 150 page faults and take several times as long as the second. So the
-worker takes a connection from itself and answers a call to a function of ours. No code of the app runs, and its row of
-the board is not touched.
+worker first lives the short life of an understudy: the same loop and the same steps, with a channel, a client, a board
+and an app of its own. Nothing of the user's app runs.
 """
 
 from __future__ import annotations
@@ -14,42 +14,47 @@ from pydantic import BaseModel
 
 from .. import packets
 from ..app import BaseApp
-from ..board import COLUMNS, HEADER
+from ..board import Board
 from ..signatures import Function, functions_of
-from ..wire.frames import FrameWriter
-from ..wire.messages import TO_WORKER, Attach, Call, Opened, call_from_wire, to_wire
-from .runner import Caller, Connection
+from ..wire.frames import encode
+from ..wire.messages import Attach, Call, Stop, to_wire
+from .runner import AppProcess, Loop
 
-
-class _Note(BaseModel):
-    text: str = ""
-
-
-class _Rehearsal(BaseApp):
-    def run(self, note: _Note) -> _Note:
-        return _Note(text=note.text)
-
-
-_FUNCTIONS: dict[str, Function] = functions_of(_Rehearsal)
 _LIMIT = 1024 * 1024
 
 
-def rehearse() -> None:
-    cells = memoryview(bytearray((HEADER + COLUMNS) * 8)).cast("q")
-    caller = Caller(_Rehearsal(), _FUNCTIONS, cells, 0, "rehearsal")
-    ours, theirs = packets.pair()
-    near, far = socket.socketpair()
-    with ours, theirs, near:
-        with far:
-            packets.send(ours, Attach("rehearsal", "/", {}), (far.fileno(),))
-        received = packets.receive(theirs, TO_WORKER)
-        assert received is not None
-        _, (fd,) = received
-        connection = Connection(fd, _LIMIT)
-        with connection.socket:
-            opened = Opened("rehearsal", "rehearsal", "", "", _LIMIT)
-            connection.socket.sendall(connection.writer.frame(to_wire(opened)))
-            near.sendall(FrameWriter(_LIMIT).frame(to_wire(Call(1, None, {"text": "once"}))))
-            frame = connection.reader.read(connection.socket.recv_into)
-            assert frame is not None
-            connection.socket.sendall(caller.answer(call_from_wire(frame), connection.writer))
+class _Line(BaseModel):
+    text: str = ""
+
+
+class _Part(BaseApp):
+    def run(self, line: _Line) -> _Line:
+        return _Line(text=line.text)
+
+
+_FUNCTIONS: dict[str, Function] = functions_of(_Part)
+
+
+class _Understudy(AppProcess):
+    """Goes when its only client has gone."""
+
+    partner: socket.socket
+
+    def release_if_stateless(self) -> None:
+        packets.send(self.partner, Stop("rehearsed"))
+
+
+def rehearse(loop: type[Loop]) -> None:
+    """Opens, calls, hangs up and stops, all from one thread: what is to be read is there before it is asked for."""
+    daemon, worker = packets.pair()
+    client, handed_over = socket.socketpair()
+    with daemon, worker, client:
+        with handed_over:
+            packets.send(daemon, Attach(None, ".", {}), (handed_over.fileno(),))
+        client.sendall(encode(to_wire(Call(1, None, {"text": "to be or not"})), _LIMIT))
+        client.shutdown(socket.SHUT_WR)
+        understudy = _Understudy(
+            worker, _Part, _FUNCTIONS, Board.scratch(), worker_id="", row=0, name="", version="", frame_limit=_LIMIT
+        )
+        understudy.partner = daemon
+        understudy.live(loop)

@@ -41,6 +41,9 @@ class Loop(Protocol):
     def serve(self) -> str:
         """Serves until the worker is to go; says why. The worker has said its goodbye then."""
 
+    def close(self) -> None:
+        """Lets go of what it has open."""
+
 
 def loop_for(functions: dict[str, Function]) -> type[Loop]:
     """The loop that suits the app. Called in the template, so that its workers share what it imports."""
@@ -70,14 +73,11 @@ class Connection:
 class Caller:
     """Runs calls on the app, and keeps the worker's row of the board."""
 
-    def __init__(
-        self, app: BaseApp, functions: dict[str, Function], cells: memoryview[int], row: int, name: str
-    ) -> None:
-        """`cells`: of the board."""
+    def __init__(self, app: BaseApp, functions: dict[str, Function], board: Board, row: int, name: str) -> None:
         self.app = app
         self.functions = functions
         self._name = name
-        self._cells = cells
+        self._cells = board.cells
         start = Board.start_of(row)
         self._used, self._started, self._finished = start + USED_NS, start + STARTED, start + FINISHED
         self.calls = 0
@@ -162,12 +162,8 @@ class AppProcess:
         name: str,
         version: str,
         frame_limit: int,
-        loop: type[Loop],
-        rehearse: Callable[[], None],
     ) -> None:
         self.channel = channel
-        self._loop_class = loop
-        self._rehearse = rehearse
         self._app_class = app
         self._functions = functions
         self._board = board
@@ -179,21 +175,20 @@ class AppProcess:
         self.caller: Caller
         self.loop: Loop
 
-    def live(self) -> None:
+    def live(self, loop: type[Loop]) -> None:
         """From setup to the last hook."""
-        _log_to_stderr()
-        self.loop = self._loop_class(self)
+        self.loop = loop(self)
         try:
             self._set_up()
         except BaseException as error:
             send(self.channel, SetupFailed(app_broken(self._name, "its setup", error).to_wire()))
             return
-        self._rehearse()
         send(self.channel, Ready())
         reason = self.loop.serve()
         if self.caller.app.context.session_id is not None:
             self._last_hook("on_end", reason, timeout=HOOK_TIMEOUT)
         self._last_hook("unload", timeout=UNLOAD_TIMEOUT)
+        self.loop.close()
 
     def adopt(self, attach: Attach, fd: int) -> Connection:
         """Takes a client's connection. The first of a session makes this worker the session's own."""
@@ -227,7 +222,7 @@ class AppProcess:
         context = app.context
         context.app, context.version, context.worker_id = self._name, self._version, self._worker_id
         app.__init__()  # type: ignore[misc]
-        self.caller = Caller(app, self._functions, self._board.cells, self._row, self._name)
+        self.caller = Caller(app, self._functions, self._board, self._row, self._name)
         if (setup := getattr(app, "setup", None)) is not None:
             self.loop.run_hook(setup, timeout=None)
 
@@ -241,7 +236,7 @@ class AppProcess:
             print_failure(f"{self._name}: {name}", error)
 
 
-def _log_to_stderr() -> None:
+def log_to_stderr() -> None:
     """What `self.logger` writes goes where `print` to stderr goes."""
     logger = logging.getLogger("warmpool.app")
     if not logger.handlers:

@@ -41,7 +41,7 @@ from .birth import await_adoption, shed_inheritance, threads_besides_main
 from .failures import app_broken
 from .loading import AppImporter
 from .rehearsal import rehearse
-from .runner import AppProcess, loop_for
+from .runner import AppProcess, log_to_stderr, loop_for
 
 CHANNEL_FD: Final = 3
 
@@ -114,12 +114,13 @@ class Template:
             channel = socket.socket(fileno=worker_end)
             if middle is None:
                 send(channel, Forked(os.getpid()))
+            log_to_stderr()
+            rehearse(self._loop)
             AppProcess(
                 channel, self._app, self._functions, self._board,
                 worker_id=fork.worker_id, row=fork.row, name=self._load.app, version=self._version,
-                frame_limit=self._load.frame_limit, loop=self._loop,
-                rehearse=rehearse,
-            ).live()  # fmt: skip
+                frame_limit=self._load.frame_limit,
+            ).live(self._loop)  # fmt: skip
             status = 0
         except OSError as error:
             print(  # noqa: T201  (the session's log)
