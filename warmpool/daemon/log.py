@@ -9,6 +9,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 Log = Callable[[str], None]
@@ -25,7 +26,5 @@ def json_log(text: str) -> None:
 
 
 def _write(line: str) -> None:
-    try:
+    with suppress(OSError):  # a full disk or a closed terminal must not decide over leases
         os.write(_STDERR, f"{line}\n".encode(errors="replace"))
-    except OSError:
-        pass  # a full disk or a closed terminal must not decide over leases

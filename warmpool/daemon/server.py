@@ -236,6 +236,8 @@ class Server:
         if not self._processes.hand_over(effect.worker, effect.attach, client.socket.fileno()):
             error = PoolExhaustedError("the worker takes no more connections for now; try again")
             client.send(Failure(0, error.to_wire()))
+        else:
+            client.send(effect.opened)  # before the worker can have read a call, so before anything it sends
         self._clients.drop(client)
 
     def _reply(self, ticket: ev.Ticket, value: object) -> None:

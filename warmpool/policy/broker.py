@@ -23,7 +23,7 @@ from ..errors import (
     WarmpoolError,
 )
 from ..settings import EXPIRE_ANSWER_TIMEOUT, EXPLAIN_TIMEOUT, HELLO_TIMEOUT, STOP_GRACE, Settings
-from ..wire.messages import Attach, Expire
+from ..wire.messages import Attach, Expire, Opened
 from . import effects as fx
 from . import events as ev
 from .fleet import Fleet, version_mismatch
@@ -216,11 +216,9 @@ class Broker:
     def _grant(self, waiter: Waiter, worker: Worker, now: float) -> None:
         del self._waiting[waiter.ticket]
         self._timers.cancel(Timer("open", waiter.ticket))
-        attach = Attach(waiter.session_id, waiter.cwd, waiter.labels, waiter.notice)
         if waiter.session_id is None:
             self._timers.cancel(Timer("spare", worker.id))
             worker.pool.step(worker, WorkerEvent.SERVE)
-            self._effects.append(fx.HandOver(waiter.ticket, worker.id, attach))
         else:
             worker.pool.step(worker, WorkerEvent.LEASE)
             worker.session = session = Session(
@@ -229,8 +227,17 @@ class Broker:
             )  # fmt: skip
             self._sessions[session.id] = session
             self._timers.set(Timer("lease", session.id), now + session.timeout)
-            self._effects.append(fx.HandOver(waiter.ticket, worker.id, attach))
-            self._log(f"{session.id} opened: {session.app}@{session.version} on {worker.id}, pid {worker.pid}")
+        attach = Attach(waiter.session_id, waiter.cwd, waiter.labels)
+        self._hand_over(waiter.ticket, worker, attach, waiter.notice)
+        if worker.session is not None:
+            self._log(f"{worker.session.id} opened: {worker.pool.app}@{worker.pool.version} on {worker.id}, "
+                      f"pid {worker.pid}")  # fmt: skip
+
+    def _hand_over(self, ticket: ev.Ticket, worker: Worker, attach: Attach, notice: str | None = None) -> None:
+        pool = worker.pool
+        limit = self._settings.call_frame_limit
+        opened = Opened(attach.session_id, pool.app, pool.version, worker.id, limit, notice)
+        self._effects.append(fx.HandOver(ticket, worker.id, attach, opened))
 
     def _refuse_waiter(self, waiter: Waiter, error: WarmpoolError) -> None:
         del self._waiting[waiter.ticket]
@@ -271,7 +278,7 @@ class Broker:
             session.held.append(event)
         else:
             attach = Attach(session.id, session.cwd, session.labels)
-            self._effects.append(fx.HandOver(event.ticket, session.worker_id, attach))
+            self._hand_over(event.ticket, self.fleet.workers[session.worker_id], attach)
 
     # --- sessions ---------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from ..errors import WarmpoolError
-from ..wire.messages import Attach, Message
+from ..wire.messages import Attach, Message, Opened
 from .events import Ticket
 from .sessions import SessionView
 
@@ -31,11 +31,12 @@ class Refuse:
 
 @dataclass(frozen=True, slots=True)
 class HandOver:
-    """Pass the ticket's connection to the worker."""
+    """Pass the ticket's connection to the worker, and tell the client so."""
 
     ticket: Ticket
     worker: str
     attach: Attach
+    opened: Opened
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ BUFFER_SIZE: Final = 8 * 1024
 """What a reader keeps per connection. A larger frame gets a buffer of its own. (64 kB cost the first open of a worker
 a third of its time: sixteen pages to be zeroed.)"""
 PACKER_SIZE: Final = 256 * 1024
-"""What a packer keeps: msgpack's own default."""
+"""A packer that has made a larger frame is not kept: it would keep the memory."""
 
 _pack_header = HEADER.pack
 _unpack_header = HEADER.unpack_from
@@ -75,7 +75,7 @@ class FrameWriter:
     def __init__(self, limit: int) -> None:
         """`limit`: the largest body in bytes that may be made."""
         self.limit = limit
-        self._pack: Callable[[Any], bytes] = msgpack.Packer(default=carry).pack
+        self._pack = _packer()
 
     def frame(self, value: Any) -> bytes:
         """The frame that carries `value`.
@@ -86,14 +86,19 @@ class FrameWriter:
         try:
             body = self._pack(value)
         except BaseException:
-            self._pack = msgpack.Packer(default=carry).pack
+            self._pack = _packer()
             raise
         size = len(body)
         if size > PACKER_SIZE:
-            self._pack = msgpack.Packer(default=carry).pack  # the old one would keep a buffer of that size
+            self._pack = _packer()  # the old one would keep a buffer of that size
         if size > self.limit:
             raise too_large(size, self.limit)
         return _pack_header(size) + body
+
+
+def _packer() -> Callable[[Any], bytes]:
+    pack: Callable[[Any], bytes] = msgpack.Packer(default=carry, buf_size=BUFFER_SIZE).pack
+    return pack
 
 
 def too_large(size: int, limit: int) -> PayloadTooLargeError:

@@ -23,7 +23,7 @@ PROTOCOL_VERSION: Final = 1
 
 
 class Open(NamedTuple):
-    """Hand this connection to a worker. Answered by that worker with Opened, or by the daemon with Failure."""
+    """Hand this connection to a worker. Answered with Opened or Failure, the daemon's last word on it."""
 
     protocol: int
     app: str | None
@@ -64,11 +64,8 @@ class Failure(NamedTuple):
     error: dict[str, Any]
 
 
-# --- client ↔ worker: calls ---------------------------------------------------------------------------------
-
-
 class Opened(NamedTuple):
-    """The worker has the connection: calls may follow."""
+    """A worker has the connection: calls may follow, and are the worker's to read."""
 
     session_id: str | None
     app: str
@@ -77,6 +74,9 @@ class Opened(NamedTuple):
     frame_limit: int
     notice: str | None = None
     """Something that the opener should read: an edit of the app that does not import."""
+
+
+# --- client ↔ worker: calls ---------------------------------------------------------------------------------
 
 
 class Call(NamedTuple):
@@ -160,7 +160,6 @@ class Attach(NamedTuple):
     session_id: str | None
     cwd: str
     labels: dict[str, str]
-    notice: str | None = None
 
 
 class Expire(NamedTuple):

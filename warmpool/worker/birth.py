@@ -10,6 +10,7 @@ when it dies; so a child of the daemon that the daemon does not know is always a
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import random
@@ -20,6 +21,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+_M_TRIM_THRESHOLD: Final = -1
+_M_MMAP_THRESHOLD: Final = -3
+_KEPT_BLOCK: Final = 1024 * 1024
 _OOM_SCORE: Final = 500
 """The kernel, short of memory, takes a worker rather than the daemon."""
 
@@ -58,6 +62,15 @@ def reseed() -> None:
         numpy.random.seed()
     if (torch := sys.modules.get("torch")) is not None:
         torch.seed()
+
+
+def keep_freed_memory() -> None:
+    """The C library gives large blocks back to the kernel as soon as they are free, and pays for zeroed pages when it
+    wants them again. Up to a megabyte it need not.
+    """
+    libc = ctypes.CDLL(None)
+    libc.mallopt(_M_TRIM_THRESHOLD, 4 * _KEPT_BLOCK)
+    libc.mallopt(_M_MMAP_THRESHOLD, _KEPT_BLOCK)
 
 
 def threads_besides_main() -> list[str]:

@@ -199,10 +199,6 @@ class BlockingLoop:
         connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(SEND_TIMEOUT))
         self._connections[fds[0]] = connection
         self._poll.register(fds[0], select.EPOLLIN)
-        try:
-            connection.socket.sendall(self._process.opened(attach, connection.writer))
-        except OSError:
-            self._drop(connection)
 
     def _expire(self, expire: Expire) -> None:
         if self._process.caller.calls != expire.started or any(map(_has_bytes, self._connections.values())):

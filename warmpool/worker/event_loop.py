@@ -212,7 +212,6 @@ class EventLoop:
         self._connections[fds[0]] = connection
         if self._reading:
             self._loop.add_reader(fds[0], self._on_bytes, connection)
-        self._send(connection, self._process.opened(attach, connection.writer))
 
     def _expire(self, expire: Expire) -> None:
         caller = self._process.caller

@@ -23,7 +23,7 @@ from ..packets import send
 from ..settings import HOOK_TIMEOUT, UNLOAD_TIMEOUT
 from ..signatures import Arguments, Function, select
 from ..wire.frames import FrameReader, FrameWriter
-from ..wire.messages import Attach, Call, Failure, Leaving, Opened, Ready, Released, SetupFailed, to_wire
+from ..wire.messages import Attach, Call, Failure, Leaving, Ready, Released, SetupFailed, to_wire
 from .failures import app_broken, app_error, cannot_send, print_failure
 
 SEND_TIMEOUT: Final = 30.0
@@ -201,13 +201,6 @@ class AppProcess:
             with suppress(OSError):  # the client's directory may be gone
                 os.chdir(attach.cwd)
         return Connection(fd, self._frame_limit)
-
-    def opened(self, attach: Attach, writer: FrameWriter) -> bytes:
-        return writer.frame(
-            to_wire(
-                Opened(attach.session_id, self._name, self._version, self._worker_id, self._frame_limit, attach.notice)
-            )
-        )
 
     def say_goodbye(self) -> None:
         send(self.channel, Leaving())

@@ -37,7 +37,7 @@ from ..wire.messages import (
     Loaded,
     LoadFailed,
 )
-from .birth import await_adoption, shed_inheritance, threads_besides_main
+from .birth import await_adoption, keep_freed_memory, shed_inheritance, threads_besides_main
 from .failures import app_broken
 from .loading import AppImporter
 from .rehearsal import rehearse
@@ -158,6 +158,7 @@ def main() -> None:
     die_with(load.daemon_pid)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (load.open_files, hard))
+    keep_freed_memory()
     sys.dont_write_bytecode = True
     sys.argv = [load.file or load.module]
     for stream in (sys.stdout, sys.stderr):
