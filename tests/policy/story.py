@@ -10,7 +10,6 @@ owes an answer give it, honestly and at once.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -34,6 +33,7 @@ class Client:
     ticket: ev.Ticket
     session: str | None = None
     heard: list[fx.Effect] = field(default_factory=list)
+    heard_at: float | None = None
     left: bool = False
 
     @property
@@ -132,21 +132,24 @@ class Story:
     # --- the daemon's part ------------------------------------------------------------------------------------
 
     def happens(self, event: ev.Event) -> list[fx.Effect]:
-        if isinstance(event, ev.StopRequested) and self.stop_due is None:
-            self.stop_due = self.now + STOP_GRACE + 1
         return self._perform(self.broker.handle(event, self.now))
 
     def wait(self, seconds: float) -> list[fx.Effect]:
         """Time goes by, and the daemon wakes at each deadline."""
         until, effects = self.now + seconds, []
-        for _ in range(100_000):
-            deadline = self.broker.next_deadline()
-            if deadline is None or deadline > until:
-                self.now = until
-                return effects + self._perform(self.broker.advance(until))
-            self.now = deadline if deadline > self.now else math.nextafter(self.now, math.inf)
-            effects += self._perform(self.broker.advance(self.now))
-        raise AssertionError("the daemon spins")
+        while (deadline := self.broker.next_deadline()) is not None and deadline <= until:
+            effects += self.wake()
+        self.now = until
+        return effects + self._perform(self.broker.advance(until))
+
+    def wake(self) -> list[fx.Effect]:
+        """Time goes by until the daemon wants to wake."""
+        deadline = self.broker.next_deadline()
+        if deadline is None:
+            return []
+        assert deadline > self.now, "the daemon wakes for what it has met already: it spins"
+        self.now = deadline
+        return self._perform(self.broker.advance(deadline))
 
     def stall(self, seconds: float) -> list[fx.Effect]:
         """Time goes by while the daemon is stopped: all deadlines that are over are met at once."""
@@ -154,10 +157,11 @@ class Story:
         return self._perform(self.broker.advance(self.now))
 
     def _perform(self, effects: list[fx.Effect]) -> list[fx.Effect]:
+        if self.broker.fleet.stopping and self.stop_due is None:
+            self.stop_due = self.now + STOP_GRACE + 1
         for effect in effects:
             self._check_and_do(effect)
         self.broker.check()
-        assert self.broker.next_deadline() is None or not self.exited or self.stop_due is not None
         return effects
 
     def _check_and_do(self, effect: fx.Effect) -> None:
@@ -196,6 +200,7 @@ class Story:
         assert not client.heard, f"{client} is told twice: {effect}"
         assert not client.left, f"{client} has left and is told {effect}"
         client.heard.append(effect)
+        client.heard_at = self.now
 
     def _hand_over(self, effect: fx.HandOver) -> None:
         worker, client = self.workers[effect.worker], self.clients[effect.ticket]
@@ -401,9 +406,8 @@ class Story:
             process = self.workers[worker]
             if not process.forked:
                 self.forked(worker)
-            if process.stop is None or worker in self.workers:
-                process.is_ready = True
-                self.happens(ev.WorkerReady(worker))
+            process.is_ready = True
+            self.happens(ev.WorkerReady(worker))
 
     def setup_fails(self, worker: str | None = None, *, text: str = "no model file") -> str:
         """Its setup raised: it says so and exits."""

@@ -742,13 +742,16 @@ def test_who_waits_for_a_named_version_does_not_get_the_one_before_when_the_edit
 
 def test_who_waits_for_a_named_version_does_not_get_the_next_when_an_edit_takes_over():
     story = Story(max_workers=2, warm=0)
-    holder = story.session("counter", 1, timeout=600)
-    other = story.session("counter", 1, timeout=600)
+    holders = [story.session("counter", 1, timeout=600) for _ in range(2)]
     pinned = story.open("counter", 1, version="v1", patience=60)
     story.open("counter", 2, patience=60)
     story.loads()
-    story.end(holder.session)
-    story.end(other.session)
+    for holder in holders:
+        story.end(holder.session)
+    story.exits()
+    slow, quick = story.unborn()
+    story.ready(quick)
+    story.ready(slow)
     story.rest()
     assert type(pinned.error) is VersionMismatchError
 

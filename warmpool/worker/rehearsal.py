@@ -9,6 +9,7 @@ and an app of its own. Nothing of the user's app runs.
 from __future__ import annotations
 
 import socket
+from contextlib import closing
 
 from pydantic import BaseModel
 
@@ -48,13 +49,13 @@ def rehearse(loop: type[Loop]) -> None:
     """Opens, calls, hangs up and stops, all from one thread: what is to be read is there before it is asked for."""
     daemon, worker = packets.pair()
     client, handed_over = socket.socketpair()
-    with daemon, worker, client:
+    with daemon, worker, client, closing(Board.scratch()) as board:
         with handed_over:
             packets.send(daemon, Attach(None, ".", {}), (handed_over.fileno(),))
         client.sendall(encode(to_wire(Call(1, None, {"text": "to be or not"})), _LIMIT))
         client.shutdown(socket.SHUT_WR)
         understudy = _Understudy(
-            worker, _Part, _FUNCTIONS, Board.scratch(), worker_id="", row=0, name="", version="", frame_limit=_LIMIT
+            worker, _Part, _FUNCTIONS, board, worker_id="", row=0, name="", version="", frame_limit=_LIMIT
         )
         understudy.partner = daemon
         understudy.live(loop)
