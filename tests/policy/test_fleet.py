@@ -504,6 +504,20 @@ def test_a_worker_that_was_never_born_is_nobodys_failure():
     assert client.worker
 
 
+def test_a_template_that_loads_again_is_no_proof_that_the_setup_works():
+    story = Story(warm=0)
+    story.session()
+    story.open()
+    (worker,) = story.unborn()
+    story.forked(worker)
+    story.template_dies()
+    story.setup_fails(worker)
+    story.loads()
+    story.exits()
+    assert type(story.open().error) is AppBrokenError
+    assert story.unborn() == []
+
+
 def test_an_edition_that_has_worked_stays_when_a_later_setup_fails():
     story = Story()
     holder = story.session()
@@ -613,6 +627,23 @@ def test_the_edit_after_a_broken_one_takes_over_and_clears_the_notice():
     story.rest()
     assert client.notice is None
     assert story.look(client.session).version == "v3"
+
+
+def test_who_waits_for_the_version_before_with_a_notice_and_gets_the_next_edit_after_all_has_none():
+    story = Story(max_workers=2, warm=0)
+    holders = [story.session("counter", 1, timeout=600) for _ in range(2)]
+    client = story.open("counter", 2, patience=60)
+    story.does_not_load()
+    story.open("counter", 3, patience=60)
+    story.loads()
+    for holder in holders:
+        story.end(holder.session)
+    story.exits()
+    _, of_the_edit = story.unborn()
+    story.ready(of_the_edit)
+    story.rest()
+    assert story.look(client.session).version == "v3"
+    assert client.notice is None
 
 
 def test_who_waits_for_an_edit_that_is_edited_again_gets_the_newest():

@@ -1,0 +1,892 @@
+"""The command line, as it is typed: each command in a process of its own, its output read as a user would."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import APPS, MARK, PATIENCE, Daemon, processes_marked, wait_for_exit
+
+from warmpool import Client
+
+COUNTER = str(APPS / "counter.py")
+VALUES = str(APPS / "values.py")
+WAITS = str(APPS / "waits.py")
+ODD = str(APPS / "odd_results.py")
+NOBODY = "sess_nobody_knows_this_one"
+
+Done = subprocess.CompletedProcess[str]
+
+
+def command(socket: Path, *arguments: str) -> list[str]:
+    return [sys.executable, "-P", "-m", "warmpool", *arguments, "--socket", str(socket)]
+
+
+def warmpool(socket: Path, *arguments: str, **options: Any) -> Done:
+    """What is typed, and what comes of it."""
+    if "input" not in options:
+        options["stdin"] = subprocess.DEVNULL
+    return subprocess.run(
+        command(socket, *arguments), capture_output=True, text=True, timeout=PATIENCE, check=False, **options
+    )
+
+
+def document(done: Done) -> Any:
+    """The one JSON document that a command printed, and nothing else."""
+    assert (done.returncode, done.stderr) == (0, ""), done
+
+    def refuse(word: str) -> None:
+        raise AssertionError(f"{word} is no JSON")
+
+    assert done.stdout.endswith("\n")
+    return json.loads(done.stdout, parse_constant=refuse)
+
+
+def rows(done: Done) -> list[dict[str, str]]:
+    """The lines of a table, by the names of its columns."""
+    assert (done.returncode, done.stderr) == (0, ""), done
+    head, *lines = done.stdout.splitlines()
+    starts = [match.start() for match in re.finditer(r"(?:^|(?<=  ))\S", head)]
+    spans = list(zip(starts, [*starts[1:], None], strict=True))
+    return [{head[a:b].strip(): line[a:b].strip() for a, b in spans} for line in lines]
+
+
+def fields(done: Done) -> dict[str, str]:
+    """The lines of a record: a name, then its value."""
+    assert (done.returncode, done.stderr) == (0, ""), done
+    return dict(re.split(r" {2,}", line, maxsplit=1) for line in done.stdout.splitlines())
+
+
+def error_of(done: Done, code: int) -> str:
+    """What a command that failed says: on stderr only, and without a traceback of ours."""
+    assert (done.returncode, done.stdout) == (code, ""), done
+    assert "warmpool/" not in done.stderr
+    return done.stderr
+
+
+@pytest.fixture
+def type(shared_daemon: Daemon, client: Client) -> Callable[..., Done]:
+    """`warmpool` with the module's daemon."""
+
+    def type(*arguments: str, **options: Any) -> Done:
+        return warmpool(shared_daemon.socket, *arguments, **options)
+
+    return type
+
+
+# --- run ----------------------------------------------------------------------------------------------------------
+
+
+def test_run_prints_one_document(type: Callable[..., Done], client: Client):
+    done = type("run", COUNTER, "add", "--session", "new", "--input", '{"amount": 2}')
+    result = document(done)
+    assert len(done.stdout.splitlines()) == 1
+    assert list(result) == ["session_id", "output", "app", "version", "worker_id"]
+    assert result["output"] == {"total": 2}
+    assert result["app"] == "counter"
+    info = client.sessions.get(result["session_id"])
+    assert (info.version, info.worker_id) == (result["version"], result["worker_id"])
+    assert info.session_timeout == 60
+
+
+def test_run_in_a_session(type: Callable[..., Done], client: Client):
+    first = document(type("run", COUNTER, "add", "--session", "new", "--session-timeout", "300"))
+    second = document(type("run", COUNTER, "add", "--session", first["session_id"], "--input", '{"amount": 5}'))
+    assert second["output"] == {"total": 6}
+    assert second["session_id"] == first["session_id"]
+    by_name = document(type("run", "counter:history", "--session", first["session_id"]))
+    assert by_name["output"] == [1, 5]
+    assert client.sessions.get(first["session_id"]).session_timeout == 300
+
+
+def test_run_without_a_session(type: Callable[..., Done], client: Client):
+    result = document(type("run", COUNTER, "who"))
+    assert result["session_id"] is None
+    assert result["output"]["session_id"] is None
+    assert client.sessions.list() == []
+
+
+def test_the_input_from_a_file_and_from_stdin(type: Callable[..., Done], directory: Path):
+    file = directory / "input.json"
+    file.write_text('{"value": "grün"}\n', encoding="utf-8")
+    assert document(type("run", VALUES, "echo", "--input", f"@{file}"))["output"] == "grün"
+    assert document(type("run", VALUES, "echo", "--input", "-", input='{"value": [1]}'))["output"] == [1]
+    assert document(type("run", VALUES, "echo", "--input", "@input.json", cwd=directory))["output"] == "grün"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("{amount: 2}", "--input is not JSON"),
+        ("", "--input is not JSON"),
+        ('{"amount": 2} {}', "--input is not JSON"),
+        ("[1]", "--input must be a JSON object, not list"),
+        ("null", "--input must be a JSON object, not NoneType"),
+        ('"text"', "--input must be a JSON object, not str"),
+        ("@no/such/file", "cannot read the input"),
+        ("@.", "cannot read the input"),
+        ("@", "cannot read the input"),
+        ("-", "stdin is not JSON"),
+        ('{"amount": ' + "[" * 100_000, "--input is not JSON"),
+        ('{"amount": ' + "[" * 5000 + "]" * 5000 + "}", ""),
+        ('{"amount": ' + "9" * 5000 + "}", "--input is not JSON"),
+        ('{"amount": ' + "9" * 50 + "}", "cannot be sent"),
+        ('{"amount": "\\ud800"}', "cannot be sent"),
+    ],
+    ids=range(15),
+)
+def test_an_input_that_cannot_be_read(type: Callable[..., Done], text: str, says: str):
+    error = error_of(type("run", COUNTER, "add", "--input", text), 3)
+    assert error.startswith("error: INVALID_REQUEST: ")
+    assert says in error
+    assert len(error) < 1000
+
+
+def test_an_input_file_that_is_no_text(type: Callable[..., Done], directory: Path):
+    (directory / "input.json").write_bytes(b'{"amount": "\xff"}')
+    error = error_of(type("run", COUNTER, "add", "--input", "@input.json", cwd=directory), 3)
+    assert "input.json is not JSON" in error
+
+
+def test_the_function_is_the_default_the_suffix_or_the_argument(type: Callable[..., Done]):
+    limited, actions = str(APPS / "limited.py"), str(APPS / "actions.py")
+    assert document(type("run", limited))["output"] == "ran"
+    assert document(type("run", actions, "--input", '{"action": "double", "value": 4}'))["output"] == 8
+    assert document(type("run", f"{actions}:double", "--input", '{"value": 4}'))["output"] == 8
+    assert document(type("run", f"{COUNTER}:fail", "add"))["output"]["total"] >= 1
+    pinned = document(type("run", f"{limited}@1.0:run"))
+    assert (pinned["output"], pinned["version"]) == ("ran", "1.0")
+
+
+def test_paths_and_modules_are_seen_from_where_the_user_stands(type: Callable[..., Done], directory: Path):
+    (directory / "shop").mkdir()
+    (directory / "shop" / "__init__.py").touch()
+    (directory / "shop" / "till.py").write_text(
+        "import os\nfrom warmpool import BaseApp\n"
+        "class Till(BaseApp):\n    def run(self) -> str:\n        return os.getcwd()\n"
+    )
+    for app in ("shop/till.py", "./shop/till.py", "shop.till:Till", "../" + directory.name + "/shop/till.py"):
+        assert document(type("run", app, cwd=directory))["output"] == str(directory)
+    assert document(type("run", "till.py", cwd=directory / "shop"))["output"] == str(directory / "shop")
+    error = error_of(type("run", "till.py", cwd=directory), 3)
+    assert f"APP_NOT_FOUND: there is no file {directory}/till.py" in error
+
+
+@pytest.mark.parametrize(
+    ("function", "output"),
+    [("bytes", base64.b64encode(b"\x00\xff").decode()), ("uuid", "00000000-0000-0000-0000-000000000007"), ("set", [3])],
+)
+def test_values_that_json_does_not_have(type: Callable[..., Done], function: str, output: object):
+    given = json.dumps({"kind": function})
+    assert document(type("run", VALUES, "give", "--input", given))["output"] == output
+
+
+def test_numbers_that_json_does_not_have(type: Callable[..., Done]):
+    output = document(type("run", ODD, "numbers"))["output"]
+    assert len(output) == 4
+    assert output[3] == 0.5
+
+
+def test_keys_that_json_does_not_have(type: Callable[..., Done]):
+    output = document(type("run", ODD, "keys"))["output"]
+    assert sorted(output.values()) == [1, 2, 3, 4, 5]
+    assert output["five"] == 5
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_terminal_that_cannot_show_everything(type: Callable[..., Done], encoding: str):
+    done = type(
+        "run", VALUES, "echo", "--input", '{"value": "gr\\u00fcn \\u2603"}',
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+    )  # fmt: skip
+    assert document(done)["output"] == "grün ☃"
+
+
+# --- errors and exit codes ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "name", "says"),
+    [
+        (["run", COUNTER, "nope"], 3, "FUNCTION_NOT_FOUND", "add, fail, history, plain, where, who"),
+        (["run", COUNTER, "add", "--input", '{"amount": "many"}'], 3, "INVALID_INPUT", "amount"),
+        (["run", "no_such_app"], 3, "APP_NOT_FOUND", "known by name"),
+        (["run", "no/such/app.py"], 3, "APP_NOT_FOUND", "there is no file"),
+        (["run", str(APPS)], 3, "APP_NOT_FOUND", "without __init__.py"),
+        (["run", "a@b@c"], 3, "INVALID_REQUEST", "does not name an app"),
+        (["run", COUNTER, "--session", ""], 3, "INVALID_REQUEST", "session must be a text"),
+        (["run", COUNTER, "--session", "new", "--session-timeout", "0.5"], 3, "INVALID_REQUEST", "from 1 to 3600"),
+        (["run", COUNTER, "--session", "new", "--session-timeout", "nan"], 3, "INVALID_REQUEST", "from 1 to 3600"),
+        (["run", COUNTER, "--session-timeout", "5"], 3, "INVALID_REQUEST", 'only with session="new"'),
+        (["run", COUNTER, "--session", NOBODY, "--session-timeout", "5"], 3, "INVALID_REQUEST", "only with"),
+        (["run", COUNTER, "--open-timeout", "-1"], 3, "INVALID_REQUEST", "open_timeout"),
+        (["app", "describe", "no_such_app"], 3, "APP_NOT_FOUND", "known by name"),
+        (["run", COUNTER, "fail", "--input", '{"message": "out of luck"}'], 4, "APP_ERROR", "ValueError: out of luck"),
+        (["run", str(APPS / "raises_on_import.py")], 4, "APP_BROKEN", "no_such_module_anywhere"),
+        (["run", str(APPS / "raises_in_setup.py")], 4, "APP_BROKEN", "no model here"),
+        (["app", "describe", str(APPS / "raises_on_import.py")], 4, "APP_BROKEN", "no_such_module_anywhere"),
+        (["run", COUNTER, "add", "--session", NOBODY], 5, "SESSION_NOT_FOUND", "session not found"),
+        (["session", "get", NOBODY], 5, "SESSION_NOT_FOUND", "session not found"),
+        (["session", "keepalive", NOBODY], 5, "SESSION_NOT_FOUND", "session not found"),
+        (["session", "end", NOBODY], 5, "SESSION_NOT_FOUND", "session not found"),
+        (["run", str(APPS / "misbehaves.py"), "kill_itself", "--session", "new"], 5, "WORKER_LOST", "SIGKILL"),
+        (["run", str(APPS / "misbehaves.py"), "kill_itself"], 5, "WORKER_LOST", "died"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_errors(type: Callable[..., Done], arguments: list[str], code: int, name: str, says: str):
+    error = error_of(type(*arguments), code)
+    assert error.startswith(f"error: {name}: ")
+    assert says in error
+
+
+def test_an_error_of_the_app_shows_its_own_frames_and_the_session_that_lives_on(
+    type: Callable[..., Done], client: Client
+):
+    error = error_of(type("run", COUNTER, "fail", "--session", "new"), 4)
+    (info,) = client.sessions.list()
+    assert error.startswith("error: APP_ERROR: ")
+    assert "Traceback (most recent call last):" in error
+    assert "raise ValueError(message)" in error
+    assert error.splitlines()[-1] == f"the session lives on: {info.id}"
+
+
+def test_a_broken_app_shows_its_authors_frames(type: Callable[..., Done]):
+    error = error_of(type("run", str(APPS / "raises_on_import.py"), "--session", "new"), 4)
+    assert "raises_on_import.py" in error
+    assert "import no_such_module_anywhere" in error
+
+
+def test_sessions_that_are_over_or_anothers(type: Callable[..., Done], client: Client):
+    session = client.session(COUNTER)
+    assert "APP_MISMATCH" in error_of(type("run", VALUES, "echo", "--session", session.id), 5)
+    assert "VERSION_MISMATCH" in error_of(type("run", f"{COUNTER}@none", "add", "--session", session.id), 5)
+    session.end()
+    error = error_of(type("run", COUNTER, "add", "--session", session.id), 5)
+    assert error.startswith("error: SESSION_ENDED: ")
+    assert "session ended" in error.lower()
+    assert "SESSION_ENDED" in error_of(type("session", "keepalive", session.id), 5)
+
+
+def test_no_room(type: Callable[..., Done], client: Client):
+    limited = str(APPS / "limited.py")
+    with client.session(limited):
+        error = error_of(type("run", limited, "--session", "new", "--open-timeout", "0"), 6)
+    assert error.startswith("error: POOL_EXHAUSTED: ")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["status"],
+        ["status", "--json"],
+        ["session", "list"],
+        ["session", "get", NOBODY],
+        ["session", "keepalive", NOBODY],
+        ["session", "end", NOBODY],
+        ["app", "list"],
+    ],
+    ids=" ".join,
+)
+def test_no_daemon(free_socket: Path, arguments: list[str]):
+    error = error_of(warmpool(free_socket, *arguments), 6)
+    assert error.startswith(f"error: DAEMON_UNAVAILABLE: no daemon listens at {free_socket}")
+    assert list(free_socket.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["nonsense"],
+        ["session"],
+        ["app"],
+        ["run"],
+        ["session", "get"],
+        ["run", COUNTER, "add", "too", "many"],
+        ["run", COUNTER, "--nonsense"],
+        ["run", COUNTER, "--session", "new", "--session-timeout", "soon"],
+        ["serve", "--max-workers", "few"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage(arguments: list[str]):
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "warmpool", *arguments], capture_output=True, text=True, check=False
+    )
+    error = error_of(done, 2)
+    assert error.startswith("usage: warmpool")
+
+
+def test_ctrl_c(type: Callable[..., Done], client: Client, shared_daemon: Daemon, directory: Path):
+    os.mkfifo(directory / "fifo")
+    given = json.dumps({"fifo": str(directory / "fifo"), "answer": "late"})
+    typed = command(shared_daemon.socket, "run", WAITS, "wait", "--session", "new", "--input", given)
+    with subprocess.Popen(typed, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        while not (found := client.sessions.list()) or not found[0].busy:
+            os.sched_yield()
+        running.send_signal(signal.SIGINT)
+        out, err = running.communicate(timeout=PATIENCE)
+    assert (running.returncode, out) == (130, "")
+    assert "Traceback" not in err
+    (directory / "fifo").write_text("go")
+    assert document(type("run", WAITS, "echo", "--session", found[0].id))["output"] is None
+
+
+@pytest.mark.parametrize(
+    "arguments", [["status"], ["status", "--json"], ["app", "list"], ["run", COUNTER, "add"]], ids=" ".join
+)
+def test_a_reader_that_has_left(shared_daemon: Daemon, client: Client, arguments: list[str]):
+    readable, writable = os.pipe()
+    os.close(readable)
+    try:
+        done = subprocess.run(
+            command(shared_daemon.socket, *arguments), stdout=writable, stderr=subprocess.PIPE, text=True, check=False
+        )
+    finally:
+        os.close(writable)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+# --- session ------------------------------------------------------------------------------------------------------
+
+
+def test_session_list(type: Callable[..., Done], client: Client):
+    assert type("session", "list").stdout == "no sessions\n"
+    assert document(type("session", "list", "--json")) == []
+    with client.session(COUNTER) as old, client.session(COUNTER, session_timeout=300) as new:
+        new.call("add")
+        shown = rows(type("session", "list"))
+        assert [row["ID"] for row in shown] == [new.id, old.id]
+        info = new.info()
+        assert shown[0] == {
+            "ID": new.id,
+            "APP": "counter",
+            "VERSION": new.version,
+            "STATUS": "active",
+            "BUSY": "no",
+            "CALL COUNT": "1",
+            "SESSION TIMEOUT": "300",
+            "EXPIRES AT": info.expires_at,
+            "PID": str(info.pid),
+        }
+        listed = document(type("session", "list", "--json"))
+        assert [item["id"] for item in listed] == [new.id, old.id]
+        assert listed[0] == info
+    assert rows(type("session", "list", "--all"))[0]["END REASON"] == "client"
+    over = document(type("session", "list", "--all", "--json"))
+    assert {old.id: "ended", new.id: "ended"}.items() <= {item["id"]: item["status"] for item in over}.items()
+    assert type("session", "list").stdout == "no sessions\n"
+
+
+def test_session_get(type: Callable[..., Done], client: Client):
+    with client.session(COUNTER, labels={"project": "demo", "by": "me"}) as session:
+        shown = fields(type("session", "get", session.id))
+        assert shown["id"] == session.id
+        assert shown["status"] == "active"
+        assert shown["end_reason"] == "-"
+        assert shown["busy"] == "no"
+        assert shown["session_timeout"] == "60"
+        assert shown["labels"] == "project=demo, by=me"
+        assert document(type("session", "get", session.id, "--json")) == session.info()
+
+
+def test_session_keepalive(type: Callable[..., Done], client: Client):
+    with client.session(COUNTER) as session:
+        before = session.info().expires_at
+        slid = document(type("session", "keepalive", session.id, "--json"))
+        assert slid["expires_at"] > before
+        assert fields(type("session", "keepalive", session.id))["expires_at"] > slid["expires_at"]
+        assert session.info().call_count == 0
+
+
+def test_session_end(type: Callable[..., Done], client: Client):
+    one, two = client.session(COUNTER), client.session(COUNTER)
+    pid = one.info().pid
+    ended = document(type("session", "end", one.id, "--json"))
+    assert (ended["id"], ended["status"], ended["end_reason"]) == (one.id, "ended", "client")
+    assert wait_for_exit(pid, 0)
+    assert fields(type("session", "end", two.id))["status"] == "ended"
+    assert fields(type("session", "end", two.id))["status"] == "ended", "once more is no error"
+
+
+# --- app ----------------------------------------------------------------------------------------------------------
+
+
+def test_app_list(type: Callable[..., Done], client: Client):
+    with client.session(COUNTER) as session:
+        row = next(row for row in rows(type("app", "list")) if row["NAME"] == "counter")
+        assert row["STATE"] == "ready"
+        assert row["VERSION"] == session.version
+        assert row["SOURCE"] == COUNTER
+        assert int(row["WORKERS"]) >= 1
+        listed = document(type("app", "list", "--json"))
+        counter = next(app for app in listed if app["name"] == "counter")
+        assert (counter["state"], counter["version"], counter["source"]) == ("ready", session.version, COUNTER)
+
+
+def test_app_describe(type: Callable[..., Done]):
+    done = type("app", "describe", COUNTER)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [
+        "add(amount: integer = 1)",
+        "plain(amount: integer, times: integer = 1, label: string = 'none')",
+        "history()",
+        "where()",
+        "who()",
+        "fail(message: string = 'no')",
+    ]
+    functions = document(type("app", "describe", COUNTER, "--json"))
+    assert [function["name"] for function in functions] == ["add", "plain", "history", "where", "who", "fail"]
+    assert functions[1]["input_schema"]["required"] == ["amount"]
+    described = type("app", "describe", str(APPS / "async_counter.py")).stdout
+    assert "note(name: string)\n    Gives way in the middle: others must not come between.\n" in described
+
+
+def test_an_app_with_an_input_without_a_schema_is_described(type: Callable[..., Done]):
+    done = type("app", "describe", ODD)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "numbers()\n" in done.stdout
+    assert "take(" in done.stdout
+    assert document(type("app", "describe", ODD, "--json"))[0]["name"] == "numbers"
+
+
+# --- status, stop, help -------------------------------------------------------------------------------------------
+
+
+def test_status(type: Callable[..., Done], client: Client, shared_daemon: Daemon):
+    with client.session(COUNTER):
+        shown = fields(type("status"))
+        assert shown["pid"] == str(shared_daemon.pid)
+        assert shown["socket"] == str(shared_daemon.socket)
+        assert shown["log"] == str(shared_daemon.log)
+        assert shown["sessions"] == "1"
+        assert "leased=1" in shown["workers_by_state"]
+        told = document(type("status", "--json"))
+        assert told["pid"] == shared_daemon.pid
+        assert told["sessions"] == 1
+    assert document(type("status", "--json"))["sessions"] == 0
+
+
+def test_stop_and_stop_again(start_daemon: Callable[..., Daemon]):
+    daemon = start_daemon()
+    daemon.client.session(COUNTER).call("add")
+    done = warmpool(daemon.socket, "stop")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert wait_for_exit(daemon.pid, 0), "stop returns when the daemon is gone"
+    assert processes_marked(daemon.mark) == []
+    assert [path.name for path in daemon.socket.parent.iterdir()] == ["d.sock.log"]
+    again = warmpool(daemon.socket, "stop")
+    assert (again.returncode, again.stdout) == (0, "")
+    assert again.stderr == f"no daemon runs at {daemon.socket}\n"
+
+
+def test_five_who_stop_at_once(start_daemon: Callable[..., Daemon]):
+    daemon = start_daemon()
+    stopping = [
+        subprocess.Popen(command(daemon.socket, "stop"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(5)
+    ]
+    done = [(process.communicate(timeout=PATIENCE), process.returncode) for process in stopping]
+    assert {code for _, code in done} == {0}, done
+    assert wait_for_exit(daemon.pid, 0)
+
+
+HELP = {
+    "": ["serve", "run", "session", "app", "status", "stop", "exit codes:"],
+    "serve": ["--max-workers", "--warm", "--log-json", "--detach", "--idle-exit", "--socket"],
+    "run": ["APP", "FUNCTION", "--input", "--session", "--session-timeout", "--socket"],
+    "session": ["list", "get", "keepalive", "end"],
+    "session list": ["--all", "--json", "--socket"],
+    "session get": ["ID", "--json"],
+    "session keepalive": ["ID", "--json"],
+    "session end": ["ID", "--json"],
+    "app": ["list", "describe"],
+    "app list": ["--json"],
+    "app describe": ["APP", "--json"],
+    "status": ["--json"],
+    "stop": ["--socket"],
+}
+
+
+def main_in_process(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    from warmpool.cli import main
+
+    with pytest.raises(SystemExit) as raised:
+        main(arguments)
+    assert raised.value.code == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    return out
+
+
+@pytest.mark.parametrize("typed", HELP, ids=str)
+def test_help(typed: str, capsys: pytest.CaptureFixture[str]):
+    out = main_in_process([*typed.split(), "--help"], capsys)
+    assert out.startswith(f"usage: warmpool {typed}".rstrip())
+    for word in HELP[typed]:
+        assert word in out
+
+
+def test_the_help_tells_every_exit_code(capsys: pytest.CaptureFixture[str]):
+    from warmpool import cli
+
+    out = main_in_process(["--help"], capsys)
+    told = {int(code) for code in re.findall(r"\b(\d+)  \w", out)}
+    named = {value for name, value in vars(cli).items() if name.isupper() and isinstance(value, int)}
+    assert told == named == {0, 1, 2, 3, 4, 5, 6, 130}
+
+
+HEAVY = ["asyncio", "pydantic", "pydantic_core", "uvloop", "psutil", "polars"]
+LOOK = """\
+import sys
+from warmpool.cli import main
+try:
+    code = main()
+except SystemExit as exit:
+    code = exit.code
+print(*(name for name in sys.argv[0:0] or {heavy} if name in sys.modules), file=sys.stderr)
+sys.exit(code)
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", "--help"],
+        ["run", COUNTER, "add", "--session", "new", "--input", '{"amount": 1}'],
+        ["session", "list"],
+        ["status", "--json"],
+        ["app", "describe", COUNTER],
+    ],
+    ids=lambda arguments: " ".join(arguments[:2]),
+)
+def test_what_a_command_does_not_need_is_not_imported(shared_daemon: Daemon, client: Client, arguments: list[str]):
+    script = LOOK.format(heavy=HEAVY)
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", script, *arguments],
+        env={**os.environ, "WARMPOOL_SOCKET": str(shared_daemon.socket)},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "\n"), "imported without need"
+    assert done.stdout
+
+
+# --- no daemon runs -----------------------------------------------------------------------------------------------
+
+
+def test_run_starts_a_daemon_and_says_so(free_socket: Path):
+    first = warmpool(free_socket, "run", COUNTER, "add", "--session", "new", "--input", '{"amount": 2}')
+    assert first.returncode == 0
+    result = json.loads(first.stdout)
+    assert result["output"] == {"total": 2}
+    assert first.stderr == (
+        "warmpool: started a daemon in the background, which leaves after 10 idle minutes; "
+        f"log: {free_socket}.log\n"
+    )  # fmt: skip
+    second = document(warmpool(free_socket, "run", COUNTER, "add", "--session", result["session_id"]))
+    assert second["output"] == {"total": 3}
+
+
+def test_run_says_that_it_has_started_a_daemon_even_if_the_call_fails(free_socket: Path):
+    error = error_of(warmpool(free_socket, "run", COUNTER, "nope"), 3)
+    assert error.startswith("warmpool: started a daemon")
+    assert "error: FUNCTION_NOT_FOUND" in error
+
+
+def test_describe_says_so_too(free_socket: Path):
+    done = warmpool(free_socket, "app", "describe", COUNTER)
+    assert done.returncode == 0
+    assert done.stdout.startswith("add(")
+    assert "started a daemon" in done.stderr
+
+
+def test_a_daemon_that_cannot_start(free_socket: Path):
+    board = free_socket.with_name("d.sock.board")
+    board.mkdir()
+    done = warmpool(free_socket, "run", COUNTER, "add")
+    board.rmdir()
+    assert (done.returncode, done.stdout) == (6, "")
+    assert done.stderr.startswith("error: DAEMON_UNAVAILABLE: the daemon did not start")
+    assert "Is a directory" in done.stderr
+
+
+def test_stopping_the_daemon_does_not_bring_one_back(free_socket: Path):
+    """Somebody is in a call while somebody else stops the daemon."""
+    os.mkfifo(free_socket.with_name("fifo"))
+    given = json.dumps({"fifo": str(free_socket.with_name("fifo")), "answer": "late"})
+    typed = command(free_socket, "run", WAITS, "wait", "--session", "new", "--input", given)
+    with subprocess.Popen(typed, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stderr.readline().startswith("warmpool: started a daemon") or True
+        with Client(free_socket, autostart=False) as client:
+            while not (found := client.sessions.list()) or not found[0].busy:
+                os.sched_yield()
+        assert warmpool(free_socket, "stop").returncode == 0
+        out, err = running.communicate(timeout=PATIENCE)
+    assert out == ""
+    assert running.returncode in (5, 6), err
+    assert not free_socket.exists(), err
+
+
+# --- serve --------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def serving(socket: Path, *arguments: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """A daemon in the foreground, from its first line to its end, which must be clean. `log` has its lines then."""
+    with subprocess.Popen(
+        command(socket, "serve", *arguments),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    ) as process:
+        process.log = [process.stderr.readline()]
+        assert "listening on" in process.log[0], process.log[0] + process.stderr.read()
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.terminate()
+            out, err = process.communicate(timeout=PATIENCE)
+        process.log += err.splitlines(keepends=True)
+        assert (process.returncode, out) == (0, "")
+    assert list(socket.parent.glob("d.sock*")) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_a_daemon_in_the_foreground(free_socket: Path, number: signal.Signals):
+    with serving(free_socket) as daemon:
+        first = re.fullmatch(r"\d\d:\d\d:\d\d listening on (\S+), pid (\d+); .*\n", daemon.log[0])
+        assert first.groups() == (str(free_socket), str(daemon.pid))
+        session_id = document(warmpool(free_socket, "run", COUNTER, "add", "--session", "new"))["session_id"]
+        assert sorted(path.name for path in free_socket.parent.iterdir()) == ["d.sock", "d.sock.board", "d.sock.lock"]
+        daemon.send_signal(number)
+        assert wait_for_exit(daemon.pid, 5)
+    assert f"{session_id} ended (daemon_stopped) after 1 calls" in "".join(daemon.log)
+    assert daemon.log[-1].endswith(" stopped\n")
+    assert processes_marked(os.environ[MARK]) == []
+
+
+def test_log_lines_as_json(free_socket: Path):
+    begun = time.time()
+    with serving(free_socket, "--log-json") as daemon:
+        session_id = document(warmpool(free_socket, "run", COUNTER, "add", "--session", "new"))["session_id"]
+        assert warmpool(free_socket, "session", "end", session_id).returncode == 0
+    lines = [json.loads(line) for line in daemon.log]
+    assert all(list(line) == ["time", "level", "message"] for line in lines)
+    assert all(begun <= line["time"] <= time.time() for line in lines)
+    assert {line["level"] for line in lines} == {"info"}
+    assert f"{session_id} ended (client) after 1 calls" in [line["message"] for line in lines]
+
+
+@pytest.fixture
+def apps(directory: Path) -> Path:
+    """A directory of apps: a file, a package, one that is broken, and files that are none."""
+    path = directory / "apps"
+    (path / "shop").mkdir(parents=True)
+    text = "from warmpool import BaseApp\nclass App(BaseApp):\n    def run(self) -> str:\n        return __name__\n"
+    (path / "simple.py").write_text(text)
+    (path / "shop" / "__init__.py").write_text(text)
+    (path / "broken.py").write_text("import no_such_module_anywhere\n" + text)
+    (path / "helper.py").write_text("ANSWER = 42\n")
+    (path / "_hidden.py").write_text(text)
+    (path / "README.md").write_text("BaseApp\n")
+    (path / "data").mkdir()
+    return path
+
+
+def wait_until_warm(socket: Path, *names: str) -> dict[str, Any]:
+    """The apps that the daemon knows, once these have a worker each."""
+    with Client(socket, autostart=False) as client:
+        while True:
+            known = {app.name: app for app in client.apps.list()}
+            if all(known[name].workers and known[name].state == "ready" for name in names):
+                return known
+            os.sched_yield()
+
+
+def test_serve_a_directory(free_socket: Path, apps: Path):
+    with serving(free_socket, str(apps)) as daemon:
+        known = wait_until_warm(free_socket, "simple", "shop")
+        assert sorted(known) == ["broken", "shop", "simple"]
+        assert document(warmpool(free_socket, "run", "simple"))["output"] == "simple"
+        assert document(warmpool(free_socket, "run", "shop"))["output"] == "shop"
+        assert "no_such_module_anywhere" in error_of(warmpool(free_socket, "run", "broken"), 4)
+        listed = {app["name"]: app for app in document(warmpool(free_socket, "app", "list", "--json"))}
+        assert listed["broken"]["state"] == "broken"
+        assert listed["simple"]["source"] == str(apps / "simple.py")
+        (apps / "later.py").write_text((apps / "simple.py").read_text())
+        assert document(warmpool(free_socket, "run", "later"))["output"] == "later"
+    assert "no_such_module_anywhere" in "".join(daemon.log)
+
+
+def test_serve_files_as_they_are_seen_from_here(free_socket: Path, apps: Path):
+    with serving(free_socket, "simple.py", "shop", cwd=apps):
+        assert sorted(wait_until_warm(free_socket, "simple", "shop")) == ["shop", "simple"]
+        assert document(warmpool(free_socket, "run", "simple"))["output"] == "simple"
+
+
+def test_a_detached_daemon_serves_files_as_they_are_seen_from_here(free_socket: Path, apps: Path):
+    done = warmpool(free_socket, "serve", "--detach", "simple.py", cwd=apps)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert list(wait_until_warm(free_socket, "simple")) == ["simple"]
+
+
+def test_serve_keeps_as_many_warm_as_it_is_told(free_socket: Path, apps: Path):
+    with serving(free_socket, str(apps / "simple.py"), "--warm", "3"), Client(free_socket, autostart=False) as client:
+        while client.status().workers_by_state.get("idle", 0) < 3:
+            os.sched_yield()
+        assert client.apps.list()[0].workers == 3
+
+
+@pytest.mark.parametrize("detach", [[], ["--detach"]], ids=["foreground", "detached"])
+@pytest.mark.parametrize("app", ["no/such/path", "no_such_file.py"])
+def test_serve_what_is_no_app(free_socket: Path, app: str, detach: list[str]):
+    error = error_of(warmpool(free_socket, "serve", app, *detach, cwd=free_socket.parent), 3)
+    assert error.startswith("error: APP_NOT_FOUND: there is no file ")
+    assert {path.name for path in free_socket.parent.iterdir()} <= {"d.sock.log"}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--max-workers", "0"],
+        ["--warm", "-1"],
+        ["--min-free-mb", "-1"],
+        ["--open-timeout", "nan"],
+        ["--call-frame-limit", "10"],
+        ["--idle-exit", "-1"],
+    ],
+    ids=" ".join,
+)
+def test_settings_out_of_bounds(free_socket: Path, arguments: list[str]):
+    error = error_of(warmpool(free_socket, "serve", *arguments), 3)
+    assert re.match(r"error: INVALID_REQUEST: \w+ must be a number from ", error)
+    assert list(free_socket.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("detach", [[], ["--detach"]], ids=["foreground", "detached"])
+def test_a_second_daemon_is_refused(type: Callable[..., Done], shared_daemon: Daemon, detach: list[str]):
+    before = document(type("status", "--json"))["uptime"]
+    error = error_of(type("serve", *detach), 3)
+    assert f"a daemon is already running on {shared_daemon.socket} (pid {shared_daemon.pid})" in error
+    assert document(type("status", "--json"))["uptime"] >= before
+
+
+RACE = """\
+import sys
+import warmpool.daemon.main
+from warmpool.cli import main
+sys.stdout.write("here\\n")
+sys.stdout.flush()
+sys.stdin.read()
+sys.exit(main())
+"""
+
+
+def test_of_twenty_daemons_one_wins(free_socket: Path):
+    racers = [
+        subprocess.Popen(
+            [sys.executable, "-P", "-c", RACE, "serve", "--socket", str(free_socket)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(20)
+    ]
+    living = {os.pidfd_open(racer.pid): racer for racer in racers}
+    try:
+        for racer in racers:
+            assert racer.stdout.readline() == "here\n"
+        for racer in racers:
+            racer.stdin.close()
+            racer.stdin = None
+        losers = []
+        while len(living) > 1:
+            gone, _, _ = select.select(list(living), [], [], PATIENCE)
+            assert gone, "more than one runs"
+            for pidfd in gone:
+                losers.append(living.pop(pidfd))
+                os.close(pidfd)
+        (winner,) = living.values()
+        for loser in losers:
+            out, err = loser.communicate()
+            assert (loser.returncode, out) == (3, "")
+            # A loser may look in the moment before the winner has written its name.
+            assert re.match(
+                rf"error: INVALID_REQUEST: a daemon is already running on {free_socket} "
+                rf"\(pid ({winner.pid}|not known yet)\)",
+                err,
+            )
+        assert "listening on" in winner.stderr.readline()
+        assert document(warmpool(free_socket, "status", "--json"))["pid"] == winner.pid
+        winner.terminate()
+        assert wait_for_exit(winner.pid, 5)
+        assert winner.wait() == 0
+        assert list(free_socket.parent.iterdir()) == []
+    finally:
+        for racer in racers:
+            racer.kill()
+            racer.communicate()
+        for pidfd in living:
+            os.close(pidfd)
+
+
+# --- done when ----------------------------------------------------------------------------------------------------
+
+
+def test_the_story_that_was_promised(free_socket: Path):
+    """As a new user would: state is kept, a window slides and ends, what is told is true, and nothing remains."""
+
+    def run(*arguments: str) -> dict[str, Any]:
+        return document(warmpool(free_socket, "run", COUNTER, "add", *arguments))
+
+    assert warmpool(free_socket, "serve", "--detach").returncode == 0
+    first = run("--session", "new", "--input", '{"amount": 2}')
+    assert run("--session", first["session_id"], "--input", '{"amount": 3}')["output"] == {"total": 5}
+
+    short = run("--session", "new", "--session-timeout", "2")["session_id"]
+    worker = document(warmpool(free_socket, "session", "get", short, "--json"))["pid"]
+    assert not wait_for_exit(worker, 0.8)
+    assert run("--session", short)["output"] == {"total": 2}, "after about a second"
+    called = time.monotonic()
+    assert not wait_for_exit(worker, 0.5)
+    listed = rows(warmpool(free_socket, "session", "list"))
+    assert [(row["ID"], row["STATUS"], row["CALL COUNT"]) for row in listed] == [
+        (short, "active", "2"),
+        (first["session_id"], "active", "2"),
+    ]
+    assert document(warmpool(free_socket, "status", "--json"))["sessions"] == 2
+
+    assert wait_for_exit(worker)
+    assert time.monotonic() - called > 1.5, "two seconds from a call that ended some moments before"
+    error = error_of(warmpool(free_socket, "run", COUNTER, "add", "--session", short), 5)
+    assert error.startswith("error: SESSION_EXPIRED: ")
+    assert "session expired" in error.lower()
+    assert [row["ID"] for row in rows(warmpool(free_socket, "session", "list"))] == [first["session_id"]]
+    over = {row["ID"]: row for row in rows(warmpool(free_socket, "session", "list", "--all"))}
+    assert (over[short]["STATUS"], over[short]["END REASON"]) == ("expired", "idle")
+    assert document(warmpool(free_socket, "status", "--json"))["sessions"] == 1
+    assert run("--session", first["session_id"])["output"] == {"total": 6}
+
+    assert warmpool(free_socket, "stop").returncode == 0
+    assert processes_marked(os.environ[MARK]) == []
+    assert [path.name for path in free_socket.parent.iterdir()] == ["d.sock.log"]

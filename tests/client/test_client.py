@@ -1,0 +1,734 @@
+"""The blocking client, on real processes: threads, forks, interruptions, and every way that a connection ends."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import signal
+import subprocess
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import APPS, PATIENCE, Daemon, open_files, processes_marked, wait_for_exit
+
+from warmpool import (
+    AppBrokenError,
+    AppNotFoundError,
+    Client,
+    DaemonUnavailableError,
+    Data,
+    InvalidRequestError,
+    PayloadTooLargeError,
+    Session,
+    SessionEndedError,
+    SessionExpiredError,
+    SessionNotFoundError,
+    WarmpoolError,
+    WorkerLostError,
+)
+from warmpool.client import sync
+
+COUNTER = str(APPS / "counter.py")
+VALUES = str(APPS / "values.py")
+WAITS = str(APPS / "waits.py")
+MIB = 1024 * 1024
+
+
+def wait_until_busy(client: Client, session_id: str) -> None:
+    while not client.sessions.get(session_id).busy:
+        os.sched_yield()
+
+
+def wait_until_idle(client: Client, session_id: str) -> None:
+    while client.sessions.get(session_id).busy:
+        os.sched_yield()
+
+
+def in_threads(count: int, work: Callable[[int], Any]) -> list[Any]:
+    """What `work` gives in each of so many threads that begin at once."""
+    barrier = threading.Barrier(count)
+
+    def begin(index: int) -> Any:
+        barrier.wait(PATIENCE)
+        return work(index)
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(begin, range(count)))
+
+
+def in_child(work: Callable[[], Any]) -> str:
+    """What `work` gives, or the error that it raises, in a fork of this process; nothing if it hangs or dies."""
+    readable, writable = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(10)
+            try:
+                answer = str(work())
+            except BaseException as error:
+                answer = f"{type(error).__name__}: {error}"
+            os.write(writable, answer.encode())
+        finally:
+            os._exit(0)
+    os.close(writable)
+    with open(readable) as pipe:
+        answer = pipe.read()
+    os.waitpid(child, 0)
+    return answer
+
+
+@pytest.fixture
+def fifo(directory: Path) -> Path:
+    path = directory / "fifo"
+    os.mkfifo(path)
+    return path
+
+
+@contextlib.contextmanager
+def call_under_way(client: Client, session: Session, fifo: Path) -> Iterator[Future[Any]]:
+    """A thread waits for `session.call("wait")`, which answers "late" when this is left."""
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(session.call, "wait", fifo=str(fifo), answer="late")
+        try:
+            wait_until_busy(client, session.id)
+            yield future
+        finally:
+            fifo.write_text("go")
+
+
+# --- threads ------------------------------------------------------------------------------------------------------
+
+
+def test_threads_share_a_session(client: Client):
+    with client.session(COUNTER) as session:
+
+        def work(thread: int) -> None:
+            for index in range(50):
+                label = f"{thread} {index}"
+                assert session.call("plain", amount=thread, times=index, label=label) == [thread * index, label]
+                assert session.call("add", amount=1)["total"] > index
+
+        in_threads(8, work)
+        assert session.call("add", amount=0) == {"total": 400}
+        assert session.info().call_count == 801
+
+
+def test_threads_run_calls_in_a_session(client: Client):
+    """None of them finds a connection that is kept, and all of them make one."""
+    with client.session(COUNTER) as session:
+
+        def work(thread: int) -> None:
+            for index in range(50):
+                given = {"amount": 1, "times": 1, "label": f"{thread} {index}"}
+                result = client.run(session=session.id, function="plain", input=given)
+                assert result.output == [1, given["label"]]
+                assert result.session_id == session.id
+                client.run(app=COUNTER, session=session.id, function="add")
+
+        in_threads(8, work)
+        assert session.call("add", amount=0) == {"total": 400}
+
+
+def test_threads_do_not_take_each_others_connections(client: Client, monkeypatch: pytest.MonkeyPatch):
+    """Fewer connections are kept than sessions are used: what one thread is using must not be closed by another."""
+    monkeypatch.setattr(sync, "_KEPT_LINKS", 1)
+    opened = [client.run(app=COUNTER, function="add", session="new").session_id for _ in range(3)]
+
+    def work(thread: int) -> None:
+        for _ in range(50):
+            client.run(session=opened[thread % 3], function="add")
+
+    in_threads(6, work)
+    assert [client.run(session=id, function="add").output.total for id in opened] == [102, 102, 102]
+
+
+def test_threads_open_sessions_at_once(client: Client):
+    def work(thread: int) -> tuple[str, int]:
+        with client.session(COUNTER) as session:
+            assert session.call("add", amount=thread) == {"total": thread}
+            return session.id, session.call("where")["pid"]
+
+    opened = in_threads(8, work)
+    assert len({id for id, _ in opened}) == len({pid for _, pid in opened}) == 8
+
+
+def test_threads_ask_the_daemon_at_once(client: Client):
+    with client.session(COUNTER) as one, client.session(COUNTER) as two:
+
+        def work(thread: int) -> None:
+            mine = (one, two)[thread % 2]
+            for _ in range(50):
+                assert mine.info().id == mine.id
+                assert mine.keepalive().id == mine.id
+                assert len(client.sessions.list()) == 2
+
+        in_threads(8, work)
+
+
+def test_a_session_can_be_asked_about_while_it_is_in_a_call(client: Client, fifo: Path):
+    with client.session(WAITS) as session:
+        with call_under_way(client, session, fifo) as future:
+            assert session.info().busy is True
+            assert session.keepalive().status == "active"
+            assert not future.done()
+        assert future.result() == "late"
+        assert session.info().busy is False
+
+
+# --- forks --------------------------------------------------------------------------------------------------------
+
+FORKED = (
+    "InvalidRequestError: this client cannot be used: it was made before this process was forked: make a new Client"
+)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda client, session: session.call("add"),
+        lambda client, session: session.info(),
+        lambda client, session: session.keepalive(),
+        lambda client, session: session.end(),
+        lambda client, session: client.run(session=session.id, function="add"),
+        lambda client, session: client.run(app=COUNTER, session="new", function="add"),
+        lambda client, session: client.run(app=COUNTER, function="add"),
+        lambda client, session: client.session(COUNTER),
+        lambda client, session: client.status(),
+        lambda client, session: client.sessions.list(),
+    ],
+    ids="call info keepalive end run run-new run-stateless session status list".split(),
+)
+def test_a_client_cannot_be_used_after_a_fork(client: Client, use: Callable[[Client, Session], Any]):
+    with client.session(COUNTER) as session:
+        session.call("add", amount=2)
+        client.run(session=session.id, function="add", input={"amount": 2})
+        assert in_child(lambda: use(client, session)).startswith(FORKED)
+        assert session.call("add", amount=3) == {"total": 7}, "the parent's goes on"
+        assert client.run(session=session.id, function="add").output == {"total": 8}
+        assert [info.id for info in client.sessions.list()] == [session.id]
+
+
+def test_a_fork_in_the_middle_of_another_threads_call_hangs_nobody(client: Client, fifo: Path):
+    with client.session(WAITS) as session:
+        with call_under_way(client, session, fifo) as future:
+            assert in_child(lambda: session.call("echo", value=1)).startswith(FORKED)
+            assert in_child(lambda: client.run(session=session.id, function="echo")).startswith(FORKED)
+            assert in_child(client.close) == "None"
+        assert future.result() == "late"
+        assert session.call("echo", value=2) == 2
+
+
+def test_a_child_goes_on_with_a_session_by_a_client_of_its_own(client: Client):
+    def go_on() -> Any:
+        with Client(client.places.socket, autostart=False) as own:
+            return own.run(session=session.id, function="add").output.total
+
+    with client.session(COUNTER) as session:
+        session.call("add")
+        assert in_child(go_on) == "2"
+        assert session.call("add") == {"total": 3}
+
+
+def test_a_child_that_leaves_the_block_of_a_session_does_not_end_it(client: Client):
+    def leave() -> str:
+        with contextlib.suppress(SystemExit), client, session:
+            raise SystemExit
+        return "left"
+
+    with client.session(COUNTER) as session:
+        session.call("add")
+        assert in_child(leave) == "left"
+        assert session.info().status == "active"
+        assert session.call("add") == {"total": 2}
+
+
+# --- closing ------------------------------------------------------------------------------------------------------
+
+
+def test_closing_a_client_leaves_its_sessions(client: Client):
+    with Client(client.places.socket, autostart=False) as other:
+        session = other.session(COUNTER)
+        session.call("add")
+        other.run(session=session.id, function="add")
+        assert repr(other) == f"<Client {client.places.socket} open>"
+    assert repr(other) == f"<Client {client.places.socket} closed>"
+    other.close()
+    assert client.run(session=session.id, function="add").output == {"total": 3}
+    for use in (
+        lambda: session.call("add"),
+        session.info,
+        session.end,
+        other.status,
+        other.sessions.list,
+        lambda: other.run(session=session.id, function="add"),
+        lambda: other.run(app=COUNTER, function="add"),
+        lambda: other.session(COUNTER),
+    ):
+        with pytest.raises(InvalidRequestError, match="this client is closed"):
+            use()
+
+
+def test_a_client_that_was_never_used_closes_too(directory: Path):
+    with Client(directory / "d.sock"):
+        pass
+
+
+def test_closing_in_the_middle_of_another_threads_call_hangs_nobody(client: Client, fifo: Path):
+    other = Client(client.places.socket, autostart=False)
+    session = other.session(WAITS)
+    with call_under_way(client, session, fifo) as future:
+        other.close()
+    with contextlib.suppress(WarmpoolError):
+        assert future.result(PATIENCE) == "late"
+
+
+def test_a_client_that_is_dropped_leaks_nothing(client: Client):
+    client.status()
+    files = open_files()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        dropped = Client(client.places.socket, autostart=False)
+        session = dropped.session(COUNTER)
+        session.call("add")
+        session_id = dropped.run(app=COUNTER, session="new", function="add").session_id
+        dropped.status()
+        assert len(open_files() - files) == 3
+        del dropped, session
+        gc.collect()
+    assert open_files() == files
+    assert [str(warning.message) for warning in caught] == []
+    assert client.sessions.get(session_id).status == "active"
+
+
+def test_a_session_that_is_dropped_lives_on_and_leaks_nothing(client: Client):
+    client.status()
+    files = open_files()
+    session = client.session(COUNTER)
+    session_id = session.id
+    del session
+    gc.collect()
+    assert open_files() == files
+    assert client.sessions.get(session_id).status == "active"
+
+
+def test_a_script_that_closes_nothing_ends_without_a_word(shared_daemon: Daemon, client: Client):
+    script = (
+        "import sys; from warmpool import Client; client = Client(sys.argv[1]); client.status()\n"
+        "session = client.session(sys.argv[2]); print(session.call('add'))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-X", "dev", "-c", script, str(shared_daemon.socket), COUNTER],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=True,
+    )
+    assert (done.stdout, done.stderr) == ("{'total': 1}\n", "")
+
+
+# --- the daemon is gone, or another -------------------------------------------------------------------------------
+
+
+def test_without_a_daemon_the_error_says_where_and_what_to_do(directory: Path):
+    path = directory / "d.sock"
+    with Client(path, autostart=False) as client:
+        for use in (client.status, client.sessions.list, client.stop, lambda: client.session(COUNTER)):
+            with pytest.raises(DaemonUnavailableError) as raised:
+                use()
+            message = str(raised.value)
+            assert f"no daemon listens at {path} (" in message
+            assert "`warmpool serve`" in message
+            assert "autostart=True" in message
+            assert f"{path}.log" in message
+            assert (raised.value.code, raised.value.status_code) == ("DAEMON_UNAVAILABLE", 503)
+    assert list(directory.iterdir()) == []
+
+
+def test_a_daemon_that_is_started_again_knows_no_sessions(start_daemon: Callable[..., Daemon]):
+    first = start_daemon()
+    with Client(first.socket, autostart=False) as client:
+        session = client.session(COUNTER)
+        session.call("add")
+        kept = client.run(app=COUNTER, session="new", function="add").session_id
+        first.stop()
+        for use in (lambda: session.call("add"), lambda: client.run(session=kept, function="add"), client.status):
+            with pytest.raises(DaemonUnavailableError, match=str(first.socket)):
+                use()
+        second = start_daemon()
+        assert client.status().pid == second.pid != first.pid
+        for use in (lambda: session.call("add"), lambda: client.run(session=kept, function="add"), session.info):
+            with pytest.raises(SessionNotFoundError, match="(?i)session not found"):
+                use()
+        assert client.run(app=COUNTER, session="new", function="add").output == {"total": 1}
+        assert client.sessions.list()[0].call_count == 1
+
+
+def test_a_client_goes_on_with_the_next_daemon_at_once(start_daemon: Callable[..., Daemon]):
+    first = start_daemon()
+    with Client(first.socket, autostart=False) as client:
+        client.status()
+        session = client.session(COUNTER)
+        first.stop()
+        second = start_daemon()
+        assert client.status().pid == second.pid
+        with pytest.raises(SessionNotFoundError):
+            session.call("add")
+
+
+def test_no_daemon_is_started_to_ask_what_became_of_the_last(daemon: Daemon, fifo: Path):
+    """Whoever stops or kills the daemon does not want another one because a call was under way."""
+    with Client(daemon.socket, autostart=True) as client:
+        session = client.session(WAITS)
+        with ThreadPoolExecutor(1) as pool:
+            future = pool.submit(session.call, "wait", fifo=str(fifo), answer="late")
+            wait_until_busy(daemon.client, session.id)
+            os.kill(daemon.pid, signal.SIGKILL)
+            error = future.exception(PATIENCE)
+        started = client.started_daemon
+        if started:
+            pid = client.stop()
+            assert wait_for_exit(pid)
+    assert isinstance(error, DaemonUnavailableError), error
+    assert session.id in str(error)
+    assert not started
+    for path in daemon.socket.parent.glob("d.sock*"):
+        if path != daemon.log:
+            path.unlink()
+
+
+def test_a_session_that_another_client_ends_is_over_for_all(client: Client):
+    with Client(client.places.socket, autostart=False) as other:
+        session = client.session(COUNTER)
+        session.call("add")
+        client.run(session=session.id, function="add")
+        other.sessions.end(session.id)
+        for use in (
+            lambda: session.call("add"),
+            lambda: client.run(session=session.id, function="add"),
+            lambda: other.run(session=session.id, function="add"),
+            session.keepalive,
+        ):
+            with pytest.raises(SessionEndedError, match="(?i)session ended") as raised:
+                use()
+            assert raised.value.session_id == session.id
+        assert session.end().end_reason == "client"
+
+
+def test_a_path_longer_than_an_address(tmp_path_factory: pytest.TempPathFactory, free_socket: Path):
+    path = free_socket.parent / ("deep" * 25) / ("deeper" * 15) / "d.sock"
+    assert len(os.fsencode(path)) > 200
+    with Client(path) as client:
+        try:
+            assert client.status().socket == str(path)
+            with client.session(COUNTER) as session:
+                assert session.call("add") == {"total": 1}
+            assert client.run(app=COUNTER, function="add").output.total >= 1
+        finally:
+            pid = client.stop()
+            assert wait_for_exit(pid)
+    assert [found.name for found in path.parent.iterdir()] == ["d.sock.log"]
+
+
+# --- interruptions ------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def interrupted_when_busy(client: Client, session_id: str) -> Iterator[None]:
+    """Ctrl-C as soon as the session is in a call."""
+
+    def interrupt() -> None:
+        wait_until_busy(client, session_id)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    with Client(client.places.socket, autostart=False) as client:
+        thread = threading.Thread(target=interrupt)
+        thread.start()
+        with pytest.raises(KeyboardInterrupt):
+            yield
+        thread.join()
+
+
+@pytest.mark.parametrize("released_first", [True, False], ids=["released first", "called first"])
+@pytest.mark.parametrize("way", ["call", "run"])
+def test_the_late_answer_to_an_interrupted_call_answers_no_other(
+    client: Client, fifo: Path, way: str, released_first: bool
+):
+    with client.session(WAITS) as session:
+
+        def call(function: str, **fields: object) -> Any:
+            if way == "call":
+                return session.call(function, fields)
+            return client.run(session=session.id, function=function, input=fields).output
+
+        assert call("echo", value="early") == "early"
+        with interrupted_when_busy(client, session.id):
+            call("wait", fifo=str(fifo), answer="late")
+        assert session.info().busy is True, "what has begun goes on"
+        with ThreadPoolExecutor(1) as pool:
+            written = pool.submit(fifo.write_text, "go")
+            if released_first:
+                written.result(PATIENCE)
+                wait_until_idle(client, session.id)
+            for index in range(3):
+                assert call("echo", value=index) == index
+        assert session.info().call_count == 5
+
+
+def test_an_interrupted_first_call_leaves_its_session(client: Client, fifo: Path):
+    def interrupt() -> None:
+        with Client(client.places.socket, autostart=False) as other:
+            while not (found := other.sessions.list()) or not found[0].busy:
+                os.sched_yield()
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        client.run(app=WAITS, session="new", function="wait", input={"fifo": str(fifo), "answer": "late"})
+    thread.join()
+    (info,) = client.sessions.list()
+    fifo.write_text("go")
+    assert client.run(session=info.id, function="echo", input={"value": 5}).output == 5
+
+
+def test_an_interrupted_call_without_a_session_leaves_nothing(client: Client, fifo: Path):
+    client.run(app=WAITS, function="echo")
+    files = open_files()
+    released = threading.Event()
+
+    def interrupt() -> None:
+        fifo.write_text("")  # opens when the app does: so it is in the call
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        released.set()
+
+    thread = threading.Thread(target=interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        thread.start()
+        client.run(app=WAITS, function="wait", input={"fifo": str(fifo), "answer": "late"})
+        released.wait(PATIENCE)  # should the answer have been faster
+    thread.join()
+    assert open_files() == files
+    assert client.run(app=WAITS, function="echo", input={"value": 5}).output == 5
+
+
+@pytest.mark.timeout(20)
+def test_interruptions_at_any_moment_mix_up_no_answers(client: Client):
+    """Answers of many pieces, and a signal every millisecond that raises wherever the client is."""
+
+    class InterruptedError_(BaseException):
+        pass
+
+    def interrupt(*_: object) -> None:
+        if armed:
+            raise InterruptedError_
+
+    def pester() -> None:
+        while not done.wait(0.001):
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
+
+    armed, done, interrupted = False, threading.Event(), 0
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    thread = threading.Thread(target=pester)
+    thread.start()
+    try:
+        with client.session(VALUES) as session:
+            for index in range(100):
+                try:
+                    armed = True
+                    assert len(session.call("large", size=MIB)) == MIB
+                    armed = False
+                except InterruptedError_:
+                    armed = False
+                    interrupted += 1
+                assert session.call("echo", value=index) == index
+    finally:
+        done.set()
+        thread.join()
+        signal.signal(signal.SIGUSR1, before)
+    assert interrupted > 10
+
+
+# --- kept connections ---------------------------------------------------------------------------------------------
+
+
+def test_more_sessions_than_kept_connections_stay_usable(client: Client, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sync, "_KEPT_LINKS", 2)
+    client.status()
+    files = open_files()
+    opened = [client.run(app=COUNTER, session="new", function="add").session_id for _ in range(5)]
+    for total in (2, 3):
+        for session_id in opened:
+            assert client.run(session=session_id, function="add").output == {"total": total}
+            assert client.run(app=COUNTER, session=session_id, function="history").output == [1] * total
+            assert len(open_files() - files) <= 2
+    assert {info.call_count for info in client.sessions.list()} == {5}
+    assert all(info.status == "active" for info in client.sessions.list())
+
+
+def test_a_kept_connection_of_a_session_that_is_over_is_let_go(client: Client):
+    client.status()
+    files = open_files()
+    session_id = client.run(app=COUNTER, session="new", function="add").session_id
+    client.sessions.end(session_id)
+    with pytest.raises(SessionEndedError):
+        client.run(session=session_id, function="add")
+    assert open_files() == files
+
+
+# --- a session as a context manager -------------------------------------------------------------------------------
+
+
+def test_leaving_the_block_ends_the_session(client: Client):
+    with client.session(COUNTER, session_timeout=300) as session:
+        session.call("add")
+        assert repr(session) == f"<Session {session.id} counter@{session.version}>"
+    info = client.sessions.get(session.id)
+    assert (info.status, info.end_reason) == ("ended", "client")
+    assert wait_for_exit(info.pid, 0)
+    with pytest.raises(SessionEndedError):
+        session.call("add")
+
+
+def test_an_exception_in_the_block_passes_and_ends_the_session(client: Client):
+    with pytest.raises(ZeroDivisionError), client.session(COUNTER) as session:
+        1 / 0  # noqa: B018
+    assert session.info().status == "ended"
+    with pytest.raises(WarmpoolError, match="out of luck") as raised, client.session(COUNTER) as session:
+        session.call("fail", message="out of luck")
+    assert raised.value.session_id == session.id
+    assert session.info().status == "ended"
+
+
+def test_a_session_may_be_ended_inside_its_block(client: Client):
+    with client.session(COUNTER) as session:
+        assert session.end().status == "ended"
+    with client.session(COUNTER) as session:
+        client.sessions.end(session.id)
+    assert session.info().end_reason == "client"
+
+
+def test_a_session_may_be_lost_or_expire_inside_its_block(client: Client):
+    with client.session(COUNTER) as session:
+        os.kill(session.info().pid, signal.SIGKILL)
+        with pytest.raises(WorkerLostError):
+            session.call("add")
+    assert session.info().end_reason == "worker_lost"
+    with client.session(COUNTER, session_timeout=1) as session:
+        assert wait_for_exit(session.info().pid)
+    assert session.info().end_reason == "idle"
+    with pytest.raises(SessionExpiredError, match="(?i)session expired"):
+        session.call("add")
+
+
+def test_what_is_raised_in_the_block_goes_before_what_the_end_raises(start_daemon: Callable[..., Daemon]):
+    daemon = start_daemon()
+    with (
+        Client(daemon.socket, autostart=False) as client,
+        pytest.raises(ZeroDivisionError),
+        client.session(COUNTER),
+    ):
+        daemon.stop()
+        1 / 0  # noqa: B018
+    assert processes_marked(daemon.mark) == []
+
+
+# --- large values -------------------------------------------------------------------------------------------------
+
+
+def test_sixteen_mebibytes_go_both_ways_and_no_more(client: Client):
+    with client.session(VALUES) as session:
+        largest = b"x" * (16 * MIB - 64)
+        assert session.call("echo", value=largest) == largest
+        with pytest.raises(PayloadTooLargeError, match="limit of 16777216 bytes") as raised:
+            session.call("echo", value=largest + b"x" * 64)
+        assert (raised.value.code, raised.value.status_code) == ("PAYLOAD_TOO_LARGE", 413)
+        with pytest.raises(PayloadTooLargeError) as raised:
+            session.call("large", size=16 * MIB)
+        assert raised.value.session_id == session.id
+        assert session.call("echo", value=1) == 1
+        assert session.info().call_count == 3, "the one that was too large was not sent"
+
+
+@pytest.mark.parametrize("value", [object(), {"amount": lambda: 1}, 2**70, "\ud800", {1: {2: {3}}, "x": object}])
+def test_what_cannot_be_sent_is_refused_and_harms_nothing(client: Client, value: object):
+    with client.session(VALUES) as session:
+        for use in (
+            lambda: session.call("echo", value=value),
+            lambda: client.run(session=session.id, function="echo", input={"value": value}),
+        ):
+            with pytest.raises(InvalidRequestError, match="the input cannot be sent"):
+                use()
+        assert session.call("echo", value=1) == 1
+        assert session.info().call_count == 1
+
+
+# --- what the daemon says -----------------------------------------------------------------------------------------
+
+
+def test_status(shared_daemon: Daemon, client: Client):
+    with client.session(COUNTER), client.session(COUNTER):
+        status = client.status()
+        assert type(status) is Data
+        assert status.pid == shared_daemon.pid
+        assert status.socket == str(shared_daemon.socket)
+        assert status.log == str(shared_daemon.log)
+        assert status.sessions == 2
+        assert status.workers == sum(status.workers_by_state.values()) >= 2
+        assert status.workers_by_state["leased"] == 2
+        assert status.max_workers == 256
+        assert status.apps >= 1
+        assert 0 < status.uptime < 600
+        assert client.status().uptime >= status.uptime
+    assert client.status().sessions == 0
+
+
+def test_apps_are_listed_by_name(client: Client):
+    with client.session(COUNTER) as session:
+        apps = {app.name: app for app in client.apps.list()}
+        assert list(apps) == sorted(apps)
+        counter = apps["counter"]
+        assert (counter.state, counter.version, counter.error) == ("ready", session.version, None)
+        assert counter.source == COUNTER
+        assert counter.workers >= 1
+
+
+def test_a_broken_app_is_listed_with_what_is_wrong(client: Client):
+    with pytest.raises(AppBrokenError):
+        client.session(str(APPS / "raises_on_import.py"))
+    broken = next(app for app in client.apps.list() if app.name == "raises_on_import")
+    assert broken.state == "broken"
+    assert broken.version is None
+    assert "no_such_module_anywhere" in broken.error
+
+
+def test_an_app_is_described(client: Client):
+    functions = {function.name: function for function in client.apps.describe(COUNTER)}
+    assert list(functions) == ["add", "plain", "history", "where", "who", "fail"]
+    assert functions["add"].input_schema["properties"]["amount"] == {
+        "default": 1,
+        "title": "Amount",
+        "type": "integer",
+    }
+    assert functions["plain"].input_schema["required"] == ["amount"]
+    assert functions["history"].output_schema == {"items": {"type": "integer"}, "type": "array"}
+    assert functions["add"]["async"] is False
+    waits = client.apps.describe(str(APPS / "async_counter.py") + ":add")
+    assert {function.name: function["async"] for function in waits}["note"] is True
+    assert client.sessions.list() == []
+
+
+def test_an_app_is_described_by_a_relative_path_too(client: Client, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(APPS)
+    assert [function.name for function in client.apps.describe("limited.py")] == ["run"]
+    with pytest.raises(AppNotFoundError, match="no_such_file"):
+        client.apps.describe("no_such_file.py")
+    with pytest.raises(AppBrokenError):
+        client.apps.describe("raises_on_import.py")

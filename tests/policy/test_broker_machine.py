@@ -1,0 +1,585 @@
+"""The broker against a dict model, under everything that a daemon can report in any order, with a hand-moved clock.
+
+The world is that of `story.py`, which checks each effect as it is performed. The model beside it knows what each
+session should be and what each client may still wait for; the laws are looked at after every step. A longer hunt:
+WARMPOOL_EXAMPLES=5000 pytest tests/policy/test_broker_machine.py
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import pytest
+from hypothesis import Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from policy.story import NOTHING, PLENTY, Client, Process, Story, broken
+
+from warmpool.policy import effects as fx
+from warmpool.policy import events as ev
+from warmpool.settings import (
+    BACKOFF_FIRST,
+    EXPIRE_ANSWER_TIMEOUT,
+    EXPLAIN_TIMEOUT,
+    HELLO_TIMEOUT,
+    STOP_GRACE,
+)
+
+EXAMPLES = int(os.environ.get("WARMPOOL_EXAMPLES", "200"))
+TICK = 0.001
+MAX_WORKERS = 4
+OPTIONS = {"counter": (None, None), "chat": (0, 2), "poll": (2, 3)}
+"""What each app says of its own `warm` and `max_workers`."""
+
+Thing = TypeVar("Thing")
+
+picks = st.integers(0, 11)
+apps = st.sampled_from(sorted(OPTIONS))
+timeouts = st.sampled_from([1.0, 10.0, 60.0, 3600.0])
+
+
+@dataclass(eq=False)
+class Lease:
+    """What a session should be."""
+
+    client: Client
+    timeout: float
+    last: float
+    """When it was last used."""
+    status: str = "active"
+    reason: str | None = None
+    busy: bool = False
+    gone: bool = False
+    """Its worker's exit was reported."""
+
+    @property
+    def id(self) -> str:
+        assert self.client.session is not None
+        return self.client.session
+
+    def decide(self, status: str, reason: str) -> None:
+        if self.status == "active":
+            self.status, self.reason = status, reason
+
+
+@dataclass(eq=False)
+class Wish:
+    """What a client asked for, and until when it may be kept waiting."""
+
+    client: Client
+    kind: str
+    until: float | None = None
+    app: str = ""
+    revision: int = 0
+    version: str | None = None
+    timeout: float = 0
+    lease: Lease | None = None
+    is_told: bool = False
+
+
+class World(Story):
+    """A story that also knows which editions have failed, and when."""
+
+    def __init__(self, **settings: float) -> None:
+        super().__init__(**settings)
+        self.failed_at: dict[tuple[str, int], float] = {}
+        self.edition_of: dict[str, tuple[str, int]] = {}
+
+    def _check_and_do(self, effect: fx.Effect) -> None:
+        super()._check_and_do(effect)
+        match effect:
+            case fx.StartTemplate(pool):
+                known = self.broker.fleet.pools.get(pool)
+                if known is not None:
+                    self.edition_of[pool] = known.app, known.revision
+                self._check_pause(pool)
+            case fx.Fork(pool):
+                self._check_pause(pool)
+                app, _ = self.edition_of[pool]
+                limit = OPTIONS[app][1]
+                assert limit is None or len(self.of_app(app)) <= limit, "more workers than the app may have"
+
+    def _check_pause(self, pool: str) -> None:
+        failed_at = self.failed_at.get(self.edition_of.get(pool, ("", 0)))
+        assert failed_at is None or self.now >= failed_at + BACKOFF_FIRST, "tried again within the pause"
+
+    def fails(self, pool: str) -> None:
+        if pool in self.broker.fleet.pools and self.broker.fleet.pools[pool].template.value != "retired":
+            self.failed_at[self.edition_of[pool]] = self.now
+
+    def works(self, pool: str) -> None:
+        self.failed_at.pop(self.edition_of[pool], None)
+
+
+class BrokerMachine(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World(max_workers=MAX_WORKERS, start_timeout=20, app_idle_timeout=60)
+        self.leases: list[Lease] = []
+        self.wishes: list[Wish] = []
+        self.revisions = dict.fromkeys(OPTIONS, 1)
+        self.versions: dict[str, str] = {}
+        self.steps = 0
+
+    @initialize(
+        idle_exit=st.sampled_from([0, 0, 0, 300]),
+        opened=st.lists(st.tuples(apps, st.booleans(), timeouts), max_size=5),
+    )
+    def begin(self, idle_exit: float, opened: list[tuple[str, bool, float]]) -> None:
+        """Some sessions and stateless clients are there from the start."""
+        self.world = World(max_workers=MAX_WORKERS, start_timeout=20, app_idle_timeout=60, idle_exit=idle_exit)
+        for app, stateless, timeout in opened:
+            self.opens(app, stateless, timeout, 30.0, None)
+            self.rest()
+
+    # --- helpers ----------------------------------------------------------------------------------------------
+
+    def wish(self, client: Client, kind: str, patience: float | None = None, **what: object) -> Wish:
+        until = None if patience is None else self.world.now + patience
+        wish = Wish(client, kind, until, **what)
+        self.wishes.append(wish)
+        return wish
+
+    @property
+    def waiting(self) -> list[Wish]:
+        return [wish for wish in self.wishes if wish.client.waits]
+
+    @property
+    def active(self) -> list[Lease]:
+        return [lease for lease in self.leases if lease.status == "active"]
+
+    def workers(self, *, ready: bool | None = None) -> list[Process]:
+        return [w for w in self.world.workers.values() if ready in (None, w.is_ready)]
+
+    # --- clients ----------------------------------------------------------------------------------------------
+
+    @rule()
+    def somebody_connects(self) -> None:
+        client = self.world.client()
+        self.wish(client, "hello", HELLO_TIMEOUT)
+        self.world.happens(ev.Connected(client.ticket))
+
+    @precondition(lambda self: any(w.kind == "hello" for w in self.waiting))
+    @rule(pick=picks)
+    def somebody_wants_to_talk(self, pick: int) -> None:
+        wish = choose(pick, [w for w in self.waiting if w.kind == "hello"])
+        wish.kind, wish.until = "talk", None
+        self.world.happens(ev.Greeted(wish.client.ticket))
+
+    @rule(
+        app=apps,
+        stateless=st.booleans(),
+        timeout=timeouts,
+        patience=st.sampled_from([0.0, 1.0, 20.0, 30.0, 300.0]),
+        behind=st.sampled_from([None, None, None, None, 0, 1]),
+    )
+    def somebody_opens(self, app: str, stateless: bool, timeout: float, patience: float, behind: int | None) -> None:
+        """`behind`: names a version, the newest or one that is no more."""
+        version = None if behind is None else f"v{self.revisions[app] - behind}"
+        self.opens(app, stateless, timeout, patience, version)
+
+    @rule(app=apps, stateless=st.booleans(), timeout=timeouts)
+    def somebody_opens_and_everybody_answers(self, app: str, stateless: bool, timeout: float) -> None:
+        self.opens(app, stateless, timeout, 30.0, None)
+        self.rest()
+        self.everyone_who_waits_has_a_reason()
+
+    def opens(self, app: str, stateless: bool, timeout: float, patience: float, version: str | None) -> None:
+        silent = [w for w in self.waiting if w.kind == "hello"]
+        if silent:
+            self.wishes.remove(silent[0])
+        client = silent[0].client if silent else self.world.client()
+        revision = self.revisions[app]
+        self.wish(client, "open", patience, app=app, revision=revision, version=version, timeout=timeout)
+        self.world.open(
+            app, revision, timeout=timeout, patience=patience, version=version, stateless=stateless, client=client
+        )
+        if self.world.stop_due is not None:
+            assert not client.waits
+
+    @precondition(lambda self: self.leases)
+    @rule(pick=picks, app=st.sampled_from([None, None, "counter", "chat"]), version=st.sampled_from([None, None, "v1"]))
+    def somebody_attaches(self, pick: int, app: str | None, version: str | None) -> None:
+        lease = choose(pick, self.leases)
+        client = self.world.client()
+        self.wish(client, "attach", EXPIRE_ANSWER_TIMEOUT, lease=lease)
+        self.world.attach(lease.id, app, version, client=client)
+        view = self.world.look(lease.id)
+        if lease.status != "active":
+            assert client.error.code == self.code_of(lease)
+        elif app not in (None, view.app):
+            assert client.error.code == "APP_MISMATCH"
+        elif version not in (None, view.version):
+            assert client.error.code == "VERSION_MISMATCH"
+        elif client.waits:
+            assert self.world.workers[lease.client.worker].asked
+        else:
+            assert client.worker == lease.client.worker
+
+    @precondition(lambda self: self.leases)
+    @rule(pick=picks)
+    def somebody_keeps_alive(self, pick: int) -> None:
+        lease = choose(pick, self.leases)
+        status = lease.status
+        client = self.world.keepalive(lease.id)
+        self.wish(client, "keepalive", EXPIRE_ANSWER_TIMEOUT, lease=lease)
+        if status != "active":
+            assert client.error.code == self.code_of(lease)
+
+    @precondition(lambda self: self.leases)
+    @rule(pick=picks, settle=st.booleans())
+    def somebody_asks(self, pick: int, settle: bool) -> None:
+        lease = choose(pick, self.leases)
+        client = self.world.ask(lease.id, settle=settle)
+        self.wish(client, "ask", EXPLAIN_TIMEOUT, lease=lease)
+        assert client.waits == (settle and not lease.gone)
+        if not client.waits:
+            view = client.view
+            assert (view.status, view.end_reason) == (lease.status, lease.reason)
+            assert view.busy == (lease.busy and lease.status == "active")
+
+    @precondition(lambda self: self.leases)
+    @rule(pick=picks)
+    def somebody_ends(self, pick: int) -> None:
+        lease = choose(pick, self.leases)
+        lease.decide("ended", "client")
+        client = self.world.end(lease.id)
+        self.wish(client, "end", lease=lease)
+        assert client.waits != lease.gone
+
+    @rule(app=apps)
+    def somebody_asks_for_functions(self, app: str) -> None:
+        client = self.world.client(request=1)
+        self.wish(client, "describe", app=app)
+        edition = self.world.edition(app, self.revisions[app])
+        self.world.happens(ev.DescribeRequested(client.ticket, edition))
+
+    @rule(what=st.sampled_from(["ask", "keepalive", "end", "attach"]))
+    def somebody_asks_for_nobodys_session(self, what: str) -> None:
+        assert getattr(self.world, what)("sess_nobody").error.code == "SESSION_NOT_FOUND"
+
+    @precondition(lambda self: self.waiting)
+    @rule(pick=picks)
+    def somebody_leaves(self, pick: int) -> None:
+        self.world.leave(choose(pick, self.waiting).client)
+
+    # --- apps and templates -----------------------------------------------------------------------------------
+
+    @rule(app=apps)
+    def somebody_edits(self, app: str) -> None:
+        self.revisions[app] += 1
+
+    @rule(app=apps)
+    def somebody_names_an_app_to_serve(self, app: str) -> None:
+        self.world.warm_up(app, self.revisions[app])
+
+    def loads(self, pool: str) -> None:
+        app, revision = self.world.edition_of[pool]
+        self.versions[pool] = f"v{revision}"
+        warm, max_workers = OPTIONS[app]
+        self.world.loads(pool, version=f"v{revision}", warm=warm, max_workers=max_workers)
+
+    @precondition(lambda self: self.world.loading())
+    @rule(pick=picks)
+    def a_template_loads(self, pick: int) -> None:
+        self.loads(choose(pick, self.world.loading()))
+
+    @precondition(lambda self: self.world.loading())
+    @rule(pick=picks)
+    def a_template_does_not_load(self, pick: int) -> None:
+        pool = choose(pick, self.world.loading())
+        self.world.fails(pool)
+        self.world.does_not_load(pool)
+
+    @precondition(lambda self: self.world.templates)
+    @rule(pick=picks)
+    def a_template_dies(self, pick: int) -> None:
+        pool = choose(pick, self.world.templates)
+        if not self.world.templates[pool]:
+            self.world.fails(pool)
+        self.world.template_dies(pool)
+
+    # --- workers ----------------------------------------------------------------------------------------------
+
+    @precondition(lambda self: any(not w.forked for w in self.workers()))
+    @rule(pick=picks)
+    def a_worker_is_forked(self, pick: int) -> None:
+        self.world.forked(choose(pick, [w.id for w in self.workers() if not w.forked]))
+
+    @precondition(lambda self: self.world.unborn())
+    @rule(pick=picks)
+    def a_worker_is_ready(self, pick: int) -> None:
+        self.is_ready(choose(pick, self.world.unborn()))
+
+    def is_ready(self, worker: str) -> None:
+        self.world.works(self.world.workers[worker].pool)
+        self.world.ready(worker)
+
+    @precondition(lambda self: self.world.unborn())
+    @rule(pick=picks, born=st.booleans())
+    def a_setup_fails(self, pick: int, born: bool) -> None:
+        worker = self.world.workers[choose(pick, self.world.unborn())]
+        if worker.stop is None:
+            self.world.fails(worker.pool)
+        if born or worker.forked:
+            self.world.setup_fails(worker.id)
+        else:
+            worker.failed = True
+            self.world.happens(ev.WorkerFailed(worker.id, broken("fork: out of memory")))
+            self.world.exits(worker.id, status="was never born")
+
+    @precondition(lambda self: self.world.workers)
+    @rule(pick=picks)
+    def a_worker_dies(self, pick: int) -> None:
+        worker = choose(pick, self.workers())
+        if worker.forked and not worker.is_ready and not worker.failed and worker.stop is None:
+            self.world.fails(worker.pool)
+        self.exits(worker)
+
+    @precondition(lambda self: self.world.told_to_stop())
+    @rule(pick=picks, goodbye=st.booleans())
+    def a_worker_goes_as_it_was_told(self, pick: int, goodbye: bool) -> None:
+        worker = self.world.workers[choose(pick, self.world.told_to_stop())]
+        if goodbye:
+            self.world.leaves(worker.id)
+        self.exits(worker)
+
+    def exits(self, worker: Process) -> None:
+        for lease in self.leases:
+            if lease.client.worker == worker.id:
+                lease.decide("ended", "worker_lost")
+                lease.gone = True
+        self.world.exits(worker.id)
+
+    @precondition(lambda self: any(w.asked for w in self.workers()))
+    @rule(pick=picks, bytes_wait=st.booleans())
+    def a_worker_answers(self, pick: int, bytes_wait: bool) -> None:
+        self.answers(choose(pick, [w for w in self.workers() if w.asked]), bytes_wait=bytes_wait)
+
+    def answers(self, worker: Process, *, bytes_wait: bool) -> None:
+        """It answers when no call keeps it, and leaves only if it has had none since it was asked."""
+        activity = self.world.board[worker.row]
+        if activity.busy or worker.leaving:
+            return
+        assert worker.asked is not None
+        if bytes_wait or activity.started != worker.asked.started:
+            self.world.busy(worker.id)
+        else:
+            worker.asked = None
+            self.world.leaves(worker.id)
+
+    @precondition(lambda self: any(w.serving for w in self.workers()))
+    @rule(pick=picks)
+    def a_stateless_client_goes(self, pick: int) -> None:
+        self.world.released(choose(pick, [w.serving for w in self.workers() if w.serving]))
+
+    @precondition(lambda self: self.world.dead)
+    @rule(pick=picks, kind=st.sampled_from([ev.WorkerReady, ev.WorkerBusy, ev.WorkerLeaving, ev.WorkerReleased]))
+    def something_late_is_heard_of_the_dead(self, pick: int, kind: type) -> None:
+        self.world.happens(kind(choose(pick, self.world.dead).id))
+
+    @precondition(lambda self: any(w.is_ready for w in self.workers()))
+    @rule(pick=picks)
+    def a_worker_says_twice_that_it_is_ready(self, pick: int) -> None:
+        self.world.happens(ev.WorkerReady(choose(pick, self.workers(ready=True)).id))
+
+    # --- calls ------------------------------------------------------------------------------------------------
+
+    def callable_leases(self, *, busy: bool) -> list[Lease]:
+        return [
+            lease
+            for lease in self.leases
+            if lease.busy is busy and not lease.gone and not self.world.workers[lease.client.worker].leaving
+        ]
+
+    @precondition(lambda self: self.callable_leases(busy=False))
+    @rule(pick=picks)
+    def a_call_begins(self, pick: int) -> None:
+        lease = choose(pick, self.callable_leases(busy=False))
+        lease.busy, lease.last = True, self.world.now
+        self.world.begins(lease.client)
+
+    @precondition(lambda self: self.callable_leases(busy=True))
+    @rule(pick=picks)
+    def a_call_ends(self, pick: int) -> None:
+        lease = choose(pick, self.callable_leases(busy=True))
+        lease.busy, lease.last = False, self.world.now
+        self.world.finishes(lease.client)
+
+    # --- the world --------------------------------------------------------------------------------------------
+
+    @rule(seconds=st.sampled_from([0.0005, 0.001, 0.4, 0.5, 1.0, 2.0, 5.0, 30.0, 61.0, 90.0]))
+    def time_goes_by(self, seconds: float) -> None:
+        self.world.wait(seconds)
+
+    @rule()
+    def time_goes_by_until_the_daemon_wakes(self) -> None:
+        self.world.wake()
+
+    @rule(seconds=st.sampled_from([0.01, 3.0, 25.0, 400.0, 7200.0]))
+    def the_daemon_is_stalled(self, seconds: float) -> None:
+        self.world.stall(seconds)
+
+    @rule(short=st.booleans())
+    def memory_changes(self, short: bool) -> None:
+        self.world.free_memory = NOTHING if short else PLENTY
+
+    @precondition(lambda self: self.steps > 30)
+    @rule(really=picks)
+    def the_daemon_is_told_to_stop(self, really: int) -> None:
+        if really == 11:
+            self.stop()
+
+    def stop(self) -> None:
+        for lease in self.active:
+            lease.decide("ended", "daemon_stopped")
+        self.world.stop()
+
+    @rule()
+    def everybody_answers(self) -> None:
+        """As if all were well, until nobody owes an answer. Then who still waits has a reason to."""
+        self.rest()
+        self.everyone_who_waits_has_a_reason()
+
+    def rest(self) -> None:
+        world = self.world
+        world.stall(0)
+        for _ in range(500):
+            if pools := world.loading():
+                self.loads(pools[0])
+            elif unborn := [w for w in world.unborn() if world.workers[w].stop is None]:
+                self.is_ready(unborn[0])
+            elif asked := [w for w in self.workers() if w.asked and not w.leaving and not self.world.board[w.row].busy]:
+                self.answers(asked[0], bytes_wait=False)
+            elif going := [w for w in self.workers() if w.stop is not None or w.leaving or w.killed or w.failed]:
+                self.exits(going[0])
+            else:
+                return
+            self.look()
+        raise AssertionError(f"the fleet never comes to rest: {world.broker}")
+
+    def everyone_who_waits_has_a_reason(self) -> None:
+        world = self.world
+        if world.free_memory == NOTHING:
+            return
+        full = len(world.workers) == MAX_WORKERS
+        nobody_idle = all(w.is_used for w in world.workers.values())
+        for wish in self.waiting:
+            if wish.kind == "open":
+                mine = [w for w in world.workers.values() if w.id in world.of_app(wish.app)]
+                app_is_full = len(mine) == OPTIONS[wish.app][1] and all(w.is_used for w in mine)
+                assert app_is_full or (full and nobody_idle), f"{wish} waits for nothing: {world.broker}"
+            else:
+                assert wish.kind in ("hello", "talk", "ask", "attach", "keepalive"), f"{wish} waits for nothing"
+        for pool in world.broker.fleet.pools.values():
+            assert pool.surplus == 0, f"more warm workers than wanted: {pool}"
+            app = world.broker.fleet.apps[pool.app_key]
+            if pool.lacking and not self.waiting and not full and app.live < pool.max_workers:
+                assert pool.template.value == "lost" or app.failing(pool.revision, world.now), f"{pool} is not filled"
+
+    # --- the laws ---------------------------------------------------------------------------------------------
+
+    def look(self) -> None:
+        """Takes in what clients have been told, and checks that it is what they may be told."""
+        for wish in self.wishes:
+            if wish.client.heard and not wish.is_told:
+                wish.is_told = True
+                self.is_told(wish, wish.client.heard[0])
+        for lease in self.leases:
+            self.check_lease(lease)
+
+    def is_told(self, wish: Wish, told: fx.Effect) -> None:
+        now = wish.client.heard_at
+        assert now is not None
+        if isinstance(told, fx.Refuse) and told.error.code == "POOL_EXHAUSTED":
+            assert wish.kind == "open"
+            assert wish.until is not None
+            assert now >= wish.until, "refused before its time"
+        if wish.kind == "open" and isinstance(told, fx.HandOver):
+            pool = self.world.workers[told.worker].pool if told.worker in self.world.workers else None
+            if pool is not None:
+                _, revision = self.world.edition_of[pool]
+                assert wish.version in (None, self.versions[pool]), "another version than the one asked for"
+                is_older = revision < wish.revision
+                assert is_older == (told.attach.notice is not None), "an older edition comes with a notice, no other"
+            if told.attach.session_id is not None:
+                self.leases.append(Lease(wish.client, wish.timeout, now))
+        if wish.kind == "keepalive" and isinstance(told, fx.Answer):
+            assert told.view.status == "active"
+            assert wish.lease is not None
+            wish.lease.last = now
+
+    def check_lease(self, lease: Lease) -> None:
+        session = self.world.broker.find(lease.id, self.world.now)
+        assert session is not None
+        if lease.status == "active" and session.status == "expired":
+            assert not lease.busy, f"{session} expired while it was busy"
+            assert session.ended_at is not None
+            idle = session.ended_at - lease.last
+            assert idle >= lease.timeout, f"{session} expired {idle} s after its last use"
+            lease.decide("expired", "idle")
+        assert (session.status, session.end_reason) == (lease.status, lease.reason)
+        worker = self.world.workers.get(lease.client.worker)
+        assert (worker is None) == lease.gone
+        if lease.status == "active":
+            assert worker is not None
+            assert worker.stop is None, "a live lease has a live worker"
+        elif worker is not None:
+            assert worker.stop is not None, "a lease that is over holds its worker"
+
+    @staticmethod
+    def code_of(lease: Lease) -> str:
+        if lease.status == "expired":
+            return "SESSION_EXPIRED"
+        return "WORKER_LOST" if lease.reason == "worker_lost" else "SESSION_ENDED"
+
+    @invariant()
+    def the_laws_hold(self) -> None:
+        self.steps += 1
+        self.look()
+        world = self.world
+        world.broker.check()
+        assert world.broker.open_sessions == len(self.active)
+        for wish in self.waiting:
+            if wish.until is not None:
+                assert world.now < wish.until + 2 * TICK, f"{wish} waits for too long"
+            if wish.kind == "describe":
+                assert world.loading(wish.app), f"{wish} waits for no template"
+            if wish.kind == "end":
+                assert wish.lease is not None
+                assert not wish.lease.gone
+        for pool in world.broker.fleet.pools.values():
+            line = [waiter.arrived for waiter in pool.waiters]
+            assert line == sorted(line), "first come, first served"
+        deadline = world.broker.next_deadline()
+        assert deadline is None or deadline > world.now, "a shell would spin"
+
+    def teardown(self) -> None:
+        """In the end the daemon stops: nothing is left, and everybody has been told."""
+        self.look()
+        self.stop()
+        self.look()
+        self.world.wait(STOP_GRACE + 1 + TICK)
+        assert self.world.exited
+        self.rest()
+        left = [wish for wish in self.waiting if wish.kind not in ("talk", "hello")]
+        assert not left, f"{left} were never answered"
+        assert self.world.workers == {}
+        assert self.world.templates == {}
+
+
+def choose(pick: int, things: Iterable[Thing]) -> Thing:
+    found = list(things)
+    return found[pick % len(found)]
+
+
+BrokerMachine.TestCase.settings = settings(
+    max_examples=EXAMPLES,
+    stateful_step_count=50,
+    deadline=None,
+    phases=[phase for phase in Phase if phase is not Phase.explain],  # it takes minutes to explain so little
+)
+TestBroker = pytest.mark.timeout(600)(BrokerMachine.TestCase)  # for the shrinking, should there be anything to shrink
