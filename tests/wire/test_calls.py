@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import msgpack
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from warmpool.errors import ProtocolError
+from warmpool.errors import PayloadTooLargeError, ProtocolError
 from warmpool.wire.calls import TRANSITIONS, CallEvent, CallState, OpenCalls
 
 WAITING, ABANDONED, DONE = CallState.WAITING, CallState.ABANDONED, CallState.DONE
 ANSWER, ABANDON = CallEvent.ANSWER, CallEvent.ABANDON
+
+
+def answer(calls: OpenCalls, call_id: int) -> bool:
+    """A Result for the call comes; whether somebody waits for it."""
+    parts = calls.answer(msgpack.packb(["Result", call_id, "out"]))
+    assert parts in (None, ["Result", call_id, "out"])
+    return parts is not None
 
 
 def a_call(state: CallState) -> tuple[OpenCalls, int]:
@@ -23,7 +31,7 @@ def a_call(state: CallState) -> tuple[OpenCalls, int]:
     if state is ABANDONED:
         calls.abandon(call_id)
     elif state is DONE:
-        calls.answer(call_id)
+        answer(calls, call_id)
     return calls, call_id
 
 
@@ -38,10 +46,10 @@ def test_each_event_in_each_state_does_what_the_table_says(state, event):
         assert repr(calls) == before
     elif after is None:
         with pytest.raises(ProtocolError if event is ANSWER else KeyError):
-            calls.answer(call_id) if event is ANSWER else calls.abandon(call_id)
+            answer(calls, call_id) if event is ANSWER else calls.abandon(call_id)
         assert repr(calls) == before
     elif event is ANSWER:
-        assert calls.answer(call_id) is (state is WAITING)
+        assert answer(calls, call_id) is (state is WAITING)
         assert after is DONE
         assert len(calls) == 2
     else:
@@ -63,8 +71,8 @@ def test_the_late_answer_to_an_abandoned_call_is_dropped_and_is_never_anothers()
     calls.abandon(first)
     second = calls.start()
     assert first != second
-    assert calls.answer(first) is False
-    assert calls.answer(second) is True
+    assert answer(calls, first) is False
+    assert answer(calls, second) is True
     assert len(calls) == 0
 
 
@@ -75,7 +83,7 @@ def test_an_answer_to_a_call_that_nobody_made_is_the_peers_error_and_changes_not
     calls.start()
     before = repr(calls)
     with pytest.raises(ProtocolError, match=f"call {call_id}, which is not open"):
-        calls.answer(call_id)
+        answer(calls, call_id)
     assert repr(calls) == before
 
 
@@ -85,7 +93,7 @@ def test_a_forgotten_call_is_gone_and_an_answer_to_it_is_the_peers_error(state):
     calls.forget(call_id)
     assert len(calls) == 2
     with pytest.raises(ProtocolError):
-        calls.answer(call_id)
+        answer(calls, call_id)
     assert calls.start() == 4
 
 
@@ -130,10 +138,10 @@ class OpenCallsMachine(RuleBasedStateMachine):
     @rule(call_id=st.integers(0, 12))
     def answer(self, call_id):
         if call_id in self.open:
-            assert self.calls.answer(call_id) is (self.open.pop(call_id) is WAITING)
+            assert answer(self.calls, call_id) is (self.open.pop(call_id) is WAITING)
         else:
             with pytest.raises(ProtocolError):
-                self.calls.answer(call_id)
+                answer(self.calls, call_id)
 
     @invariant()
     def the_same_calls_are_open(self):
@@ -143,3 +151,28 @@ class OpenCallsMachine(RuleBasedStateMachine):
 
 OpenCallsMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
 TestOpenCalls = OpenCallsMachine.TestCase
+
+
+def test_a_failure_is_an_answer_too():
+    calls = OpenCalls()
+    call_id = calls.start()
+    assert calls.answer(msgpack.packb(["Failure", call_id, {"code": "X"}])) == ["Failure", call_id, {"code": "X"}]
+    assert len(calls) == 0
+
+
+def test_the_last_word_of_the_peer_is_its_error():
+    calls = OpenCalls()
+    calls.start()
+    with pytest.raises(PayloadTooLargeError, match="too much"):
+        calls.answer(msgpack.packb(["Failure", 0, {"code": "PAYLOAD_TOO_LARGE", "message": "too much"}]))
+
+
+@pytest.mark.parametrize("parts", [None, [], ["Result"], ["Result", 1], ["Result", True, 2], ["Other", 1, 2],
+                                   ["Failure", 1, "text"], {"Result": 1}, ["Result", 1, 2, 3], [["Result"], 1, 2]])  # fmt: skip
+def test_what_is_no_answer_is_the_peers_error_and_changes_nothing(parts):
+    calls = OpenCalls()
+    calls.start()
+    before = repr(calls)
+    with pytest.raises(ProtocolError):
+        calls.answer(msgpack.packb(parts))
+    assert repr(calls) == before

@@ -14,13 +14,14 @@ from functools import partial
 from threading import Lock
 from typing import Any
 
-from ..errors import DaemonUnavailableError, InvalidRequestError, PayloadTooLargeError, ProtocolError, WarmpoolError
+from ..errors import DaemonUnavailableError, InvalidRequestError, ProtocolError, WarmpoolError
 from ..errors import from_wire as error_from_wire
 from ..paths import Places, address_of, peer_of
 from ..settings import CONTROL_FRAME_LIMIT
 from ..wire.calls import OpenCalls
 from ..wire.frames import FrameReader, FrameWriter
 from ..wire.messages import (
+    CALL_ANSWERS,
     CONTROL_ANSWERS,
     PROTOCOL_VERSION,
     Control,
@@ -30,8 +31,6 @@ from ..wire.messages import (
     Opened,
     Reply,
     Request,
-    Result,
-    answer_from_wire,
     from_wire,
     to_wire,
 )
@@ -148,7 +147,7 @@ class ControlLink(Link):
 class CallLink(Link):
     """A connection that the daemon has handed to a worker."""
 
-    _decode = staticmethod(answer_from_wire)
+    _decode = staticmethod(partial(from_wire, conversation=CALL_ANSWERS))
 
     def __init__(self, connection: socket.socket, hello: Open) -> None:
         """Opens. Raises the daemon's refusal, or HangupError if the worker died before it could answer."""
@@ -172,28 +171,38 @@ class CallLink(Link):
         with self._lock:
             if self.broken is not None:
                 raise _cannot_use(self.broken)
-            answer: Any = None
-            call_id = self._calls.start()
+            calls, reader, receive_into = self._calls, self._reader, self._socket.recv_into
+            call_id = calls.start()
+            answer: list[Any] | None = None
+            sent = False
             try:
-                self._send(self._writer.frame(("Call", call_id, function, input)))
-                answer = self._receive()
-                while not self._calls.answer(answer.id):
-                    answer = self._receive()  # that one was the late answer to a call that was abandoned
+                self._socket.sendall(self._writer.frame(("Call", call_id, function, input)))
+                sent = True
+                while answer is None:  # nothing yet, or the late answer to a call that was abandoned
+                    frame = reader.next_frame() if reader.pending else None
+                    if frame is None:
+                        frame = reader.read(receive_into)
+                    if frame is not None:
+                        answer = calls.answer(frame)
             except BaseException as error:
-                raise self._failure(call_id, answer, error) from None
-        if type(answer) is Result:
-            return answer.output
-        raise error_from_wire(answer.error)
+                raise self._failure(call_id, error, sent=sent) from None
+        kind, _, payload = answer
+        if kind == "Result":
+            return payload
+        raise error_from_wire(payload)
 
-    def _failure(self, call_id: int, answer: Any, error: BaseException) -> BaseException:
+    def _failure(self, call_id: int, error: BaseException, *, sent: bool) -> BaseException:
         """What to raise for a call that was not answered."""
-        if isinstance(error, HangupError | ProtocolError) and not isinstance(error, PayloadTooLargeError):
+        if isinstance(error, OSError | EOFError):
             self.close()
-            return error_from_wire(answer.error) if isinstance(answer, Failure) and answer.id == 0 else error
-        if isinstance(error, WarmpoolError | TypeError | ValueError | OverflowError):
+            return HangupError(sent=sent)
+        if not sent and isinstance(error, WarmpoolError | TypeError | ValueError | OverflowError):
             self._calls.forget(call_id)  # it did not leave
             return error if isinstance(error, WarmpoolError) else _cannot_send(error)
-        self._calls.abandon(call_id)
+        if not sent or isinstance(error, WarmpoolError):  # part of it may be on its way; or the peer talks nonsense
+            self.close()
+        else:
+            self._calls.abandon(call_id)
         return error
 
 

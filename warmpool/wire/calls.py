@@ -8,9 +8,10 @@ another call. An answer to a call that nobody made, or that was answered before,
 from __future__ import annotations
 
 from enum import Enum
-from typing import Final
+from typing import Any, Final
 
-from ..errors import ProtocolError
+from ..errors import ProtocolError, from_wire
+from .frames import decode
 
 
 class CallState(Enum):
@@ -61,9 +62,23 @@ class OpenCalls:
         if (state := self._states.get(call_id)) is not None:
             self._states[call_id] = TRANSITIONS[state][CallEvent.ABANDON]
 
-    def answer(self, call_id: int) -> bool:
-        """Takes note of an answer; True if somebody waits for it. Raises PROTOCOL_ERROR if no such call is open."""
-        state = self._states.pop(call_id, CallState.DONE)
-        if state is CallState.DONE:
-            raise ProtocolError(f"an answer came to call {call_id}, which is not open")
-        return state is CallState.WAITING
+    def answer(self, frame: bytes | memoryview) -> list[Any] | None:
+        """Takes note of the answer in a frame: `["Result", id, output]` or `["Failure", id, error]`, if somebody waits
+        for it, else None. Plain parts and not a message, because this is part of every call.
+
+        Raises PROTOCOL_ERROR if it is no answer, or to a call that is not open; and the error that a Failure with the
+        id 0 carries: the peer's last word on the connection.
+        """
+        parts = decode(frame)
+        if type(parts) is list and len(parts) == 3 and type(parts[1]) is int:
+            kind, call_id, payload = parts
+            if kind == "Result" or (kind == "Failure" and type(payload) is dict):
+                state = self._states.pop(call_id, CallState.DONE)
+                if state is CallState.WAITING:
+                    return parts
+                if state is CallState.ABANDONED:
+                    return None
+                if call_id == 0 and kind == "Failure":
+                    raise from_wire(payload)
+                raise ProtocolError(f"an answer came to call {call_id}, which is not open")
+        raise ProtocolError("this is not the answer to a call")

@@ -276,14 +276,6 @@ def call_from_wire(body: bytes | memoryview) -> Call:
     return message
 
 
-def answer_from_wire(body: bytes | memoryview) -> Message:
-    """As `from_wire` with CALL_ANSWERS, likewise."""
-    parts = decode(body)
-    if type(parts) is list and len(parts) == 3 and parts[0] == "Result" and type(parts[1]) is int:
-        return Result(parts[1], parts[2])
-    return _from_parts(parts, CALL_ANSWERS)
-
-
 def _from_parts(parts: Any, conversation: Conversation) -> Message:
     if type(parts) is not list or not parts or type(parts[0]) is not str:
         raise ProtocolError(f"a message is an array that begins with its name, not {shorten(parts)}")
