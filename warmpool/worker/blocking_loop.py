@@ -27,8 +27,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import ProtocolError
-from ..packets import close_all, receive, send
-from ..wire.messages import TO_WORKER, Attach, Busy, Expire, Stop, call_from_wire
+from ..wire.messages import call_from_wire
 from .runner import SEND_TIMEOUT, Connection
 
 if TYPE_CHECKING:
@@ -51,7 +50,6 @@ class BlockingLoop:
         self._poll.register(self._channel.fileno(), select.EPOLLIN)
         self._waiting_on = _NOBODY
         self._called = False  # the daemon has sent something
-        self._reason: str | None = None
 
     def run_hook(self, hook: Callable[..., Any], *arguments: Any, timeout: float | None) -> None:
         if timeout is not None:
@@ -66,17 +64,26 @@ class BlockingLoop:
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
 
-    def serve(self) -> str:
+    def serve(self) -> None:
         self._watch_channel()
-        while self._reason is None:
+        while self._process.reason is None:
             if len(self._connections) == 1 and not self._called:
                 (connection,) = self._connections.values()
                 self._serve_alone(connection)
-            if self._reason is None:
-                self._serve_ready(self._poll.poll())
+            self._serve_ready(self._poll.poll())
         for connection in self._connections.values():
             connection.socket.close()
-        return self._reason
+
+    def attach(self, connection: Connection) -> None:
+        connection.socket.setblocking(True)
+        connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(HOT_WAIT))
+        connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(SEND_TIMEOUT))
+        fd = connection.socket.fileno()
+        self._connections[fd] = connection
+        self._poll.register(fd, select.EPOLLIN)
+
+    def is_busy(self) -> bool:
+        return any(connection.has_bytes() for connection in self._connections.values())
 
     def close(self) -> None:
         self._poll.close()
@@ -125,11 +132,10 @@ class BlockingLoop:
         """One read for each that is ready, in the order in which they became so."""
         for fd, _ in events:
             if fd == self._channel.fileno():
-                self._heed_daemon()
-            elif (connection := self._connections.get(fd)) is not None:
+                self._called = False
+                self._process.heed_daemon()
+            elif (connection := self._connections.get(fd)) is not None and self._process.reason is None:
                 self._serve_once(connection)
-            if self._reason is not None:
-                return
 
     def _serve_once(self, connection: Connection) -> None:
         try:
@@ -168,55 +174,6 @@ class BlockingLoop:
         connection.socket.close()
         if not self._connections:
             self._process.release_if_stateless()
-
-    # --- the daemon -------------------------------------------------------------------------------------------
-
-    def _heed_daemon(self) -> None:
-        self._called = False
-        while self._reason is None:
-            try:
-                received = receive(self._channel, TO_WORKER)
-            except BlockingIOError:
-                return
-            if received is None:
-                os._exit(0)  # the daemon is gone, and with it whoever could want anything
-            message, fds = received
-            match message:
-                case Attach():
-                    self._attach(message, fds)
-                case Expire():
-                    self._expire(message)
-                case Stop():
-                    self._leave(message.reason)
-
-    def _attach(self, attach: Attach, fds: list[int]) -> None:
-        if len(fds) != 1:
-            close_all(fds)
-            return
-        connection = self._process.adopt(attach, fds[0])
-        connection.socket.setblocking(True)
-        connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(HOT_WAIT))
-        connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(SEND_TIMEOUT))
-        self._connections[fds[0]] = connection
-        self._poll.register(fds[0], select.EPOLLIN)
-
-    def _expire(self, expire: Expire) -> None:
-        if self._process.caller.calls != expire.started or any(map(_has_bytes, self._connections.values())):
-            send(self._channel, Busy())
-        else:
-            self._leave("idle")
-
-    def _leave(self, reason: str) -> None:
-        self._reason = reason
-        self._process.say_goodbye()
-
-
-def _has_bytes(connection: Connection) -> bool:
-    """Part of a call is here, or all of it."""
-    try:
-        return connection.reader.pending or bool(connection.socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
-    except OSError:
-        return False
 
 
 def _raise_timeout(number: int, frame: FrameType | None) -> None:

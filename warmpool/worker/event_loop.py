@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import os
-import socket
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
@@ -19,9 +17,8 @@ from typing import TYPE_CHECKING, Any, Final
 import uvloop
 
 from ..errors import ProtocolError, WarmpoolError
-from ..packets import close_all, receive, send
 from ..signatures import DEFAULT_FUNCTION
-from ..wire.messages import TO_WORKER, Attach, Busy, Call, Expire, Stop, call_from_wire
+from ..wire.messages import Call, call_from_wire
 from .failures import app_error
 from .runner import SEND_TIMEOUT, Connection
 
@@ -35,7 +32,6 @@ QUEUE_LIMIT: Final = 64
 class EventLoop:
     def __init__(self, process: AppProcess) -> None:
         self._process = process
-        self._channel = process.channel
         self._loop = uvloop.new_event_loop()
         asyncio.set_event_loop(self._loop)
         self._connections: dict[int, Connection] = {}
@@ -44,7 +40,6 @@ class EventLoop:
         self._queue: deque[tuple[Connection, Call]] = deque()
         self._running: asyncio.Task[Any] | None = None
         self._reading = True
-        self._reason: str | None = None
 
     def run_hook(self, hook: Callable[..., Any], *arguments: Any, timeout: float | None) -> None:
         async def run() -> None:
@@ -55,14 +50,29 @@ class EventLoop:
 
         self._loop.run_until_complete(run())
 
-    def serve(self) -> str:
-        self._loop.add_reader(self._channel.fileno(), self._heed_daemon)
+    def serve(self) -> None:
+        channel = self._process.channel.fileno()
+        self._loop.add_reader(channel, self._heed_daemon)
         self._loop.run_forever()
-        self._loop.remove_reader(self._channel.fileno())
+        self._loop.remove_reader(channel)
         for connection in list(self._connections.values()):
             self._close(connection)
-        assert self._reason is not None
-        return self._reason
+
+    def _heed_daemon(self) -> None:
+        self._process.heed_daemon()
+        if self._process.reason is not None:
+            self._loop.stop()
+
+    def attach(self, connection: Connection) -> None:
+        connection.socket.setblocking(False)
+        fd = connection.socket.fileno()
+        self._connections[fd] = connection
+        if self._reading:
+            self._loop.add_reader(fd, self._on_bytes, connection)
+
+    def is_busy(self) -> bool:
+        waiting = self._running is not None or bool(self._queue)
+        return waiting or any(connection.has_bytes() for connection in self._connections.values())
 
     def close(self) -> None:
         self._loop.close()
@@ -87,7 +97,7 @@ class EventLoop:
     def _next_calls(self) -> None:
         """Runs what waits, one after another, until a call has to be awaited."""
         caller = self._process.caller
-        while self._queue and self._running is None and self._reason is None:
+        while self._queue and self._running is None and self._process.reason is None:
             connection, call = self._queue.popleft()
             function = caller.functions.get(call.function or DEFAULT_FUNCTION)
             if function is not None and not function.is_async:
@@ -183,53 +193,3 @@ class EventLoop:
             self._loop.remove_writer(fd)
             self._stalls.pop(connection).cancel()
         connection.socket.close()
-
-    # --- the daemon -------------------------------------------------------------------------------------------
-
-    def _heed_daemon(self) -> None:
-        while self._reason is None:
-            try:
-                received = receive(self._channel, TO_WORKER)
-            except BlockingIOError:
-                return
-            if received is None:
-                os._exit(0)  # the daemon is gone, and with it whoever could want anything
-            message, fds = received
-            match message:
-                case Attach():
-                    self._attach(message, fds)
-                case Expire():
-                    self._expire(message)
-                case Stop():
-                    self._leave(message.reason)
-
-    def _attach(self, attach: Attach, fds: list[int]) -> None:
-        if len(fds) != 1:
-            close_all(fds)
-            return
-        connection = self._process.adopt(attach, fds[0])
-        connection.socket.setblocking(False)
-        self._connections[fds[0]] = connection
-        if self._reading:
-            self._loop.add_reader(fds[0], self._on_bytes, connection)
-
-    def _expire(self, expire: Expire) -> None:
-        caller = self._process.caller
-        busy = self._running is not None or bool(self._queue) or caller.calls != expire.started
-        if busy or any(map(_has_bytes, self._connections.values())):
-            send(self._channel, Busy())
-        else:
-            self._leave("idle")
-
-    def _leave(self, reason: str) -> None:
-        self._reason = reason
-        self._process.say_goodbye()
-        self._loop.stop()
-
-
-def _has_bytes(connection: Connection) -> bool:
-    """Part of a call is here, or all of it."""
-    try:
-        return connection.reader.pending or bool(connection.socket.recv(1, socket.MSG_PEEK))
-    except OSError:
-        return False

@@ -19,11 +19,24 @@ from typing import Any, Final, Protocol
 from ..app import BaseApp
 from ..board import FINISHED, OFFSET_NS, STARTED, USED_NS, Board
 from ..errors import WarmpoolError
-from ..packets import send
+from ..packets import expect_fds, receive, send
 from ..settings import HOOK_TIMEOUT, UNLOAD_TIMEOUT
 from ..signatures import Arguments, Function, select
 from ..wire.frames import FrameReader, FrameWriter
-from ..wire.messages import Attach, Call, Failure, Leaving, Ready, Released, SetupFailed, to_wire
+from ..wire.messages import (
+    TO_WORKER,
+    Attach,
+    Busy,
+    Call,
+    Expire,
+    Failure,
+    Leaving,
+    Ready,
+    Released,
+    SetupFailed,
+    Stop,
+    to_wire,
+)
 from .failures import app_broken, app_error, cannot_send, print_failure
 
 SEND_TIMEOUT: Final = 30.0
@@ -31,15 +44,21 @@ SEND_TIMEOUT: Final = 30.0
 
 
 class Loop(Protocol):
-    """What a worker's way of waiting can do for it."""
+    """A worker's way of waiting, and of running what is async."""
 
     def __init__(self, process: AppProcess) -> None: ...
 
     def run_hook(self, hook: Callable[..., Any], *arguments: Any, timeout: float | None) -> None:
         """Calls a plain or async hook. Raises TimeoutError when it takes longer than `timeout` seconds."""
 
-    def serve(self) -> str:
-        """Serves until the worker is to go; says why. The worker has said its goodbye then."""
+    def serve(self) -> None:
+        """Serves calls, and has the process heed the daemon, until that has a reason to go."""
+
+    def attach(self, connection: Connection) -> None:
+        """Serves this client from now on."""
+
+    def is_busy(self) -> bool:
+        """Whether a call runs, or any part of one is here."""
 
     def close(self) -> None:
         """Lets go of what it has open."""
@@ -65,6 +84,13 @@ class Connection:
         self.socket = socket.socket(fileno=fd)
         self.reader = FrameReader(frame_limit)
         self.writer = FrameWriter(frame_limit)
+
+    def has_bytes(self) -> bool:
+        """Whether part of a call is here, or all of it."""
+        try:
+            return self.reader.pending or bool(self.socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+        except OSError:
+            return False
 
     def __repr__(self) -> str:
         return f"<Connection fd={self.socket.fileno()}{' inside a frame' if self.reader.pending else ''}>"
@@ -174,6 +200,8 @@ class AppProcess:
         self._frame_limit = frame_limit
         self.caller: Caller
         self.loop: Loop
+        self.reason: str | None = None
+        """Why the worker is to go, once it is."""
 
     def live(self, loop: type[Loop]) -> None:
         """From setup to the last hook."""
@@ -184,13 +212,31 @@ class AppProcess:
             send(self.channel, SetupFailed(app_broken(self._name, "its setup", error).to_wire()))
             return
         send(self.channel, Ready())
-        reason = self.loop.serve()
+        self.loop.serve()
         if self.caller.app.context.session_id is not None:
-            self._last_hook("on_end", reason, timeout=HOOK_TIMEOUT)
+            self._last_hook("on_end", self.reason, timeout=HOOK_TIMEOUT)
         self._last_hook("unload", timeout=UNLOAD_TIMEOUT)
         self.loop.close()
 
-    def adopt(self, attach: Attach, fd: int) -> Connection:
+    def heed_daemon(self) -> None:
+        """Does what the daemon has said by now."""
+        while self.reason is None:
+            try:
+                received = receive(self.channel, TO_WORKER)
+            except BlockingIOError:
+                return
+            if received is None:
+                os._exit(0)  # the daemon is gone, and with it whoever could want anything
+            message, fds = received
+            match message:
+                case Attach():
+                    self._attach(message, *expect_fds(message, fds, 1))
+                case Expire():
+                    self._expire(message)
+                case Stop():
+                    self._leave(message.reason)
+
+    def _attach(self, attach: Attach, fd: int) -> None:
         """Takes a client's connection. The first of a session makes this worker the session's own."""
         context = self.caller.app.context
         if context.session_id != attach.session_id:
@@ -200,9 +246,16 @@ class AppProcess:
         if self.caller.calls == 0:
             with suppress(OSError):  # the client's directory may be gone
                 os.chdir(attach.cwd)
-        return Connection(fd, self._frame_limit)
+        self.loop.attach(Connection(fd, self._frame_limit))
 
-    def say_goodbye(self) -> None:
+    def _expire(self, expire: Expire) -> None:
+        if self.caller.calls != expire.started or self.loop.is_busy():
+            send(self.channel, Busy())
+        else:
+            self._leave("idle")
+
+    def _leave(self, reason: str) -> None:
+        self.reason = reason
         send(self.channel, Leaving())
 
     def release_if_stateless(self) -> None:
