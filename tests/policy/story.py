@@ -56,7 +56,7 @@ class Client:
 
     @property
     def notice(self) -> str | None:
-        return self.attach.notice
+        return self._told(fx.HandOver).opened.notice
 
     @property
     def error(self) -> WarmpoolError:

@@ -8,7 +8,8 @@ WARMPOOL_EXAMPLES=5000 pytest tests/policy/test_broker_machine.py
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -20,11 +21,12 @@ from policy.story import NOTHING, PLENTY, Client, Process, Story, broken
 
 from warmpool.policy import effects as fx
 from warmpool.policy import events as ev
+from warmpool.policy.pool import Failure
 from warmpool.settings import (
-    BACKOFF_FIRST,
     EXPIRE_ANSWER_TIMEOUT,
     EXPLAIN_TIMEOUT,
     HELLO_TIMEOUT,
+    RECORDS_AGE,
     STOP_GRACE,
 )
 
@@ -54,15 +56,16 @@ class Lease:
     busy: bool = False
     gone: bool = False
     """Its worker's exit was reported."""
+    over_at: float = 0.0
 
     @property
     def id(self) -> str:
         assert self.client.session is not None
         return self.client.session
 
-    def decide(self, status: str, reason: str) -> None:
+    def decide(self, status: str, reason: str, now: float) -> None:
         if self.status == "active":
-            self.status, self.reason = status, reason
+            self.status, self.reason, self.over_at = status, reason, now
 
 
 @dataclass(eq=False)
@@ -81,12 +84,12 @@ class Wish:
 
 
 class World(Story):
-    """A story that also knows which editions have failed, and when."""
+    """A story that also checks what it is to try an edition again."""
 
     def __init__(self, **settings: float) -> None:
         super().__init__(**settings)
-        self.failed_at: dict[tuple[str, int], float] = {}
         self.edition_of: dict[str, tuple[str, int]] = {}
+        self.deadlines = True
 
     def _check_and_do(self, effect: fx.Effect) -> None:
         super()._check_and_do(effect)
@@ -95,23 +98,38 @@ class World(Story):
                 known = self.broker.fleet.pools.get(pool)
                 if known is not None:
                     self.edition_of[pool] = known.app, known.revision
-                self._check_pause(pool)
+                    self.check_pause(pool)
             case fx.Fork(pool):
-                self._check_pause(pool)
                 app, _ = self.edition_of[pool]
                 limit = OPTIONS[app][1]
                 assert limit is None or len(self.of_app(app)) <= limit, "more workers than the app may have"
+                self.check_pause(pool)
 
-    def _check_pause(self, pool: str) -> None:
-        failed_at = self.failed_at.get(self.edition_of.get(pool, ("", 0)))
-        assert failed_at is None or self.now >= failed_at + BACKOFF_FIRST, "tried again within the pause"
+    def happens(self, event: ev.Event) -> list[fx.Effect]:
+        self.deadlines = False
+        try:
+            return super().happens(event)
+        finally:
+            self.deadlines = True
 
-    def fails(self, pool: str) -> None:
-        if pool in self.broker.fleet.pools and self.broker.fleet.pools[pool].template.value != "retired":
-            self.failed_at[self.edition_of[pool]] = self.now
+    def check_pause(self, pool: str) -> None:
+        """An edition is not tried in its pause. Of deadlines that are met together one may try it and the next fail."""
+        failure = self.pauses(pool)
+        just_now = failure is not None and failure.retry_at - failure.delay > self.now - TICK
+        assert failure is None or (self.deadlines and just_now), f"{pool} is tried within its pause"
 
-    def works(self, pool: str) -> None:
-        self.failed_at.pop(self.edition_of[pool], None)
+    def pauses(self, pool: str) -> Failure | None:
+        """Why the edition is not to be tried yet."""
+        app, revision = self.edition_of[pool]
+        return self.broker.fleet.apps[self.edition(app).key].failing(revision, self.now)
+
+    @contextmanager
+    def failure(self, pool: str) -> Iterator[None]:
+        """What happens in here is a failure of the edition, if that is not out of use."""
+        known = self.broker.fleet.pools.get(pool)
+        in_use = known is not None and known.template.value != "retired"
+        yield
+        assert self.pauses(pool) or not in_use, "no pause after a failure"
 
 
 class BrokerMachine(RuleBasedStateMachine):
@@ -245,7 +263,7 @@ class BrokerMachine(RuleBasedStateMachine):
     @rule(pick=picks)
     def somebody_ends(self, pick: int) -> None:
         lease = choose(pick, self.leases)
-        lease.decide("ended", "client")
+        lease.decide("ended", "client", self.world.now)
         client = self.world.end(lease.id)
         self.wish(client, "end", lease=lease)
         assert client.waits != lease.gone
@@ -291,16 +309,16 @@ class BrokerMachine(RuleBasedStateMachine):
     @rule(pick=picks)
     def a_template_does_not_load(self, pick: int) -> None:
         pool = choose(pick, self.world.loading())
-        self.world.fails(pool)
-        self.world.does_not_load(pool)
+        with self.world.failure(pool):
+            self.world.does_not_load(pool)
 
     @precondition(lambda self: self.world.templates)
     @rule(pick=picks)
     def a_template_dies(self, pick: int) -> None:
         pool = choose(pick, self.world.templates)
-        if not self.world.templates[pool]:
-            self.world.fails(pool)
-        self.world.template_dies(pool)
+        while_loading = not self.world.templates[pool]
+        with self.world.failure(pool) if while_loading else nullcontext():
+            self.world.template_dies(pool)
 
     # --- workers ----------------------------------------------------------------------------------------------
 
@@ -312,32 +330,30 @@ class BrokerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.world.unborn())
     @rule(pick=picks)
     def a_worker_is_ready(self, pick: int) -> None:
-        self.is_ready(choose(pick, self.world.unborn()))
-
-    def is_ready(self, worker: str) -> None:
-        self.world.works(self.world.workers[worker].pool)
-        self.world.ready(worker)
+        self.world.ready(choose(pick, self.world.unborn()))
 
     @precondition(lambda self: self.world.unborn())
     @rule(pick=picks, born=st.booleans())
     def a_setup_fails(self, pick: int, born: bool) -> None:
         worker = self.world.workers[choose(pick, self.world.unborn())]
-        if worker.stop is None:
-            self.world.fails(worker.pool)
-        if born or worker.forked:
-            self.world.setup_fails(worker.id)
-        else:
-            worker.failed = True
-            self.world.happens(ev.WorkerFailed(worker.id, broken("fork: out of memory")))
+        if born and not worker.forked:
+            self.world.forked(worker.id)
+        with self.world.failure(worker.pool) if worker.stop is None else nullcontext():
+            if worker.forked:
+                self.world.setup_fails(worker.id)
+            else:
+                worker.failed = True
+                self.world.happens(ev.WorkerFailed(worker.id, broken("fork: out of memory")))
+        if not worker.forked:
             self.world.exits(worker.id, status="was never born")
 
     @precondition(lambda self: self.world.workers)
     @rule(pick=picks)
     def a_worker_dies(self, pick: int) -> None:
         worker = choose(pick, self.workers())
-        if worker.forked and not worker.is_ready and not worker.failed and worker.stop is None:
-            self.world.fails(worker.pool)
-        self.exits(worker)
+        in_setup = worker.forked and not worker.is_ready and not worker.failed and worker.stop is None
+        with self.world.failure(worker.pool) if in_setup else nullcontext():
+            self.exits(worker)
 
     @precondition(lambda self: self.world.told_to_stop())
     @rule(pick=picks, goodbye=st.booleans())
@@ -350,7 +366,7 @@ class BrokerMachine(RuleBasedStateMachine):
     def exits(self, worker: Process) -> None:
         for lease in self.leases:
             if lease.client.worker == worker.id:
-                lease.decide("ended", "worker_lost")
+                lease.decide("ended", "worker_lost", self.world.now)
                 lease.gone = True
         self.world.exits(worker.id)
 
@@ -435,7 +451,7 @@ class BrokerMachine(RuleBasedStateMachine):
 
     def stop(self) -> None:
         for lease in self.active:
-            lease.decide("ended", "daemon_stopped")
+            lease.decide("ended", "daemon_stopped", self.world.now)
         self.world.stop()
 
     @rule()
@@ -451,7 +467,7 @@ class BrokerMachine(RuleBasedStateMachine):
             if pools := world.loading():
                 self.loads(pools[0])
             elif unborn := [w for w in world.unborn() if world.workers[w].stop is None]:
-                self.is_ready(unborn[0])
+                world.ready(unborn[0])
             elif asked := [w for w in self.workers() if w.asked and not w.leaving and not self.world.board[w.row].busy]:
                 self.answers(asked[0], bytes_wait=False)
             elif going := [w for w in self.workers() if w.stop is not None or w.leaving or w.killed or w.failed]:
@@ -488,8 +504,13 @@ class BrokerMachine(RuleBasedStateMachine):
             if wish.client.heard and not wish.is_told:
                 wish.is_told = True
                 self.is_told(wish, wish.client.heard[0])
+        self.leases = [lease for lease in self.leases if not self.is_forgotten(lease)]
         for lease in self.leases:
             self.check_lease(lease)
+
+    def is_forgotten(self, lease: Lease) -> bool:
+        """What is over is remembered for a day, give or take the seconds in which its worker went."""
+        return lease.gone and self.world.now > lease.over_at + RECORDS_AGE - STOP_GRACE - 1
 
     def is_told(self, wish: Wish, told: fx.Effect) -> None:
         now = wish.client.heard_at
@@ -504,7 +525,7 @@ class BrokerMachine(RuleBasedStateMachine):
                 _, revision = self.world.edition_of[pool]
                 assert wish.version in (None, self.versions[pool]), "another version than the one asked for"
                 is_older = revision < wish.revision
-                assert is_older == (told.attach.notice is not None), "an older edition comes with a notice, no other"
+                assert is_older == (told.opened.notice is not None), "an older edition comes with a notice, no other"
             if told.attach.session_id is not None:
                 self.leases.append(Lease(wish.client, wish.timeout, now))
         if wish.kind == "keepalive" and isinstance(told, fx.Answer):
@@ -518,9 +539,8 @@ class BrokerMachine(RuleBasedStateMachine):
         if lease.status == "active" and session.status == "expired":
             assert not lease.busy, f"{session} expired while it was busy"
             assert session.ended_at is not None
-            idle = session.ended_at - lease.last
-            assert idle >= lease.timeout, f"{session} expired {idle} s after its last use"
-            lease.decide("expired", "idle")
+            assert session.ended_at >= lease.last + lease.timeout, f"{session} expired early: {lease}"
+            lease.decide("expired", "idle", session.ended_at)
         assert (session.status, session.end_reason) == (lease.status, lease.reason)
         worker = self.world.workers.get(lease.client.worker)
         assert (worker is None) == lease.gone
@@ -542,7 +562,7 @@ class BrokerMachine(RuleBasedStateMachine):
         self.look()
         world = self.world
         world.broker.check()
-        assert world.broker.open_sessions == len(self.active)
+        assert len(list(world.broker.sessions(world.now))) == len(self.active)
         for wish in self.waiting:
             if wish.until is not None:
                 assert world.now < wish.until + 2 * TICK, f"{wish} waits for too long"

@@ -28,7 +28,7 @@ def test_the_first_open_starts_a_template_then_a_worker_and_is_handed_over():
     story.ready("w_2")
     assert story.pool() == "<Pool p_1 ready [workers: 2, 1 starting, 0 warm, 0 spare | waiting: 0]>"
     assert client.worker == "w_2"
-    assert client.attach == (client.session, "/home", {}, None)
+    assert client.attach == (client.session, "/home", {})
 
     story.ready("w_3")
     assert story.pool() == "<Pool p_1 ready [workers: 2, 0 starting, 1 warm, 0 spare | waiting: 0]>"
@@ -727,20 +727,6 @@ def test_after_a_broken_edit_and_the_loss_of_the_old_template_the_files_are_not_
     assert tries <= 2
 
 
-def test_the_version_before_has_its_whole_time_to_load_again():
-    story = Story(warm=0, start_timeout=100)
-    story.session("counter", 1)
-    story.template_dies(app="counter")
-    client = story.open("counter", 2, patience=500)
-    story.wait(99)
-    story.does_not_load()
-    story.wait(50)
-    assert client.waits
-    story.loads(version="v1")
-    story.rest()
-    assert client.worker
-
-
 # --- versions that are asked for --------------------------------------------------------------------------------
 
 
@@ -1113,7 +1099,9 @@ def test_what_is_said_of_the_template_of_a_retired_edition_changes_nothing(event
 
 
 @pytest.mark.parametrize("state", ["warm", "leased", "serving", "spare", "stopping"])
-@pytest.mark.parametrize("event", [e for e in LATE[:6] if type(e) is not ev.WorkerForked], ids=lambda e: type(e).__name__)
+@pytest.mark.parametrize(
+    "event", [e for e in LATE[:6] if type(e) is not ev.WorkerForked], ids=lambda e: type(e).__name__
+)
 def test_what_does_not_fit_the_state_of_a_worker_changes_nothing(state, event):
     story = Story()
     client = story.open(stateless=state in ("serving", "spare"))
@@ -1224,3 +1212,22 @@ def test_effects_come_in_the_order_in_which_they_must_be_performed():
     assert kinds(effects) == ["StopTemplate", "HandOver"]
     assert effects[1] == fx.StopTemplate("p_1")
     assert story.is_alive(holder)
+
+
+def test_warm_workers_are_made_up_for_in_a_quiet_moment_but_not_later_than_a_burst(with_refill_pause):
+    story = Story(warm=40)
+    story.session()
+    story.rest()
+    story.wait(1)
+    story.rest()
+    for _ in range(9):
+        story.open()
+        assert story.unborn() == [], "a fork beside a first call would slow it down"
+        story.wait(0.004)
+    story.wait(0.006)
+    assert len(story.unborn()) == 9, "nobody has come for 5 ms"
+    story.rest()
+    for _ in range(14):
+        story.open()
+        story.wait(0.004)
+    assert story.unborn(), "and for 50 ms at most"

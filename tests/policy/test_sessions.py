@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from warmpool.board import IDLE, Activity
 from warmpool.errors import SessionEndedError, SessionExpiredError, SessionNotFoundError, WorkerLostError
-from warmpool.policy.sessions import Records, Session, not_found
+from warmpool.policy import refusals
+from warmpool.policy.refusals import not_found
+from warmpool.policy.sessions import Records, Session
 from warmpool.policy.states import LeaseEvent, LeaseState
 from warmpool.settings import RECORDS_AGE, RECORDS_LIMIT
 
@@ -147,7 +149,7 @@ def test_the_first_decision_how_a_session_ends_stands():
 
 
 def test_an_expired_session_says_session_expired_and_what_to_do():
-    error = over("sess_1", "expired", "idle").over_error()
+    error = refusals.over(over("sess_1", "expired", "idle"))
     assert type(error) is SessionExpiredError
     assert "session expired" in error.message
     assert "sess_1 was idle for 60 s" in error.message
@@ -157,7 +159,7 @@ def test_an_expired_session_says_session_expired_and_what_to_do():
 
 @pytest.mark.parametrize("reason", ["client", "app", "daemon_stopped"])
 def test_an_ended_session_says_session_ended_and_why(reason):
-    error = over("sess_1", "ended", reason).over_error()
+    error = refusals.over(over("sess_1", "ended", reason))
     assert type(error) is SessionEndedError
     assert "session ended" in error.message
     assert reason in error.message
@@ -166,7 +168,7 @@ def test_an_ended_session_says_session_ended_and_why(reason):
 
 
 def test_a_session_whose_worker_was_lost_says_session_ended_and_how_the_worker_died():
-    error = over("sess_1", "ended", "worker_lost", "was killed by SIGSEGV").over_error()
+    error = refusals.over(over("sess_1", "ended", "worker_lost", "was killed by SIGSEGV"))
     assert type(error) is WorkerLostError
     assert "session ended" in error.message
     assert "lost its worker, which was killed by SIGSEGV" in error.message

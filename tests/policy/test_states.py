@@ -180,8 +180,8 @@ def test_a_pool_counts_its_workers_by_their_state(state):
     worker = worker_in(state)
     pool = worker.pool
     assert pool.starting == (state is WorkerState.STARTING)
-    assert pool.warm == ([worker] if state is WorkerState.WARM else [])
-    assert pool.spare == ([worker] if state is WorkerState.SPARE else [])
+    assert list(pool.warm.values()) == ([worker] if state is WorkerState.WARM else [])
+    assert list(pool.spare.values()) == ([worker] if state is WorkerState.SPARE else [])
     assert pool.workers == ({} if state is WorkerState.GONE else {"w_1": worker})
 
 

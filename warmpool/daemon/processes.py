@@ -22,7 +22,7 @@ from ..board import Board
 from ..errors import ProtocolError
 from ..launch import python_command
 from ..policy import events as ev
-from ..policy.fleet import broken
+from ..policy.refusals import broken
 from ..wire.messages import (
     FROM_TEMPLATE,
     FROM_WORKER,

@@ -320,7 +320,7 @@ class Server:
                 "socket": str(self._places.socket),
                 "log": str(self._places.log),
                 "uptime": round(time.time() - self._started_at, 3),
-                "sessions": self._broker.open_sessions,
+                "sessions": sum(1 for _ in self._broker.sessions(self._board.now())),
                 "workers": len(fleet.workers),
                 "workers_by_state": states,
                 "max_workers": self._settings.max_workers,

@@ -20,10 +20,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from ..errors import AppBrokenError, VersionMismatchError, WarmpoolError, from_wire
+from ..errors import AppBrokenError, WarmpoolError, from_wire
 from ..settings import BACKOFF_FIRST, BACKOFF_LIMIT, MEMORY_RECHECK, SPARE_IDLE, STOP_GRACE, Settings
 from ..wire.messages import Stop
 from . import effects as fx
+from . import refusals
 from .events import AppEdition, Ticket
 from .pool import App, Failure, Pool, TemplateState, Waiter, Worker
 from .states import WorkerEvent, WorkerState
@@ -50,7 +51,6 @@ class Fleet:
         self._refuse = refuse
         self._rows = list(range(settings.max_workers - 1, -1, -1))
         self._serial = 0
-        self._going = 0  # workers that are STOPPING
         self.stopping = False
         self.apps: dict[str, App] = {}
         self.pools: dict[str, Pool] = {}
@@ -67,6 +67,7 @@ class Fleet:
         Raises APP_BROKEN while the edition has failed and must not be tried again.
         """
         app = self._app(edition)
+        app.revision = edition.revision
         if not app.keep and Timer("idle app", app.key) not in self._timers:
             self._timers.set(Timer("idle app", app.key), now + self._settings.app_idle_timeout)
         app.used_at = now
@@ -78,14 +79,20 @@ class Fleet:
             self._revive(current)
             return current, None
         if failure is not None:
-            if current is None:
+            if current is None or not self._can_serve(current):
                 raise from_wire(failure.error)
-            self._revive(current)
-            return current, _notice(current, failure.error)
+            return current, refusals.notice(current, failure.error)
         if app.candidate is None or app.candidate.revision != edition.revision:
             self._start_candidate(app, edition.revision, now)
         assert app.candidate is not None
+        self._revive(app.candidate)
         return app.candidate, None
+
+    def _can_serve(self, pool: Pool) -> bool:
+        """Whether the edition before a broken edit can still make workers, or has one. Its template cannot be made
+        again: it would import the edit.
+        """
+        return pool.template is TemplateState.READY or bool(pool.warm)
 
     def keep(self, edition: AppEdition, now: float) -> None:
         """Loads the app now, and never lets it go for being idle."""
@@ -123,9 +130,7 @@ class Fleet:
         self.pools[pool.id] = pool
         self._start_template(pool, now)
         if superseded is not None:
-            pool.waiters.extend(superseded.waiters)
-            superseded.waiters.clear()
-            pool.describers, superseded.describers = superseded.describers, []
+            self._move_line(superseded, pool)
             self._retire(superseded, now)
 
     def _start_template(self, pool: Pool, now: float) -> None:
@@ -140,16 +145,32 @@ class Fleet:
     def _promote(self, pool: Pool, now: float) -> None:
         """The candidate is sound: it takes over."""
         app = self.apps[pool.app_key]
-        pool.proven = True
-        app.failure = None
+        if app.failure is not None and app.failure.revision == pool.revision:
+            app.failure = None
         if app.candidate is not pool:
             return
         app.candidate, before, app.current = None, app.current, pool
         if before is not None:
             self._effects.append(fx.Log(f"app {app.name}: version {pool.version} serves now, {before.version} before"))
-            pool.waiters = deque(sorted([*before.waiters, *pool.waiters], key=lambda w: w.arrived))
-            before.waiters.clear()
+            self._move_line(before, pool)
             self._retire(before, now)
+
+    def _move_line(self, before: Pool, after: Pool) -> None:
+        """Those who wait for one edition wait for the next."""
+        for waiter in before.waiters:
+            waiter.notice = None
+        after.waiters = deque(sorted([*before.waiters, *after.waiters], key=lambda w: w.arrived))
+        before.waiters.clear()
+        after.describers, before.describers = [*before.describers, *after.describers], []
+        if after.template is TemplateState.READY:
+            self._check_versions(after)
+            self._answer_describers(after)
+
+    def _check_versions(self, pool: Pool) -> None:
+        """Sends those away who wait for another version than this turned out to be."""
+        for waiter in [w for w in pool.waiters if w.version not in (None, pool.version)]:
+            pool.waiters.remove(waiter)
+            self._refuse(waiter, refusals.version_mismatch(pool.app, pool.version, waiter.version))
 
     def _retire(self, pool: Pool, now: float) -> None:
         """No more workers of this edition; its sessions live on."""
@@ -169,25 +190,33 @@ class Fleet:
     def _fail(self, pool: Pool, error: dict[str, Any], now: float) -> None:
         """The edition does not work. Those who wait get the one before it, or the error."""
         app = self.apps[pool.app_key]
-        before = app.failure
-        again = before is not None and before.revision == pool.revision
-        delay = min(BACKOFF_LIMIT, before.delay * 2) if before is not None and again else BACKOFF_FIRST
-        app.failure = Failure(pool.revision, error, delay, now + delay)
-        self._effects.append(fx.Log(f"app {app.name} is broken, next try in {delay:g} s at the earliest: "
-                                    f"{error['message']}\n{error['details'].get('traceback', '')}"))  # fmt: skip
+        if pool not in (app.current, app.candidate):
+            return
+        if app.failing(pool.revision, now) is None:  # else it is the same try: another worker of it
+            before = app.failure
+            again = before is not None and before.revision == pool.revision
+            delay = min(BACKOFF_LIMIT, before.delay * 2) if before is not None and again else BACKOFF_FIRST
+            app.failure = Failure(pool.revision, error, delay, now + delay)
+            self._log_failure(app.failure, app)
         self._effects.extend(fx.Refuse(ticket, from_wire(error)) for ticket in pool.describers)
         pool.describers.clear()
         waiters, pool.waiters = pool.waiters, deque()
         if app.candidate is pool:
             app.candidate = None
             self._retire(pool, now)
+        current = app.current
         for waiter in waiters:
-            if app.current is not None and app.current is not pool:
-                waiter.notice = _notice(app.current, error)
-                app.current.waiters.append(waiter)
-                self._revive(app.current)
-            else:
+            wanted = current is None or waiter.version in (None, current.version)
+            if current is None or current is pool or not wanted or not self._can_serve(current):
                 self._refuse(waiter, from_wire(error))
+            else:
+                waiter.notice = refusals.notice(current, error)
+                current.waiters.append(waiter)
+
+    def _log_failure(self, failure: Failure, app: App) -> None:
+        message, trace = failure.error["message"], failure.error["details"].get("traceback", "")
+        when = f"next try in {failure.delay:g} s at the earliest"
+        self._effects.append(fx.Log(f"app {app.name} is broken, {when}: {message}\n{trace}".rstrip()))
 
     # --- what templates and workers report --------------------------------------------------------------------
 
@@ -197,11 +226,9 @@ class Fleet:
         pool.version = version
         pool.warm_target = self._settings.warm if warm is None else warm
         pool.max_workers = self._settings.max_workers if limit is None else limit
-        for waiter in [w for w in pool.waiters if w.version not in (None, version)]:
-            pool.waiters.remove(waiter)
-            self._refuse(waiter, version_mismatch(pool.app, version, waiter.version))
+        self._check_versions(pool)
         self._answer_describers(pool)
-        if not pool.lacking:
+        if not pool.lacking and self.apps[pool.app_key].failing(pool.revision, now) is None:
             self._promote(pool, now)
 
     def template_failed(self, pool: Pool, error: dict[str, Any], now: float) -> None:
@@ -214,12 +241,18 @@ class Fleet:
     def template_exited(self, pool: Pool, status: str, now: float) -> None:
         """A template that had loaded is made again by the next open; sessions do not notice."""
         if pool.template is TemplateState.LOADING:
-            self.template_failed(pool, broken(pool.app, f"its template {status} while it imported the app"), now)
+            self.template_failed(
+                pool, refusals.broken(pool.app, f"its template {status} while it imported the app"), now
+            )
         elif pool.template is TemplateState.READY:
             self._effects.append(fx.Log(f"app {pool.app}: its template {status}"))
             pool.template = TemplateState.LOST
-            if pool.waiters:
+            if not (pool.waiters or pool.describers):
+                return
+            if pool.revision == self.apps[pool.app_key].revision:
                 self._start_template(pool, now)
+            else:
+                self._fail(pool, refusals.broken(pool.app, f"its template {status}, and its files have changed"), now)
 
     def worker_ready(self, worker: Worker, now: float) -> None:
         self._timers.cancel(Timer("start", worker.id))
@@ -238,15 +271,16 @@ class Fleet:
 
     def worker_exited(self, worker: Worker, status: str, now: float) -> None:
         died_in_setup = worker.state is WorkerState.STARTING and worker.pid is not None
-        self._going -= worker.state is WorkerState.STOPPING
+        app = self.apps[worker.pool.app_key]
+        app.live -= 1
+        app.going -= worker.state is WorkerState.STOPPING
         worker.pool.step(worker, WorkerEvent.EXIT)
         del self.workers[worker.id]
-        self.apps[worker.pool.app_key].live -= 1
         self._rows.append(worker.row)
         for kind in ("start", "kill", "spare"):
             self._timers.cancel(Timer(kind, worker.id))
         if died_in_setup:
-            self._fail(worker.pool, broken(worker.pool.app, f"its worker {status} while it was set up"), now)
+            self._fail(worker.pool, refusals.broken(worker.pool.app, f"its worker {status} while it was set up"), now)
         self._forget_if_empty(worker.pool)
 
     def worker_released(self, worker: Worker, now: float) -> None:
@@ -258,28 +292,40 @@ class Fleet:
 
     # --- deadlines --------------------------------------------------------------------------------------------
 
-    def load_overdue(self, pool: Pool, now: float) -> None:
-        seconds = self._settings.start_timeout
-        self.template_failed(pool, broken(pool.app, f"its import and `preload` took longer than {seconds:g} s"), now)
+    def deadline(self, kind: str, about: object, now: float) -> None:
+        """What is due may be gone by now, by what was due before it."""
+        worker = self.workers.get(str(about))
+        pool = self.pools.get(str(about))
+        match kind:
+            case "kill" if worker is not None:
+                self._effects.append(fx.Kill(worker.id))
+            case "start" if worker is not None and worker.state is WorkerState.STARTING:
+                self._start_overdue(worker, now)
+            case "spare" if worker is not None and worker.state is WorkerState.SPARE:
+                self.stop_worker(worker, "surplus", now)
+            case "load" if pool is not None:
+                what = f"its import and `preload` took longer than {self._settings.start_timeout:g} s"
+                self.template_failed(pool, refusals.broken(pool.app, what), now)
+            case "idle app":
+                self._app_idle(self.apps[str(about)], now)
+            case _:
+                pass  # "memory" and "refill": `settle` looks again
 
-    def start_overdue(self, worker: Worker, now: float) -> None:
-        seconds = self._settings.start_timeout
-        error = broken(worker.pool.app, f"its `setup` took longer than {seconds:g} s")
+    def _start_overdue(self, worker: Worker, now: float) -> None:
+        what = f"its `setup` took longer than {self._settings.start_timeout:g} s"
         self._effects.append(fx.Kill(worker.id))
-        self.worker_failed(worker, error, now)
+        self.worker_failed(worker, refusals.broken(worker.pool.app, what), now)
 
-    def app_idle(self, key: str, now: float) -> None:
+    def _app_idle(self, app: App, now: float) -> None:
         """Gives back an app that nobody has used for a while; looks again later if it is in use."""
-        app = self.apps[key]
         if app.keep:
             return
         pools = [pool for pool in (app.current, app.candidate) if pool is not None]
-        held = any(w.session for pool in pools for w in pool.workers.values()) or any(p.waiters for p in pools)
-        if held:
+        if any(pool.waiters or pool.describers or pool.is_serving for pool in pools):
             app.used_at = now
         due = app.used_at + self._settings.app_idle_timeout
         if due > now:
-            self._timers.set(Timer("idle app", key), due)
+            self._timers.set(Timer("idle app", app.key), due)
             return
         app.current = app.candidate = None
         for pool in pools:
@@ -359,9 +405,10 @@ class Fleet:
 
     def _make_room(self, blocked: list[Pool], now: float) -> None:
         """Lets idle workers go for those who wait: as many as are needed beyond those that go already."""
-        going = self._going
+        going = sum(app.going for app in self.apps.values())
         for pool in blocked:
-            for _ in range(pool.unserved - going):
+            coming = self.apps[pool.app_key].going if self._is_full(pool) else going
+            for _ in range(pool.unserved - coming):
                 idle = self._idle_worker(pool)
                 if idle is None:
                     break
@@ -384,13 +431,38 @@ class Fleet:
         if worker.state is WorkerState.STOPPING:
             return
         worker.pool.step(worker, WorkerEvent.STOP)
-        self._going += 1
+        self.apps[worker.pool.app_key].going += 1
         self._effects.append(fx.Tell(worker.id, Stop(reason)))
         self._timers.set(Timer("kill", worker.id), now + STOP_GRACE)
+
+    def why_waiting(self, pool: Pool) -> str:
+        """What an open on this pool waits for, in words."""
+        if pool.template is not TemplateState.READY:
+            return "the app is still being imported"
+        if pool.starting:
+            return "the worker is still being set up"
+        if self._rows and self._is_full(pool):
+            return f"the app has its {pool.max_workers} workers (its `max_workers`), all in use"
+        if self._free_memory() < self._settings.min_free_bytes:
+            return "the machine is short of memory (--min-free-mb)"
+        return f"{len(self.workers)} of {self._settings.max_workers} workers are in use (--max-workers)"
+
+    def drop_waiter(self, waiter: Waiter) -> Pool:
+        """Takes a waiter out of its line; gives the pool that it stood at."""
+        pool = next(pool for pool in self.pools.values() if waiter in pool.waiters)
+        pool.waiters.remove(waiter)
+        return pool
+
+    def forget_describers(self, connection: int) -> None:
+        for pool in self.pools.values():
+            if pool.describers:
+                pool.describers = [ticket for ticket in pool.describers if ticket[0] != connection]
 
     def stop_all(self, now: float) -> None:
         self.stopping = True
         for pool in list(self.pools.values()):
+            self._effects.extend(fx.Refuse(ticket, refusals.stopping()) for ticket in pool.describers)
+            pool.describers.clear()
             self._retire(pool, now)
         for worker in list(self.workers.values()):
             self.stop_worker(worker, "daemon_stopped", now)
@@ -398,22 +470,3 @@ class Fleet:
     def _name(self, prefix: str) -> str:
         self._serial += 1
         return f"{prefix}_{self._serial}"
-
-
-def broken(app: str, what: str) -> dict[str, Any]:
-    """APP_BROKEN in wire form, where there is no traceback to show."""
-    return AppBrokenError(f"app {app} is broken: {what}", details={"message": what}).to_wire()
-
-
-def version_mismatch(app: str, there: str, wanted: str | None) -> VersionMismatchError:
-    return VersionMismatchError(
-        f"app {app} is at version {there}, not {wanted}; ask for {app}@{there}, or for {app} to get the newest",
-        details={"version": there, "wanted": wanted},
-    )
-
-
-def _notice(serving: Pool, error: dict[str, Any]) -> str:
-    trace = error["details"].get("traceback", "")
-    return (
-        f"the last edit of app {serving.app} is broken, version {serving.version} serves: {error['message']}\n{trace}"
-    )

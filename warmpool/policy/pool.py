@@ -69,8 +69,6 @@ class Pool:
     max_workers: int
     template: TemplateState = TemplateState.LOADING
     version: str = ""
-    proven: bool = False
-    """A worker of it has been ready once: the edition is sound."""
     workers: dict[str, Worker] = field(default_factory=dict)
     """All that are not GONE."""
     starting: int = 0
@@ -143,13 +141,10 @@ class Pool:
         """Warm workers more than wanted, once nobody waits."""
         return 0 if self.waiters else max(0, len(self.warm) - self.warm_target)
 
-    def drop(self, ticket: Ticket) -> Waiter | None:
-        """Takes a waiter out of the line."""
-        for waiter in self.waiters:
-            if waiter.ticket == ticket:
-                self.waiters.remove(waiter)
-                return waiter
-        return None
+    @property
+    def is_serving(self) -> bool:
+        """Whether a session, or a stateless client, has one of its workers."""
+        return any(w.state in (WorkerState.LEASED, WorkerState.SERVING) for w in self.workers.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,8 +168,12 @@ class App:
     failure: Failure | None = None
     keep: bool = False
     """Named to `serve`: stays loaded."""
+    revision: int = 0
+    """Of its files as they are now. An edition can be loaded only as long as its files are these."""
     live: int = 0
     """Workers of all its editions that are not GONE."""
+    going: int = 0
+    """Those of them that are STOPPING."""
     used_at: float = 0.0
 
     def __repr__(self) -> str:

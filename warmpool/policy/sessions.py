@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ..board import IDLE, Activity
-from ..errors import SessionEndedError, SessionError, SessionExpiredError, SessionNotFoundError, WorkerLostError
 from ..settings import RECORDS_AGE, RECORDS_LIMIT
-from .events import AttachRequested, Ticket
+from .events import AttachRequested, KeepaliveRequested, Ticket
 from .states import LEASE_STEPS, LeaseEvent, LeaseState, step
 
 
@@ -64,8 +63,10 @@ class Session:
     final: Activity = IDLE
     watchers: list[Ticket] = field(default_factory=list)
     """Told about the session when it is CLOSED."""
-    held: list[AttachRequested] = field(default_factory=list)
+    held: list[AttachRequested | KeepaliveRequested] = field(default_factory=list)
     """Came while EXPIRING: served if the worker is busy after all."""
+    asked_at_call: int = 0
+    """How many calls had begun when the worker was asked whether the session may expire."""
 
     def __repr__(self) -> str:
         return f"<Session {self.id} {self.state.value} {self.app}@{self.version} on {self.worker_id}>"
@@ -107,35 +108,6 @@ class Session:
             cwd=self.cwd,
             labels=self.labels,
         )
-
-    def over_error(self) -> SessionError:
-        """The error for whoever wants to use this session, which is over."""
-        details = {"end_reason": self.end_reason}
-        if self.status == "expired":
-            return SessionExpiredError(
-                f"session expired: {self.id} was idle for {self.timeout:g} s; open a new one, with a longer "
-                "session_timeout or a keepalive if its pauses are longer",
-                session_id=self.id,
-                details=details,
-            )
-        if self.end_reason == "worker_lost":
-            return WorkerLostError(
-                f"session ended: {self.id} lost its worker, which {self.end_detail}; its state is gone, open a new one",
-                session_id=self.id,
-                details=details,
-            )
-        return SessionEndedError(
-            f"session ended: {self.id} was ended ({self.end_reason}); open a new one",
-            session_id=self.id,
-            details=details,
-        )
-
-
-def not_found(session_id: str) -> SessionNotFoundError:
-    return SessionNotFoundError(
-        f'session not found: {session_id} is not known to this daemon; open one with session="new"',
-        session_id=session_id,
-    )
 
 
 class Records:

@@ -35,9 +35,26 @@ class Timers:
         self._wheel.cancel(timer)
 
     def due(self, now: float) -> list[Timer]:
-        tick = math.floor(now * TICKS_PER_SECOND)
+        """What is due, in order. A handler must look whether it still matters: one before it may have settled it."""
+        tick = _tick(now)
         return self._wheel.advance(tick) if tick > self._wheel.now else []
 
+    def keep_up(self, now: float) -> None:
+        """Moves the wheel's time to `now` if nothing is in between, so that what is set next is filed from there and
+        the next deadline lies ahead.
+        """
+        tick, deadline = _tick(now), self._wheel.next_deadline()
+        if tick > self._wheel.now and (deadline is None or deadline > tick):
+            self._wheel.advance(tick)
+
     def next_deadline(self) -> float | None:
+        """A moment at which there is something to do, also where binary fractions cannot say the tick's own."""
         tick = self._wheel.next_deadline()
-        return None if tick is None else tick / TICKS_PER_SECOND
+        if tick is None:
+            return None
+        moment = tick / TICKS_PER_SECOND
+        return moment if _tick(moment) == tick else math.nextafter(moment, math.inf)
+
+
+def _tick(now: float) -> int:
+    return math.floor(now * TICKS_PER_SECOND)

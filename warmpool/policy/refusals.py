@@ -1,0 +1,86 @@
+"""What the broker says when it says no: the error, in words that tell what to do next."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import (
+    AppBrokenError,
+    AppMismatchError,
+    DaemonUnavailableError,
+    PoolExhaustedError,
+    SessionEndedError,
+    SessionError,
+    SessionExpiredError,
+    SessionNotFoundError,
+    VersionMismatchError,
+    WorkerLostError,
+)
+from .pool import Pool, Waiter
+from .sessions import Session
+
+
+def not_found(session_id: str) -> SessionNotFoundError:
+    return SessionNotFoundError(
+        f'session not found: {session_id} is not known to this daemon; open one with session="new"',
+        session_id=session_id,
+    )
+
+
+def over(session: Session) -> SessionError:
+    """For whoever wants to use a session that is over."""
+    kind: type[SessionError]
+    if session.status == "expired":
+        kind, text = SessionExpiredError, (
+            f"session expired: {session.id} was idle for {session.timeout:g} s; open a new one, with a longer "
+            "session_timeout or a keepalive if its pauses are longer"
+        )  # fmt: skip
+    elif session.end_reason == "worker_lost":
+        kind, text = WorkerLostError, (
+            f"session ended: {session.id} lost its worker, which {session.end_detail}; "
+            "its state is gone, open a new one"
+        )  # fmt: skip
+    else:
+        kind, text = SessionEndedError, f"session ended: {session.id} was ended ({session.end_reason}); open a new one"
+    return kind(text, session_id=session.id, details={"end_reason": session.end_reason})
+
+
+def app_mismatch(session: Session, wanted: str | None) -> AppMismatchError:
+    return AppMismatchError(
+        f"session {session.id} belongs to app {session.app}, not to {wanted}; "
+        "leave the app out, or open a session on the other one",
+        session_id=session.id,
+        details={"app": session.app, "wanted": wanted},
+    )
+
+
+def version_mismatch(app: str, there: str, wanted: str | None, session_id: str | None = None) -> VersionMismatchError:
+    return VersionMismatchError(
+        f"app {app} is at version {there}, not {wanted}; ask for {app}@{there}, or for {app} to get the newest",
+        session_id=session_id,
+        details={"version": there, "wanted": wanted},
+    )
+
+
+def broken(app: str, what: str) -> dict[str, Any]:
+    """APP_BROKEN in wire form, where there is no traceback to show."""
+    return AppBrokenError(f"app {app} is broken: {what}", details={"message": what}).to_wire()
+
+
+def notice(serving: Pool, error: dict[str, Any]) -> str:
+    """For whoever gets the version before a broken edit."""
+    trace = error["details"].get("traceback", "")
+    return (
+        f"the last edit of app {serving.app} is broken, version {serving.version} serves: {error['message']}\n{trace}"
+    )
+
+
+def exhausted(pool: Pool, waiter: Waiter, why: str) -> PoolExhaustedError:
+    return PoolExhaustedError(
+        f"no worker of app {pool.app} was free within {waiter.open_timeout:g} s: {why}; end sessions that are not "
+        "needed, wait longer (open_timeout), or raise the limit"
+    )
+
+
+def stopping() -> DaemonUnavailableError:
+    return DaemonUnavailableError("the daemon is stopping; try again, and a new one will be started")
