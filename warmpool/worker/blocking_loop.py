@@ -28,13 +28,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import ProtocolError
 from ..wire.messages import call_from_wire
-from .runner import SEND_TIMEOUT, Connection
+from .runner import Connection
 
 if TYPE_CHECKING:
     from .runner import AppProcess
 
 HOT_WAIT: Final = 0.02
 """Seconds that the loop waits for one client alone. Bounds how late a message of the daemon can be read."""
+
+CALLS_ALONE: Final = 256
+"""Calls of one client after which the loop looks at everybody."""
 
 _NOBODY: Final = -1
 _ENDS: Final = (OSError, EOFError, ProtocolError)
@@ -46,38 +49,44 @@ class BlockingLoop:
         self._process = process
         self._channel = process.channel
         self._connections: dict[int, Connection] = {}
+        self._behind: dict[int, Connection] = {}  # with more calls in their buffers
         self._poll = select.epoll()
         self._poll.register(self._channel.fileno(), select.EPOLLIN)
         self._waiting_on = _NOBODY
         self._called = False  # the daemon has sent something
 
     def run_hook(self, hook: Callable[..., Any], *arguments: Any, timeout: float | None) -> None:
-        if timeout is not None:
-            signal.signal(signal.SIGALRM, _raise_timeout)
-            signal.setitimer(signal.ITIMER_REAL, timeout)
+        if timeout is None:
+            self._run(hook, *arguments)
+            return
+        signal.signal(signal.SIGALRM, _raise_timeout)
+        signal.setitimer(signal.ITIMER_REAL, timeout)
         try:
-            result = hook(*arguments)
-            if inspect.iscoroutine(result):
-                import asyncio
-
-                asyncio.run(result)
+            self._run(hook, *arguments)
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def _run(self, hook: Callable[..., Any], *arguments: Any) -> None:
+        result = hook(*arguments)
+        if inspect.iscoroutine(result):
+            import asyncio
+
+            asyncio.run(result)
 
     def serve(self) -> None:
         self._watch_channel()
         while self._process.reason is None:
             if len(self._connections) == 1 and not self._called:
                 (connection,) = self._connections.values()
-                self._serve_alone(connection)
-            self._serve_ready(self._poll.poll())
+                if connection.unsent is None:
+                    self._serve_alone(connection)
+            self._serve_ready(self._poll.poll(0 if self._behind else None))
         for connection in self._connections.values():
-            connection.socket.close()
+            connection.close()
 
     def attach(self, connection: Connection) -> None:
         connection.socket.setblocking(True)
         connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(HOT_WAIT))
-        connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(SEND_TIMEOUT))
         fd = connection.socket.fileno()
         self._connections[fd] = connection
         self._poll.register(fd, select.EPOLLIN)
@@ -91,15 +100,19 @@ class BlockingLoop:
     # --- one client -------------------------------------------------------------------------------------------
 
     def _serve_alone(self, connection: Connection) -> None:
-        """Answers this client's calls until it pauses, leaves, or the daemon wants something."""
+        """Answers this client's calls until it pauses, leaves, or the daemon wants something. Looks up after a number
+        of calls all the same: the app may have taken the signal away.
+        """
         fd = connection.socket.fileno()
         self._poll.unregister(fd)  # being polled costs each message a little, also while nobody polls
-        receive_into, read = connection.socket.recv_into, connection.reader.read
+        receive_into, reader = connection.socket.recv_into, connection.reader
         end: Exception | None = None
-        while end is None and not self._called:
+        for _ in range(CALLS_ALONE):
             self._waiting_on = fd
             try:
-                frame = read(receive_into)
+                frame = reader.next_frame() if reader.pending else None
+                if frame is None:
+                    frame = reader.read(receive_into)
             except BlockingIOError:
                 break
             except _ENDS as error:
@@ -110,9 +123,13 @@ class BlockingLoop:
                     os.set_blocking(fd, True)
             if frame is not None:
                 end = self._answer(connection, frame)
-        self._poll.register(fd, select.EPOLLIN)
+            if end is not None or self._called or connection.unsent is not None:
+                break
+        self._poll.register(fd, select.EPOLLIN if connection.unsent is None else select.EPOLLOUT)
         if end is not None:
             self._give_up(connection, end)
+        elif reader.pending:
+            self._behind[fd] = connection
 
     def _watch_channel(self) -> None:
         fd = self._channel.fileno()
@@ -129,17 +146,30 @@ class BlockingLoop:
     # --- everybody --------------------------------------------------------------------------------------------
 
     def _serve_ready(self, events: list[tuple[int, int]]) -> None:
-        """One read for each that is ready, in the order in which they became so."""
+        """One call for each that is ready, in the order in which they became so; then one for each that has sent
+        more than one.
+        """
+        behind, self._behind = self._behind, {}
         for fd, _ in events:
             if fd == self._channel.fileno():
                 self._called = False
                 self._process.heed_daemon()
-            elif (connection := self._connections.get(fd)) is not None and self._process.reason is None:
+            elif (connection := self._connections.get(fd)) is not None and fd not in behind:
+                self._serve_once(connection)
+        for fd, connection in behind.items():
+            if self._connections.get(fd) is connection:
                 self._serve_once(connection)
 
     def _serve_once(self, connection: Connection) -> None:
+        if self._process.reason is not None:
+            return
+        reader = connection.reader
         try:
-            frame = connection.reader.read(lambda space: connection.socket.recv_into(space, 0, socket.MSG_DONTWAIT))
+            if connection.unsent is not None:
+                self._send_more(connection)
+            frame = reader.next_frame() if reader.pending and connection.unsent is None else None
+            if frame is None and connection.unsent is None:
+                frame = reader.read(lambda space: connection.socket.recv_into(space, 0, socket.MSG_DONTWAIT))
             end = None if frame is None else self._answer(connection, frame)
         except BlockingIOError:
             return
@@ -147,31 +177,45 @@ class BlockingLoop:
             end = error
         if end is not None:
             self._give_up(connection, end)
+            return
+        fd = connection.socket.fileno()
+        if connection.unsent is not None:
+            self._poll.modify(fd, select.EPOLLOUT)
+        elif reader.pending:
+            self._behind[fd] = connection
 
-    def _answer(self, connection: Connection, frame: memoryview | None) -> Exception | None:
-        """Answers a call, and those that have come with it. Gives what ends the connection, if anything does."""
-        caller, reader, writer = self._process.caller, connection.reader, connection.writer
+    def _answer(self, connection: Connection, frame: memoryview) -> Exception | None:
+        """Answers a call. Gives what ends the connection, if anything does."""
         try:
-            while frame is not None:
-                connection.socket.sendall(caller.answer(call_from_wire(frame), writer))
-                frame = reader.next_frame() if reader.pending else None
+            reply = self._process.caller.answer(call_from_wire(frame), connection.writer)
+            sent = connection.socket.send(reply, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            sent = 0
         except _ENDS as error:
             return error
+        if sent != len(reply):
+            connection.unsent = memoryview(reply)[sent:]
         return None
 
+    def _send_more(self, connection: Connection) -> None:
+        """A client that reads slowly: nothing more is read from it until it has taken its answer."""
+        assert connection.unsent is not None
+        sent = connection.socket.send(connection.unsent, socket.MSG_DONTWAIT)
+        connection.unsent = connection.unsent[sent:] or None
+        if connection.unsent is None:
+            self._poll.modify(connection.socket.fileno(), select.EPOLLIN)
+
     def _give_up(self, connection: Connection, end: Exception) -> None:
-        """The client has left, reads nothing, or talks nonsense; the last is told so."""
+        """The client has left, or talks nonsense and is told so."""
         if isinstance(end, ProtocolError):
             with suppress(OSError):
-                connection.socket.sendall(self._process.caller.refuse(0, end, connection.writer))
-        self._drop(connection)
-
-    def _drop(self, connection: Connection) -> None:
+                refusal = self._process.caller.refuse(0, end, connection.writer)
+                connection.socket.send(refusal, socket.MSG_DONTWAIT)
         fd = connection.socket.fileno()
-        if self._connections.pop(fd, None) is None:
-            return
+        del self._connections[fd]
+        self._behind.pop(fd, None)
         self._poll.unregister(fd)
-        connection.socket.close()
+        connection.close()
         if not self._connections:
             self._process.release_if_stateless()
 

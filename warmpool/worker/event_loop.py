@@ -1,32 +1,35 @@
 """The serve loop of an app with async functions: one uvloop loop that never stops, so that what the app started in
 the background lives on between calls.
 
-Sockets are raw and non-blocking. Calls run one at a time, in the order in which they came over all connections,
-each async one as a task of its own; a plain function of such an app runs on the loop and blocks it, as it would
-anywhere in asyncio.
+Sockets are raw and non-blocking. Calls run one at a time, in the order in which they came over all connections, and
+of each connection one at most is taken ahead: who sends much takes turns with who sends little, and nothing is read
+from a client that has not taken its last answer. Each async call is a task of its own; a plain function of such an
+app runs on the loop and blocks it, as it would anywhere in asyncio.
 """
 
 from __future__ import annotations
 
 import asyncio
 import inspect
+import socket
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import uvloop
 
-from ..errors import ProtocolError, WarmpoolError
+from ..errors import ProtocolError
 from ..signatures import DEFAULT_FUNCTION
 from ..wire.messages import Call, call_from_wire
 from .failures import app_error
-from .runner import SEND_TIMEOUT, Connection
+from .runner import Connection
 
 if TYPE_CHECKING:
     from .runner import AppProcess
 
-QUEUE_LIMIT: Final = 64
-"""Calls that wait, of all connections. Beyond that nothing is read: the clients' sends block."""
+_ENDS: Final = (OSError, EOFError, ProtocolError)
+"""What ends a connection."""
 
 
 class EventLoop:
@@ -35,11 +38,10 @@ class EventLoop:
         self._loop = uvloop.new_event_loop()
         asyncio.set_event_loop(self._loop)
         self._connections: dict[int, Connection] = {}
-        self._unsent: dict[Connection, bytearray] = {}
-        self._stalls: dict[Connection, asyncio.TimerHandle] = {}
         self._queue: deque[tuple[Connection, Call]] = deque()
-        self._running: asyncio.Task[Any] | None = None
-        self._reading = True
+        self._occupied: set[Connection] = set()  # its call waits or runs, or its answer is not taken
+        self._paused: set[Connection] = set()  # of these, the ones that have sent more, and are not read
+        self._running: asyncio.Task[None] | None = None
 
     def run_hook(self, hook: Callable[..., Any], *arguments: Any, timeout: float | None) -> None:
         async def run() -> None:
@@ -58,17 +60,11 @@ class EventLoop:
         for connection in list(self._connections.values()):
             self._close(connection)
 
-    def _heed_daemon(self) -> None:
-        self._process.heed_daemon()
-        if self._process.reason is not None:
-            self._loop.stop()
-
     def attach(self, connection: Connection) -> None:
         connection.socket.setblocking(False)
         fd = connection.socket.fileno()
         self._connections[fd] = connection
-        if self._reading:
-            self._loop.add_reader(fd, self._on_bytes, connection)
+        self._loop.add_reader(fd, self._on_bytes, connection)
 
     def is_busy(self) -> bool:
         waiting = self._running is not None or bool(self._queue)
@@ -77,22 +73,38 @@ class EventLoop:
     def close(self) -> None:
         self._loop.close()
 
+    def _heed_daemon(self) -> None:
+        self._process.heed_daemon()
+        if self._process.reason is not None:
+            self._loop.stop()
+
     # --- calls ------------------------------------------------------------------------------------------------
 
     def _on_bytes(self, connection: Connection) -> None:
+        if connection in self._occupied:
+            self._paused.add(connection)
+            self._loop.remove_reader(connection.socket.fileno())
+            return
         try:
             frame = connection.reader.read(connection.socket.recv_into)
-            while frame is not None:
-                self._queue.append((connection, call_from_wire(frame)))
-                frame = connection.reader.next_frame()
         except BlockingIOError:
             return
+        except _ENDS as error:
+            self._give_up(connection, error)
+            return
+        if frame is not None:
+            self._take(connection, frame)
+            self._next_calls()
+
+    def _take(self, connection: Connection, frame: memoryview) -> None:
+        """A call joins the line."""
+        try:
+            call = call_from_wire(frame)
         except ProtocolError as error:
-            self._send(connection, self._process.caller.refuse(0, error, connection.writer))
-            self._drop(connection)
-        except (OSError, EOFError):
-            self._drop(connection)
-        self._next_calls()
+            self._give_up(connection, error)
+            return
+        self._occupied.add(connection)
+        self._queue.append((connection, call))
 
     def _next_calls(self) -> None:
         """Runs what waits, one after another, until a call has to be awaited."""
@@ -101,18 +113,17 @@ class EventLoop:
             connection, call = self._queue.popleft()
             function = caller.functions.get(call.function or DEFAULT_FUNCTION)
             if function is not None and not function.is_async:
-                self._send(connection, caller.answer(call, connection.writer))
+                self._reply(connection, caller.answer(call, connection.writer))
             else:
                 self._running = self._loop.create_task(self._run(connection, call))
-        self._read_or_not()
 
     async def _run(self, connection: Connection, call: Call) -> None:
         caller, writer = self._process.caller, connection.writer
         caller.begin()
         try:
             function, arguments = caller.decode(call)
-        except WarmpoolError as error:
-            reply = caller.refuse(call.id, error, writer)
+        except BaseException as error:
+            reply = caller.refuse(call.id, caller.undecoded(call.function, error), writer)
         else:
             try:
                 value = function.method(caller.app, *arguments)
@@ -123,73 +134,71 @@ class EventLoop:
             else:
                 reply = caller.reply(call.id, function, value, writer)
         caller.end()
-        self._send(connection, reply)
         self._running = None
+        self._reply(connection, reply)
         self._next_calls()
-        if not self._connections and self._running is None:
-            self._process.release_if_stateless()
 
-    def _read_or_not(self) -> None:
-        """Stops reading from all clients while too many calls wait."""
-        wanted = len(self._queue) < QUEUE_LIMIT
-        if wanted == self._reading:
-            return
-        self._reading = wanted
-        for fd, connection in self._connections.items():
-            if wanted:
-                self._loop.add_reader(fd, self._on_bytes, connection)
-            else:
-                self._loop.remove_reader(fd)
+    # --- answers ----------------------------------------------------------------------------------------------
 
-    # --- sending ----------------------------------------------------------------------------------------------
-
-    def _send(self, connection: Connection, data: bytes) -> None:
-        """Sends now what the socket takes, and the rest when it takes more."""
-        if connection.socket.fileno() not in self._connections:
-            return
-        if (unsent := self._unsent.get(connection)) is not None:
-            unsent += data
-            return
+    def _reply(self, connection: Connection, reply: bytes) -> None:
+        """Sends what the socket takes, and the rest when it takes more; then it is the client's turn again."""
         try:
-            sent = connection.socket.send(data)
+            sent = connection.socket.send(reply)
         except BlockingIOError:
             sent = 0
-        except OSError:
-            self._drop(connection)
+        except OSError as error:
+            self._give_up(connection, error)
             return
-        if sent < len(data):
-            self._unsent[connection] = bytearray(memoryview(data)[sent:])
+        if sent < len(reply):
+            connection.unsent = memoryview(reply)[sent:]
             self._loop.add_writer(connection.socket.fileno(), self._send_more, connection)
-            self._stalls[connection] = self._loop.call_later(SEND_TIMEOUT, self._drop, connection)
+        else:
+            self._free(connection)
 
     def _send_more(self, connection: Connection) -> None:
-        unsent = self._unsent[connection]
+        assert connection.unsent is not None
         try:
-            del unsent[: connection.socket.send(unsent)]
+            connection.unsent = connection.unsent[connection.socket.send(connection.unsent) :] or None
         except BlockingIOError:
             return
-        except OSError:
-            self._drop(connection)
+        except OSError as error:
+            self._give_up(connection, error)
             return
-        self._stalls.pop(connection).cancel()
-        if unsent:
-            self._stalls[connection] = self._loop.call_later(SEND_TIMEOUT, self._drop, connection)
-        else:
-            del self._unsent[connection]
+        if connection.unsent is None:
             self._loop.remove_writer(connection.socket.fileno())
+            self._free(connection)
+            self._next_calls()
 
-    def _drop(self, connection: Connection) -> None:
-        if connection.socket.fileno() not in self._connections:
+    def _free(self, connection: Connection) -> None:
+        """Its answer is on its way: takes its next call, if that is here, or reads it again."""
+        try:
+            frame = connection.reader.next_frame() if connection.reader.pending else None
+        except ProtocolError as error:
+            self._give_up(connection, error)
             return
+        if frame is not None:
+            self._take(connection, frame)
+            return
+        self._occupied.discard(connection)
+        if connection in self._paused:
+            self._paused.discard(connection)
+            self._loop.add_reader(connection.socket.fileno(), self._on_bytes, connection)
+
+    def _give_up(self, connection: Connection, end: Exception) -> None:
+        """The client has left, or talks nonsense and is told so."""
+        if isinstance(end, ProtocolError):
+            with suppress(OSError):
+                connection.socket.send(self._process.caller.refuse(0, end, connection.writer), socket.MSG_DONTWAIT)
         self._close(connection)
-        if not self._connections and self._running is None and not self._queue:
+        if not self._connections:
             self._process.release_if_stateless()
 
     def _close(self, connection: Connection) -> None:
         fd = connection.socket.fileno()
         del self._connections[fd]
+        self._occupied.discard(connection)
+        self._paused.discard(connection)
         self._loop.remove_reader(fd)
-        if self._unsent.pop(connection, None) is not None:
+        if connection.unsent is not None:
             self._loop.remove_writer(fd)
-            self._stalls.pop(connection).cancel()
-        connection.socket.close()
+        connection.close()

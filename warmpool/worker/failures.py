@@ -42,7 +42,7 @@ def own_traceback(error: BaseException) -> str:
     """Python's rendering of `error` and what led to it, with the app's frames only."""
     rendered = traceback.TracebackException.from_exception(error)
     _strip(rendered, set())
-    text = "".join(rendered.format())
+    text = _sendable("".join(rendered.format()))
     return text if len(text) <= _LONGEST else "…" + text[-_LONGEST:]
 
 
@@ -63,10 +63,15 @@ def _strip(rendered: traceback.TracebackException, seen: set[int]) -> None:
 def _summary(error: BaseException) -> str:
     name = type(error).__name__
     try:
-        text = str(error)
-    except Exception:
+        text = _sendable(str(error))
+    except BaseException:
         text = "(its message cannot be shown)"
     return f"{name}: {text[:500]}" if text else name
+
+
+def _sendable(text: str) -> str:
+    """Without lone surrogates, which a file name can bring in and UTF-8 does not have."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _details(error: BaseException) -> dict[str, Any]:

@@ -14,11 +14,11 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic_ns
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from ..app import BaseApp
 from ..board import FINISHED, OFFSET_NS, STARTED, USED_NS, Board
-from ..errors import WarmpoolError
+from ..errors import ProtocolError, WarmpoolError
 from ..packets import expect_fds, receive, send
 from ..settings import HOOK_TIMEOUT, UNLOAD_TIMEOUT
 from ..signatures import Arguments, Function, select
@@ -38,9 +38,6 @@ from ..wire.messages import (
     to_wire,
 )
 from .failures import app_broken, app_error, cannot_send, print_failure
-
-SEND_TIMEOUT: Final = 30.0
-"""A client that takes nothing of an answer for so long is dropped, seconds."""
 
 
 class Loop(Protocol):
@@ -78,12 +75,20 @@ def loop_for(functions: dict[str, Function]) -> type[Loop]:
 class Connection:
     """A client's connection, in the hands of the worker."""
 
-    __slots__ = ("reader", "socket", "writer")
+    __slots__ = ("reader", "socket", "unsent", "writer")
 
     def __init__(self, fd: int, frame_limit: int) -> None:
         self.socket = socket.socket(fileno=fd)
         self.reader = FrameReader(frame_limit)
         self.writer = FrameWriter(frame_limit)
+        self.unsent: memoryview | None = None
+        """What the client has not taken of its last answer."""
+
+    def close(self) -> None:
+        """Ends the connection, also where a process that the app has forked holds a copy of it."""
+        with suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)
+        self.socket.close()
 
     def has_bytes(self) -> bool:
         """Whether part of a call is here, or all of it."""
@@ -140,8 +145,8 @@ class Caller:
             if function is None:
                 function, value = select(self.functions, self._name, name, value)
             arguments = function.decode(value)
-        except WarmpoolError as error:
-            reply = self.refuse(call_id, error, writer)
+        except BaseException as error:
+            reply = self.refuse(call_id, self.undecoded(name, error), writer)
         else:
             try:
                 value = function.method(self.app, *arguments)
@@ -168,9 +173,19 @@ class Caller:
         refusal = error if isinstance(error, WarmpoolError) else cannot_send(function.name, value, error)
         return self.refuse(call_id, refusal, writer)
 
+    def undecoded(self, function: str | None, error: BaseException) -> WarmpoolError:
+        """What to say when a call could not be decoded: ours to refuse, or a validator of the app that raised."""
+        return error if isinstance(error, WarmpoolError) else app_error(f"validating the input of {function}", error)
+
     def refuse(self, call_id: int, error: WarmpoolError, writer: FrameWriter) -> bytes:
+        """The frame with an error; with its first words only, where all of it cannot be sent."""
         error.session_id = self.app.context.session_id
-        return writer.frame(to_wire(Failure(call_id, error.to_wire())))
+        try:
+            return writer.frame(to_wire(Failure(call_id, error.to_wire())))
+        except Exception:
+            words = str(error)[:200].encode("utf-8", "replace").decode()
+            short = type(error)(words, session_id=error.session_id)
+            return writer.frame(to_wire(Failure(call_id, short.to_wire())))
 
 
 class AppProcess:
@@ -225,6 +240,9 @@ class AppProcess:
                 received = receive(self.channel, TO_WORKER)
             except BlockingIOError:
                 return
+            except ProtocolError as error:  # out of descriptors: the client that was passed is cut off, and told why
+                print_failure("taking a connection", error)
+                continue
             if received is None:
                 os._exit(0)  # the daemon is gone, and with it whoever could want anything
             message, fds = received
