@@ -65,9 +65,9 @@ def make_private(places: Places) -> None:
     chosen_by_user = places.socket != default_socket() or bool(os.environ.get(SOCKET_ENV))
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except FileExistsError as error:
-        if chosen_by_user:
-            raise InvalidRequestError(f"{directory} is not a directory, so no socket can be made in it") from error
+    except OSError as error:
+        if chosen_by_user or not isinstance(error, FileExistsError):
+            raise InvalidRequestError(f"no socket can be made in {directory}: {error.strerror}") from error
     if not chosen_by_user and not _is_private(directory):
         raise InvalidRequestError(
             f"{directory} is not a directory of mode 0700 that belongs to you; remove it, or name a socket "

@@ -112,6 +112,8 @@ def check_session_timeout(value: object) -> float:
 
 def shorten(value: object) -> str:
     """A value in an error's text. Never the repr of a container: it may be deeper than Python can go."""
+    if isinstance(value, int) and value.bit_length() > 64:
+        return "a number of many digits"
     if isinstance(value, str | int | float | bytes | None):
         text = repr(value)
         return text if len(text) <= 60 else text[:57] + "..."

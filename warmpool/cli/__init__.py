@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -34,15 +35,18 @@ _CODES: tuple[tuple[type[WarmpoolError], int], ...] = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; gives its exit code."""
     options = make_parser().parse_args(arguments)
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
-        return options.command(options) or OK
+        code = options.command(options) or OK
+        sys.stdout.flush()
+        return int(code)
     except WarmpoolError as error:
         _print_error(error)
         return next((code for kind, code in _CODES if isinstance(error, kind)), FAILED)
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:
-        sys.stderr.close()  # whoever read our output has left; Python would complain once more at exit
+    except BrokenPipeError:  # whoever read our output has left, and Python would complain once more at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
 
 

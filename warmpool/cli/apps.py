@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from ..client.sync import Client
-from .output import print_json, print_table
+from .output import print_json, print_table, tell_if_started
 
 
 def list_apps(options: argparse.Namespace) -> None:
@@ -22,12 +22,15 @@ def list_apps(options: argparse.Namespace) -> None:
 
 def describe(options: argparse.Namespace) -> None:
     with Client(options.socket) as client:
-        functions = client.apps.describe(options.app)
+        try:
+            functions = client.apps.describe(options.app)
+        finally:
+            tell_if_started(client)
     if options.json:
         print_json(functions)
         return
     for function in functions:
-        print(f"{function.name}({_parameters(function.input_schema)})")
+        print(f"{function.name}({_parameters(function.input_schema or {})})")
         if function.description:
             print(f"    {function.description}")
 

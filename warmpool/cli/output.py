@@ -4,16 +4,30 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..client.sync import Client
+
 
 def print_json(value: Any) -> None:
-    """One document. Bytes, which JSON does not have, as base64."""
-    json.dump(value, sys.stdout, default=_plain, ensure_ascii=False)
+    """One document. What JSON does not have: bytes become base64, NaN and infinity null, keys their text."""
+    is_unicode = (sys.stdout.encoding or "").lower() in ("utf-8", "utf8")
+    json.dump(_plain(value), sys.stdout, ensure_ascii=not is_unicode, allow_nan=False)
     sys.stdout.write("\n")
     sys.stdout.flush()
+
+
+def tell(text: str) -> None:
+    """Something that people should know, beside the result."""
+    print(f"warmpool: {text}", file=sys.stderr)
+
+
+def tell_if_started(client: Client) -> None:
+    if client.started_daemon:
+        tell(f"started a daemon in the background, which leaves after 10 idle minutes; log: {client.places.log}")
 
 
 def print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
@@ -42,7 +56,17 @@ def _cell(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _plain(value: Any) -> str:
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {_key(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
     if isinstance(value, bytes):
         return base64.b64encode(value).decode("ascii")
-    return str(value)
+    return value if isinstance(value, str | int | None) else str(value)
+
+
+def _key(value: Any) -> str:
+    return base64.b64encode(value).decode("ascii") if isinstance(value, bytes) else str(value)

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..client.sync import Client
 from ..errors import InvalidRequestError
-from .output import print_json
+from .output import print_json, tell, tell_if_started
 
 
 def run(options: argparse.Namespace) -> None:
@@ -24,10 +24,7 @@ def run(options: argparse.Namespace) -> None:
         try:
             result = client.run(given)
         finally:
-            if client.started_daemon:
-                _tell(
-                    f"started a daemon in the background, which leaves after 10 idle minutes; log: {client.places.log}"
-                )
+            tell_if_started(client)
         print_json(result)
 
 
@@ -38,13 +35,15 @@ def read_input(text: str | None) -> Any:
     source = "--input"
     try:
         if text == "-":
-            source, text = "stdin", sys.stdin.read()
+            source = "stdin"
+            text = sys.stdin.read()
         elif text.startswith("@"):
-            source, text = text[1:], Path(text[1:]).read_text()
+            source = text[1:]
+            text = Path(source).read_text()
         value = json.loads(text)
     except OSError as error:
         raise InvalidRequestError(f"cannot read the input: {error}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidRequestError(f"{source} is not JSON: {error}; in a shell, put it in single quotes") from error
     if not isinstance(value, dict):
         raise InvalidRequestError(f"{source} must be a JSON object, not {type(value).__name__}")
@@ -52,8 +51,4 @@ def read_input(text: str | None) -> Any:
 
 
 def _to_stderr(message: Warning | str, *_: Any, **__: Any) -> None:
-    _tell(str(message).rstrip())
-
-
-def _tell(text: str) -> None:
-    print(f"warmpool: {text}", file=sys.stderr)
+    tell(str(message).rstrip())

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from collections.abc import Callable
 from typing import Any
 
+from ..errors import InternalError, WarmpoolError, from_wire
 from ..paths import Places, make_private
 from ..settings import MIB, Settings
+
+_READY = b"ready"
 
 
 def serve(options: argparse.Namespace) -> int:
     places = Places.of(options.socket)
+    options.apps = [os.path.abspath(path) for path in options.apps]
     settings = _settings(options)
     if not options.detach:
         _serve(options, places, settings, ready=lambda: None)
@@ -40,12 +45,15 @@ def _settings(options: argparse.Namespace) -> Settings:
 
 
 def _detach(places: Places, run: Callable[[Callable[[], None]], None]) -> int:
-    """Runs the daemon in a child of its own session, and returns when it is ready (0) or has failed (1)."""
+    """Runs the daemon in a child of its own session, and returns when it is ready. Raises its error if it fails."""
     readable, writable = os.pipe()
     if os.fork():
         os.close(writable)
         with open(readable, "rb") as pipe:
-            return 0 if pipe.read() else 1
+            said = pipe.read()
+        if said == _READY:
+            return 0
+        raise from_wire(json.loads(said)) if said else InternalError(f"the daemon did not start; see {places.log}")
     os.close(readable)
     os.setsid()
     os.chdir("/")
@@ -55,8 +63,12 @@ def _detach(places: Places, run: Callable[[Callable[[], None]], None]) -> int:
         os.dup2(fd, target)
 
     def ready() -> None:
-        os.write(writable, b"ready")
+        os.write(writable, _READY)
         os.close(writable)
 
-    run(ready)
+    try:
+        run(ready)
+    except WarmpoolError as error:
+        os.write(writable, json.dumps(error.to_wire()).encode())
+        raise
     return 0

@@ -25,7 +25,10 @@ def start_daemon(places: Places, is_running: Callable[[], bool]) -> bool:
     Raises DAEMON_UNAVAILABLE with the last lines of its log if it does not come up.
     """
     make_private(places)
-    lock = LockFile(places.starting, wait=True)
+    try:
+        lock = LockFile(places.starting, wait=True)
+    except OSError as error:
+        raise DaemonUnavailableError(f"no daemon can be started at {places.socket}: {error}") from error
     try:
         if is_running():
             return False

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ..errors import InvalidRequestError
-from ..settings import check_number, check_session_timeout
+from ..settings import check_number, check_session_timeout, shorten
 from ..wire.messages import PROTOCOL_VERSION, Open, Opened
 from ..wire.references import absolute, parse
 
@@ -88,7 +88,7 @@ def run_request(params: Mapping[str, Any], overrides: Mapping[str, Any], cwd: st
         session=session,
         session_timeout=None if timeout is None else check_session_timeout(timeout),
         open_timeout=None if patience is None else check_number("open_timeout", patience, 0, 3600),
-        labels=given.get("labels"),
+        labels=_labels(given.get("labels")),
     )
 
 
@@ -127,4 +127,12 @@ def run_result(opened: Opened, output: object) -> Data:
 def _text_or_none(name: str, value: object) -> str | None:
     if value is None or (isinstance(value, str) and value):
         return value
-    raise InvalidRequestError(f"{name} must be a text, not {value!r:.80}")
+    raise InvalidRequestError(f"{name} must be a text, not {shorten(value)}")
+
+
+def _labels(value: object) -> dict[str, str]:
+    if value is None:
+        return {}
+    if isinstance(value, Mapping) and all(isinstance(k, str) and isinstance(v, str) for k, v in value.items()):
+        return dict(value)
+    raise InvalidRequestError("labels must be a dict of texts by texts")

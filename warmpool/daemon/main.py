@@ -44,6 +44,8 @@ def serve(
     with ExitStack() as stack:
         try:
             stack.callback(LockFile(places.lock).release)
+        except OSError as error:
+            raise _cannot_serve(places, error) from error
         except AlreadyLockedError as error:
             raise InvalidRequestError(
                 f"a daemon is already running on {places.socket} (pid {error.pid or 'not known yet'}); "
@@ -51,10 +53,13 @@ def serve(
             ) from None
         open_files = _raise_open_files()
         be_subreaper()
-        board = Board.create(places.board, settings.max_workers)
-        stack.callback(_remove, places.board)
-        stack.callback(board.close)
-        listener = _listen(places.socket)
+        try:
+            board = Board.create(places.board, settings.max_workers)
+            stack.callback(_remove, places.board)
+            stack.callback(board.close)
+            listener = _listen(places.socket)
+        except OSError as error:
+            raise _cannot_serve(places, error) from error
         stack.callback(_remove, places.socket)
         loop = uvloop.new_event_loop()
         stack.callback(loop.close)
@@ -66,6 +71,10 @@ def serve(
         ready()
         loop.run_forever()
         log("stopped")
+
+
+def _cannot_serve(places: Places, error: OSError) -> InvalidRequestError:
+    return InvalidRequestError(f"no daemon can run at {places.socket}: {error}; name another --socket")
 
 
 def _listen(path: Path) -> socket.socket:

@@ -261,7 +261,7 @@ class AppProcess:
             assert context.session_id is None, f"{self._worker_id} serves {context.session_id}"
             context.session_id = attach.session_id
             context.labels = dict(attach.labels)
-        if self.caller.calls == 0:
+        if attach.session_id is None or self.caller.calls == 0:
             with suppress(OSError):  # the client's directory may be gone
                 os.chdir(attach.cwd)
         self.loop.attach(Connection(fd, self._frame_limit))
