@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from conftest import nothing_left
-from support import MARK, PATIENCE
+from support import MARK, wait_for_exit
+
+from warmpool import Client, DaemonUnavailableError
 
 
 @pytest.fixture
@@ -22,6 +23,6 @@ def free_socket(directory: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
     with nothing_left() as mark:
         monkeypatch.setenv(MARK, mark)
         yield path
-        command = [sys.executable, "-P", "-m", "warmpool", "stop", "--socket", str(path)]
-        subprocess.run(command, check=True, timeout=PATIENCE, capture_output=True)
+        with Client(path, autostart=False) as client, suppress(DaemonUnavailableError):
+            assert wait_for_exit(client.stop())
     assert {found.name for found in directory.glob("d.sock*")} <= {"d.sock.log"}

@@ -234,36 +234,35 @@ def test_a_default_directory_that_is_not_the_users_alone_is_refused(
 
 
 def test_an_idle_daemon_leaves_by_itself(start_daemon: Callable[..., Daemon]):
-    daemon = start_daemon("--idle-exit", "1")
+    daemon = start_daemon("--idle-exit", "0.5")
     assert wait_for_exit(daemon.pid)
     assert processes_marked(daemon.mark) == []
     assert files_beside(daemon.socket) == ["d.sock.log"]
-    assert "idle for 1 s: leaving" in daemon.text_of_log()
+    assert "idle for 0.5 s: leaving" in daemon.text_of_log()
 
 
 def test_a_daemon_with_a_session_stays_until_it_is_over(start_daemon: Callable[..., Daemon]):
-    daemon = start_daemon("--idle-exit", "1")
+    daemon = start_daemon("--idle-exit", "0.5")
     opened = time.monotonic()
-    session = daemon.client.session(COUNTER, session_timeout=2)
+    session = daemon.client.session(COUNTER, session_timeout=1)
     assert wait_for_exit(daemon.pid)
-    assert time.monotonic() - opened >= 3.0, "the session's window, then the daemon's own"
+    assert time.monotonic() - opened >= 1.5, "the session's window, then the daemon's own"
     log = daemon.text_of_log()
     assert f"{session.id} expired (idle)" in log
-    assert log.index("expired (idle)") < log.index("idle for 1 s: leaving")
+    assert log.index("expired (idle)") < log.index("idle for 0.5 s: leaving")
 
 
 def test_a_daemon_does_not_leave_in_the_middle_of_a_call_without_a_session(start_daemon: Callable[..., Daemon]):
-    daemon = start_daemon("--idle-exit", "1")
-    # 250 ticks of at least 10 ms: longer than the daemon's patience, twice over
-    result = daemon.client.run(app=str(APPS / "async_counter.py"), function="wait_for_ticks", input={"count": 250})
-    assert result.output >= 250
+    daemon = start_daemon("--idle-exit", "0.5")
+    # 120 ticks of at least 10 ms: longer than the daemon's patience, twice over
+    result = daemon.client.run(app=str(APPS / "async_counter.py"), function="wait_for_ticks", input={"count": 120})
+    assert result.output >= 120
     assert daemon.client.status().pid == daemon.pid
     daemon.client.close()
     assert wait_for_exit(daemon.pid)
 
 
 def test_a_daemon_that_a_client_started_leaves_after_ten_idle_minutes(free_socket: Path):
-    with Client(free_socket) as client:
-        with open(f"/proc/{client.status().pid}/cmdline") as file:
-            arguments = file.read().split("\0")
+    with Client(free_socket) as client, open(f"/proc/{client.status().pid}/cmdline") as file:
+        arguments = file.read().split("\0")
     assert arguments[arguments.index("--idle-exit") + 1] == "600.0"

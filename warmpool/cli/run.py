@@ -44,7 +44,8 @@ def read_input(text: str | None) -> Any:
     except OSError as error:
         raise InvalidRequestError(f"cannot read the input: {error}") from error
     except (ValueError, RecursionError) as error:
-        raise InvalidRequestError(f"{source} is not JSON: {error}; in a shell, put it in single quotes") from error
+        hint = "; in a shell, put it in single quotes" if source == "--input" else ""
+        raise InvalidRequestError(f"{source} is not JSON: {error}{hint}") from error
     if not isinstance(value, dict):
         raise InvalidRequestError(f"{source} must be a JSON object, not {type(value).__name__}")
     return value

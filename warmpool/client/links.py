@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Callable
 from functools import partial
 from threading import Lock
-from typing import Any
+from typing import Any, Protocol
 
 from ..errors import DaemonUnavailableError, InvalidRequestError, ProtocolError, WarmpoolError
 from ..errors import from_wire as error_from_wire
@@ -35,11 +35,33 @@ from ..wire.messages import (
     to_wire,
 )
 
-_FORKED = "it was made before this process was forked: make a new Client in the child"
+FORKED = "it was made before this process was forked: make a new Client in the child"
 _REPLY_LIMIT = 2**31
 """The daemon's answers: it is trusted, and a list of sessions may be long."""
 
-_links: weakref.WeakSet[Link] = weakref.WeakSet()
+
+class Owned(Protocol):
+    """What belongs to the process that made it."""
+
+    _lock: Lock
+    broken: str | None
+
+
+_owned: weakref.WeakSet[Owned] = weakref.WeakSet()
+
+
+def belongs_here(thing: Owned) -> None:
+    """After a fork it is the parent's, and in the child broken."""
+    _owned.add(thing)
+
+
+def _disown() -> None:
+    for thing in _owned:
+        thing.broken = FORKED
+        thing._lock = Lock()  # a thread that is not here may have held the old one
+
+
+os.register_at_fork(after_in_child=_disown)
 
 
 class HangupError(Exception):
@@ -80,14 +102,12 @@ class Link:
         self._reader = FrameReader(read_limit)
         self._lock = Lock()
         self.broken: str | None = None
-        _links.add(self)
+        belongs_here(self)
+        # A handle that is dropped leaks nothing: its session lives on, and expires by its own window.
+        weakref.finalize(self, connection.close)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} fd={self._socket.fileno()} {self.broken or 'open'}>"
-
-    def __del__(self) -> None:
-        """A handle that is dropped leaks nothing: its session lives on, and expires by its own window."""
-        self._socket.close()
 
     def close(self) -> None:
         self.broken = self.broken or "it is closed"
@@ -104,7 +124,6 @@ class Link:
             raise
 
     def _receive(self) -> Message:
-        """The next message. Interrupted, it can be called again: nothing that has come is lost."""
         reader = self._reader
         frame = reader.next_frame() if reader.pending else None
         try:
@@ -114,8 +133,8 @@ class Link:
         except (OSError, EOFError):
             self.close()
             raise HangupError(sent=True) from None
-        except ProtocolError:
-            self.close()
+        except BaseException:
+            self.close()  # nonsense, or an interruption, after which nobody knows how much was read
             raise
 
 
@@ -131,7 +150,7 @@ class ControlLink(Link):
         """The daemon's answer. Raises its error, or HangupError."""
         with self._lock:
             if self.broken is not None:
-                raise _cannot_use(self.broken)
+                raise cannot_use(self.broken)
             self._last_id += 1
             self._send(self._writer.frame(to_wire(Request(self._last_id, method, params))))
             while True:
@@ -170,7 +189,7 @@ class CallLink(Link):
         """The function's output. Raises its error, or HangupError. One call at a time; others wait."""
         with self._lock:
             if self.broken is not None:
-                raise _cannot_use(self.broken)
+                raise cannot_use(self.broken)
             calls, reader, receive_into = self._calls, self._reader, self._socket.recv_into
             call_id = calls.start()
             answer: list[Any] | None = None
@@ -199,10 +218,8 @@ class CallLink(Link):
         if not sent and isinstance(error, WarmpoolError | TypeError | ValueError | OverflowError):
             self._calls.forget(call_id)  # it did not leave
             return error if isinstance(error, WarmpoolError) else _cannot_send(error)
-        if not sent or isinstance(error, WarmpoolError):  # part of it may be on its way; or the peer talks nonsense
-            self.close()
-        else:
-            self._calls.abandon(call_id)
+        # The peer talks nonsense; or an interruption, after which nobody knows how much was sent or read.
+        self.close()
         return error
 
 
@@ -210,16 +227,7 @@ def _cannot_send(error: Exception) -> InvalidRequestError:
     return InvalidRequestError(f"the input cannot be sent: {error}; give plain data, a pydantic model or a dataclass")
 
 
-def _cannot_use(broken: str) -> Exception:
-    if broken is _FORKED:
+def cannot_use(broken: str) -> Exception:
+    if broken is FORKED:
         return InvalidRequestError(f"this client cannot be used: {broken}")
     return HangupError(sent=False)
-
-
-def _disown_links() -> None:
-    """In a forked child: the connections are the parent's."""
-    for link in _links:
-        link.broken = _FORKED
-
-
-os.register_at_fork(after_in_child=_disown_links)

@@ -130,9 +130,9 @@ def _text_or_none(name: str, value: object) -> str | None:
     raise InvalidRequestError(f"{name} must be a text, not {shorten(value)}")
 
 
-def _labels(value: object) -> dict[str, str]:
+def _labels(value: object) -> dict[str, str] | None:
     if value is None:
-        return {}
+        return None
     if isinstance(value, Mapping) and all(isinstance(k, str) and isinstance(v, str) for k, v in value.items()):
         return dict(value)
     raise InvalidRequestError("labels must be a dict of texts by texts")

@@ -16,6 +16,7 @@ import warnings
 import weakref
 from collections import OrderedDict
 from collections.abc import Mapping
+from contextlib import closing
 from threading import Lock
 from types import TracebackType
 from typing import Any, Final, Self
@@ -30,7 +31,7 @@ from ..errors import (
 )
 from ..paths import Places
 from .autostart import start_daemon
-from .links import CallLink, ControlLink, HangupError, connect
+from .links import FORKED, CallLink, ControlLink, HangupError, belongs_here, connect
 from .requests import NEW, Data, RunRequest, app_reference, call_arguments, run_request, run_result
 
 _KEPT_LINKS: Final = 256
@@ -54,10 +55,12 @@ class Client:
         self._control: ControlLink | None = None
         self._links: OrderedDict[str, tuple[CallLink, set[str]]] = OrderedDict()
         self._opened: weakref.WeakSet[CallLink] = weakref.WeakSet()
-        self._closed = False
+        self.broken: str | None = None
+        """Why it cannot be used, if it cannot."""
+        belongs_here(self)
 
     def __repr__(self) -> str:
-        return f"<Client {self.places.socket} {'closed' if self._closed else 'open'}>"
+        return f"<Client {self.places.socket} {self.broken or 'open'}>"
 
     def __enter__(self) -> Self:
         return self
@@ -70,7 +73,7 @@ class Client:
     def close(self) -> None:
         """Closes the connections. Sessions live on until they are ended or expire."""
         with self._lock:
-            self._closed = True
+            self.broken = self.broken or "closed"
             control, self._control = self._control, None
             self._links.clear()
         for link in [control, *self._opened]:
@@ -125,7 +128,7 @@ class Client:
             try:
                 return run_result(link.opened, link.call(request.function, request.input))
             except HangupError as hangup:
-                self._forget(session_id)
+                self._forget(session_id, link)
                 if fresh or hangup.sent:
                     raise self.explain(session_id, hangup) from None
                 link = None  # it broke while it was unused: the daemon knows why, or hands us over again
@@ -138,19 +141,19 @@ class Client:
             return link if app is None or app in agreed else None
 
     def _keep(self, session_id: str, link: CallLink, app: str | None) -> None:
+        """For the next call of this session. A link that is replaced may be in the middle of another thread's call:
+        it closes itself when nobody has it any more.
+        """
         with self._lock:
-            before, agreed = self._links.pop(session_id, (None, set[str]()))
+            _, agreed = self._links.pop(session_id, (None, set[str]()))
             self._links[session_id] = link, agreed | ({app} if app is not None else set())
-            oldest = self._links.popitem(last=False)[1][0] if len(self._links) > _KEPT_LINKS else None
-        for unused in (before, oldest):
-            if unused is not None:
-                unused.close()
+            if len(self._links) > _KEPT_LINKS:
+                self._links.popitem(last=False)
 
-    def _forget(self, session_id: str) -> None:
+    def _forget(self, session_id: str, link: CallLink) -> None:
         with self._lock:
-            link, _ = self._links.pop(session_id, (None, None))
-        if link is not None:
-            link.close()
+            if self._links.get(session_id, (None,))[0] is link:
+                del self._links[session_id]
 
     # --- the daemon -------------------------------------------------------------------------------------------
 
@@ -182,11 +185,12 @@ class Client:
         had no effect: it is made once more.
         """
         hello = request.hello(os.getcwd())
+        is_new = request.session in (None, NEW)  # any other session is gone with its daemon: why start another
         try:
-            link = CallLink(self._connect(), hello)
+            link = CallLink(self._connect(start=is_new), hello)
         except HangupError:
             try:
-                link = CallLink(self._connect(), hello)
+                link = CallLink(self._connect(start=is_new), hello)
             except HangupError as hangup:
                 raise self.explain(request.session if request.session != NEW else None, hangup) from None
         self._opened.add(link)
@@ -199,8 +203,9 @@ class Client:
         if session_id is None:
             return WorkerLostError("the worker died; a call that was under way may or may not have had its effects")
         try:
-            self.request("sessions.get", session_id=session_id, settle=True)
-            CallLink(self._connect(), RunRequest(None, None, None, session_id).hello("/")).close()
+            with closing(ControlLink(self._connect(start=False))) as control:
+                control.request("sessions.get", {"session_id": session_id, "settle": True})
+            CallLink(self._connect(start=False), RunRequest(None, None, None, session_id).hello("/")).close()
         except SessionError as error:
             return error
         except (DaemonUnavailableError, HangupError):
@@ -219,16 +224,17 @@ class Client:
                 self._control = ControlLink(self._connect())
             return self._control
 
-    def _connect(self) -> socket.socket:
-        """A fresh connection, to a daemon that is started for it if that is wanted."""
-        if self._closed:
-            raise InvalidRequestError("this client is closed")
+    def _connect(self, *, start: bool = True) -> socket.socket:
+        """A fresh connection; to a daemon that is started for it, if that is wanted."""
+        if self.broken is not None:
+            raise InvalidRequestError(f"this client cannot be used: {self.broken}")
         try:
             return connect(self.places)
         except DaemonUnavailableError:
-            if not self._autostart:
+            if not (start and self._autostart):
                 raise
-        self.started_daemon |= start_daemon(self.places, self._is_running)
+        if start_daemon(self.places, self._is_running):
+            self.started_daemon = True
         return connect(self.places)
 
     def _is_running(self) -> bool:
@@ -260,6 +266,8 @@ class Session:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._client.broken is FORKED:
+            return  # a child leaves the block; the session is the parent's
         try:
             self.end()
         except WarmpoolError:
