@@ -20,6 +20,7 @@ from typing import Any
 
 from ..errors import AppNotFoundError
 from ..policy.events import AppEdition
+from ..settings import shorten
 from ..wire.references import AppReference
 
 
@@ -115,7 +116,7 @@ class Catalog:
             return self._register(entry)
         known = ", ".join(sorted(self._names)) or "none"
         raise AppNotFoundError(
-            f"there is no app {name!r}; known by name: {known}. Name one by its path, as in ./{reference.target}.py, "
+            f"there is no app {shorten(name)}; known by name: {known}. Name one by its path, as in ./apps/counter.py, "
             "or start the daemon with `warmpool serve DIRECTORY`",
             details={"apps": sorted(self._names)},
         )
@@ -124,7 +125,10 @@ class Catalog:
         known = self._entries.get(_key_of_path(path, class_name))
         if known is not None and os.path.exists(path):
             return known
-        return self._register(_entry_of_path(Path(path), class_name))
+        try:
+            return self._register(_entry_of_path(Path(path), class_name))
+        except OSError as error:
+            raise AppNotFoundError(f"there is no app at {shorten(path)}: {error.strerror}") from error
 
     def _register(self, entry: AppEntry) -> AppEntry:
         known = self._entries.setdefault(entry.key, entry)
@@ -134,14 +138,25 @@ class Catalog:
     def _scan(self, directory: Path) -> list[AppEntry]:
         """Every file and package of a directory that speaks of BaseApp."""
         found: list[AppEntry] = []
-        for path in sorted(directory.iterdir()):
+        try:
+            paths = sorted(directory.iterdir())
+        except OSError:
+            return []  # it was there when the daemon was told of it
+        for path in paths:
             if path.name.startswith(("_", ".")):
                 continue
             is_package = path.is_dir() and (path / "__init__.py").exists()
             texts = path.glob("*.py") if is_package else [path] if path.suffix == ".py" else []
-            if any(b"BaseApp" in text.read_bytes() for text in texts):
+            if any(map(_speaks_of_apps, texts)):
                 found.append(self._register(_entry_of_path(path, None)))
         return found
+
+
+def _speaks_of_apps(path: Path) -> bool:
+    try:
+        return path.is_file() and b"BaseApp" in path.read_bytes()
+    except OSError:
+        return False
 
 
 def _key_of_path(path: str, class_name: str | None) -> str:
@@ -158,7 +173,7 @@ def _entry_of_path(path: Path, class_name: str | None) -> AppEntry:
     elif path.is_file():
         parts = [path.stem]
     else:
-        raise AppNotFoundError(f"there is no file {path}")
+        raise AppNotFoundError(f"there is no file {shorten(str(path))}")
     root = path.parent
     while (root / "__init__.py").exists():
         parts.insert(0, root.name)

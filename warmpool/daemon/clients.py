@@ -2,7 +2,7 @@
 
 Raw sockets on the loop's readers, never transports: a transport reads ahead, and bytes that are meant for a worker
 would stay here. A client sends nothing after its hello until it is answered, so whatever a connection holds when it
-is handed over is the worker's. A client that does not read its answers is dropped; nothing is kept for it.
+is handed over is the worker's. From a client that does not read its answers nothing more is read.
 """
 
 from __future__ import annotations
@@ -15,10 +15,13 @@ from collections.abc import Callable
 
 from ..errors import ProtocolError
 from ..paths import peer_of
-from ..settings import CONTROL_FRAME_LIMIT
+from ..settings import CONTROL_FRAME_LIMIT, MIB
 from ..wire.frames import FrameReader, encode
-from ..wire.messages import CONTROL, HELLO, Conversation, Message, Open, from_wire, to_wire
+from ..wire.messages import CONTROL, HELLO, Conversation, Message, Open, from_wire, hello_from_wire, to_wire
 
+FRAME_MAX = 2**31
+UNSENT_LIMIT = 4 * MIB
+"""A client that has so much of its answers unread is dropped. One answer may be longer."""
 ACCEPT_PAUSE = 1.0
 """Seconds without accepting after the process has run out of descriptors: trying on would take all of the CPU."""
 
@@ -33,17 +36,11 @@ class Client:
         self.conversation: Conversation = HELLO
         self.watched = False
         """Whether the loop reads it. Most are handed over before that is needed."""
+        self.unsent: memoryview | None = None
+        """What it has not taken of its answers. Nothing more is read from it until it has."""
 
     def __repr__(self) -> str:
         return f"<Client {self.number} fd={self.socket.fileno()}>"
-
-    def send(self, message: Message) -> bool:
-        """False: it is gone, or does not read."""
-        try:
-            data = encode(to_wire(message), 2**31)
-            return self.socket.send(data, socket.MSG_DONTWAIT) == len(data)
-        except OSError:
-            return False
 
 
 class Clients:
@@ -78,11 +75,50 @@ class Clients:
         """It has said hello, and stays for control requests."""
         client.conversation = CONTROL
 
+    def expect_nothing(self, client: Client) -> None:
+        """It waits in line: whatever it sends now is out of place."""
+        client.conversation = {}
+
+    def send(self, client: Client, message: Message) -> None:
+        """Sends what the client takes now, and the rest when it takes more. Drops it if it never does."""
+        data = encode(to_wire(message), FRAME_MAX)
+        if client.unsent is not None:
+            client.unsent = memoryview(bytes(client.unsent) + data)
+            if len(client.unsent) > UNSENT_LIMIT:
+                self.drop(client)
+                self._closed(client.number)
+            return
+        try:
+            sent = client.socket.send(data, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            return  # it has left: its reader will say so
+        if sent < len(data):
+            client.unsent = memoryview(data)[sent:]
+            self._unwatch(client)
+            self._loop.add_writer(client.socket.fileno(), self._send_more, client)
+
+    def _send_more(self, client: Client) -> None:
+        assert client.unsent is not None
+        try:
+            client.unsent = client.unsent[client.socket.send(client.unsent, socket.MSG_DONTWAIT) :] or None
+        except BlockingIOError:
+            return
+        except OSError:
+            self.drop(client)
+            self._closed(client.number)
+            return
+        if client.unsent is None:
+            self._loop.remove_writer(client.socket.fileno())
+            self._watch(client)
+
     def drop(self, client: Client) -> None:
         """Closes our copy of the connection; if it was handed over, the worker has its own."""
         if self.by_number.pop(client.number, None) is not None:
-            if client.watched:
-                self._loop.remove_reader(client.socket.fileno())
+            self._unwatch(client)
+            if client.unsent is not None:
+                self._loop.remove_writer(client.socket.fileno())
             client.socket.close()
 
     def _accept(self) -> None:
@@ -114,31 +150,36 @@ class Clients:
         connection.setblocking(False)
         self._last += 1
         client = self.by_number[self._last] = Client(self._last, connection)
-        if not self._read(client):  # its hello has nearly always come with it
+        self._read(client)  # its hello has nearly always come with it
+        if client.conversation is HELLO and client.number in self.by_number:
             self._connected(client)
 
-    def _read(self, client: Client) -> bool:
-        """Reads what is there and has it handled. False if there was nothing."""
+    def _read(self, client: Client) -> None:
+        """Reads what is there and has it handled."""
         try:
             frame = client.reader.read(client.socket.recv_into)
             while frame is not None and client.number in self.by_number:
-                message = from_wire(frame, client.conversation)
+                is_hello = client.conversation is HELLO
+                message = hello_from_wire(frame) if is_hello else from_wire(frame, client.conversation)
                 if isinstance(message, Open) and client.reader.pending:
                     raise ProtocolError("bytes follow the hello; wait for its answer")
                 self._received(client, message)
                 frame = client.reader.next_frame()
         except BlockingIOError:
-            self._watch(client)
-            return False
+            pass
         except ProtocolError as error:
             self._refused(client, error)
         except (OSError, EOFError):
             self.drop(client)
             self._closed(client.number)
         self._watch(client)
-        return True
 
     def _watch(self, client: Client) -> None:
-        if client.number in self.by_number and not client.watched:
+        if client.number in self.by_number and not client.watched and client.unsent is None:
             client.watched = True
             self._loop.add_reader(client.socket.fileno(), self._read, client)
+
+    def _unwatch(self, client: Client) -> None:
+        if client.watched:
+            client.watched = False
+            self._loop.remove_reader(client.socket.fileno())

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..errors import InvalidRequestError
 from ..policy.sessions import SessionView
+from ..settings import shorten
 
 Params = Mapping[str, Any]
 
@@ -26,18 +27,25 @@ class Parameters:
     def text(self, name: str) -> str:
         value = self._left.pop(name, None)
         if not isinstance(value, str) or not value:
-            raise InvalidRequestError(f"{self._method} needs {name}, a text, not {value!r:.80}")
+            raise InvalidRequestError(f"{self._method} needs {name}, a text, not {shorten(value)}")
         return value
 
     def flag(self, name: str) -> bool:
         value = self._left.pop(name, False)
         if not isinstance(value, bool):
-            raise InvalidRequestError(f"{name} of {self._method} must be true or false, not {value!r:.80}")
+            raise InvalidRequestError(f"{name} of {self._method} must be true or false, not {shorten(value)}")
         return value
 
     def done(self) -> None:
         if self._left:
-            raise InvalidRequestError(f"{self._method} does not take {', '.join(map(str, self._left))!s:.200}")
+            raise InvalidRequestError(f"{self._method} does not take {', '.join(map(shorten, self._left))}")
+
+
+def check_directory(path: str) -> str:
+    """A client's working directory: an absolute path, whether it is there or not."""
+    if not path.startswith("/") or "\0" in path:
+        raise InvalidRequestError(f"cwd must be an absolute path, not {shorten(path)}")
+    return path
 
 
 def present(view: SessionView, wall_time: Callable[[float], float]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import os
 import secrets
 import signal
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, assert_never
@@ -18,12 +19,12 @@ from typing import Any, Final, assert_never
 import psutil
 
 from ..board import Board
-from ..errors import InvalidRequestError, PoolExhaustedError, ProtocolError, WarmpoolError
+from ..errors import InternalError, InvalidRequestError, PoolExhaustedError, ProtocolError, WarmpoolError
 from ..paths import Places
 from ..policy import effects as fx
 from ..policy import events as ev
 from ..policy.broker import Broker
-from ..settings import SESSION_TIMEOUT_DEFAULT, Settings, check_number, check_session_timeout
+from ..settings import SESSION_TIMEOUT_DEFAULT, Settings, check_number, check_session_timeout, shorten
 from ..wire.messages import (
     PROTOCOL_VERSION,
     Control,
@@ -35,12 +36,11 @@ from ..wire.messages import (
     Open,
     Reply,
     Request,
-    check_version,
 )
 from ..wire.references import parse
 from .catalog import Catalog
 from .clients import Client, Clients
-from .control import Parameters, present
+from .control import Parameters, check_directory, present
 from .log import Log
 from .processes import Processes
 
@@ -183,26 +183,28 @@ class Server:
         try:
             match message:
                 case Open():
-                    check_version(message.protocol)
+                    self._clients.expect_nothing(client)
                     self._open(client, message)
                 case Control():
-                    check_version(message.protocol)
                     self._clients.greet(client)
                     self.report(ev.Greeted((client.number, 0)))
                 case Request():
                     self._request(client, message)
         except ProtocolError:
             raise
-        except WarmpoolError as error:
+        except Exception as error:
+            if not isinstance(error, WarmpoolError):
+                self._log(traceback.format_exc())
+                error = InternalError(f"a bug in warmpool: {error!r:.200}; please report it with {self._places.log}")
             self._refuse((client.number, message.id if isinstance(message, Request) else 0), error)
 
     def _open(self, client: Client, hello: Open) -> None:
         ticket = (client.number, 0)
-        labels = hello.labels
+        labels, cwd = hello.labels, check_directory(hello.cwd)
         if not all(isinstance(key, str) and isinstance(value, str) for key, value in labels.items()):
             raise InvalidRequestError("labels must be a map of texts to texts")
         reference = None if hello.app is None else parse(hello.app)
-        entry = None if reference is None else self._catalog.resolve(reference, hello.cwd)
+        entry = None if reference is None else self._catalog.resolve(reference, cwd)
         version = None if reference is None else reference.version
         if hello.session is not None and hello.session != "new":
             if hello.session_timeout is not None:
@@ -224,7 +226,7 @@ class Server:
                 session_timeout=check_session_timeout(window),
                 open_timeout=check_number("open_timeout", patience, 0, 3600),
                 version=version,
-                cwd=hello.cwd,
+                cwd=cwd,
                 labels=labels,
             )
         )
@@ -235,19 +237,24 @@ class Server:
             return
         if not self._processes.hand_over(effect.worker, effect.attach, client.socket.fileno()):
             error = PoolExhaustedError("the worker takes no more connections for now; try again")
-            client.send(Failure(0, error.to_wire()))
+            self._clients.send(client, Failure(0, error.to_wire()))
         else:
-            client.send(effect.opened)  # before the worker can have read a call, so before anything it sends
+            self._clients.send(
+                client, effect.opened
+            )  # before the worker can have read a call, so before anything it sends
         self._clients.drop(client)
 
     def _reply(self, ticket: ev.Ticket, value: object) -> None:
         client = self._clients.by_number.get(ticket[0])
-        if client is not None and not client.send(Reply(ticket[1], value)):
-            self._clients.drop(client)
+        if client is not None:
+            self._clients.send(client, Reply(ticket[1], value))
 
     def _refuse(self, ticket: ev.Ticket, error: WarmpoolError) -> None:
         client = self._clients.by_number.get(ticket[0])
-        if client is not None and (not client.send(Failure(ticket[1], error.to_wire())) or ticket[1] == 0):
+        if client is None:
+            return
+        self._clients.send(client, Failure(ticket[1], error.to_wire()))
+        if ticket[1] == 0:
             self._clients.drop(client)
 
     def _refuse_connection(self, client: Client, error: ProtocolError) -> None:
@@ -260,7 +267,7 @@ class Server:
         method = self._methods.get(request.method)
         if method is None:
             raise InvalidRequestError(
-                f"there is no method {request.method!r:.80}; there are {', '.join(self._methods)}"
+                f"there is no method {shorten(request.method)}; there are {', '.join(self._methods)}"
             )
         method((client.number, request.id), Parameters(request.method, request.params))
 
@@ -301,7 +308,7 @@ class Server:
         )
 
     def _apps_describe(self, ticket: ev.Ticket, params: Parameters) -> None:
-        app, cwd = params.text("app"), params.text("cwd")
+        app, cwd = params.text("app"), check_directory(params.text("cwd"))
         params.done()
         entry = self._catalog.resolve(parse(app), cwd)
         self.report(ev.DescribeRequested(ticket, entry.edition()))

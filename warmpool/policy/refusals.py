@@ -22,7 +22,7 @@ from .sessions import Session
 
 def not_found(session_id: str) -> SessionNotFoundError:
     return SessionNotFoundError(
-        f'session not found: {session_id} is not known to this daemon; open one with session="new"',
+        f'session not found: {session_id[:80]} is not known to this daemon; open one with session="new"',
         session_id=session_id,
     )
 

@@ -264,6 +264,14 @@ def from_wire(body: bytes | memoryview, conversation: Conversation) -> Message:
     return _from_parts(decode(body), conversation)
 
 
+def hello_from_wire(body: bytes | memoryview) -> Message:
+    """As `from_wire` with HELLO. Looks at the version first: a hello of another one may have other fields."""
+    parts = decode(body)
+    if type(parts) is list and len(parts) > 1 and parts[0] in ("Open", "Control") and type(parts[1]) is int:
+        check_version(parts[1])
+    return _from_parts(parts, HELLO)
+
+
 def call_from_wire(body: bytes | memoryview) -> Call:
     """As `from_wire` with CALLS, in half the time: it is part of every call."""
     parts = decode(body)

@@ -15,6 +15,7 @@ import re
 from typing import NamedTuple
 
 from ..errors import InvalidRequestError
+from ..settings import shorten
 
 _FORM = re.compile(
     r"(?s:(?P<target>(?:.*/)?[^@:/]+|.*/))(:(?P<class>[A-Za-z_]\w*))?(@(?P<version>[^@:/]+))?(:(?P<function>[A-Za-z_]\w*))?"
@@ -45,10 +46,10 @@ class AppReference(NamedTuple):
 
 def parse(text: str) -> AppReference:
     """Reads a reference. Raises INVALID_REQUEST if it has none of the forms above."""
-    match = _FORM.fullmatch(text)
+    match = None if "\0" in text else _FORM.fullmatch(text)
     if match is None:
         raise InvalidRequestError(
-            f"{text!r} does not name an app; write name, name@version, name:function, path.py or package.module:Class"
+            f"{shorten(text)} does not name an app; write name, name@version, name:function, path.py or package.module:Class"
         )
     target, class_name, version, function = match["target"], match["class"], match["version"], match["function"]
     reference = AppReference(target, class_name, version, function)
