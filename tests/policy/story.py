@@ -235,7 +235,7 @@ class Story:
         assert self.broker.fleet.stopping
         if self.workers or self.templates:
             assert self.stop_due is not None
-            assert self.now >= self.stop_due, "the daemon leaves while there is something left"
+            assert self.now > self.stop_due - 1e-6, "the daemon leaves while there is something left"
         self.exited = True
 
     # --- clients ----------------------------------------------------------------------------------------------

@@ -21,8 +21,8 @@ from policy.story import NOTHING, PLENTY, Client, Process, Story, broken
 
 from warmpool.policy import effects as fx
 from warmpool.policy import events as ev
-from warmpool.policy.pool import Failure
 from warmpool.settings import (
+    BACKOFF_FIRST,
     EXPIRE_ANSWER_TIMEOUT,
     EXPLAIN_TIMEOUT,
     HELLO_TIMEOUT,
@@ -32,6 +32,8 @@ from warmpool.settings import (
 
 EXAMPLES = int(os.environ.get("WARMPOOL_EXAMPLES", "200"))
 TICK = 0.001
+BLINK = 1e-6
+"""Less than a clock can tell: what binary fractions make of a sum."""
 MAX_WORKERS = 4
 OPTIONS = {"counter": (None, None), "chat": (0, 2), "poll": (2, 3)}
 """What each app says of its own `warm` and `max_workers`."""
@@ -84,12 +86,12 @@ class Wish:
 
 
 class World(Story):
-    """A story that also checks what it is to try an edition again."""
+    """A story that also checks that what has failed is not tried again at once."""
 
     def __init__(self, **settings: float) -> None:
         super().__init__(**settings)
         self.edition_of: dict[str, tuple[str, int]] = {}
-        self.deadlines = True
+        self.failed_at: dict[tuple[str, int], float] = {}
 
     def _check_and_do(self, effect: fx.Effect) -> None:
         super()._check_and_do(effect)
@@ -98,38 +100,38 @@ class World(Story):
                 known = self.broker.fleet.pools.get(pool)
                 if known is not None:
                     self.edition_of[pool] = known.app, known.revision
-                    self.check_pause(pool)
+                    self.is_tried(pool)
             case fx.Fork(pool):
+                self.is_tried(pool)
                 app, _ = self.edition_of[pool]
                 limit = OPTIONS[app][1]
                 assert limit is None or len(self.of_app(app)) <= limit, "more workers than the app may have"
-                self.check_pause(pool)
 
-    def happens(self, event: ev.Event) -> list[fx.Effect]:
-        self.deadlines = False
-        try:
-            return super().happens(event)
-        finally:
-            self.deadlines = True
+    def is_tried(self, pool: str) -> None:
+        failed_at = self.failed_at.get(self.edition_of[pool])
+        assert failed_at is None or self.now > failed_at + BACKOFF_FIRST - BLINK, f"{pool} is tried within its pause"
 
-    def check_pause(self, pool: str) -> None:
-        """An edition is not tried in its pause. Of deadlines that are met together one may try it and the next fail."""
-        failure = self.pauses(pool)
-        just_now = failure is not None and failure.retry_at - failure.delay > self.now - TICK
-        assert failure is None or (self.deadlines and just_now), f"{pool} is tried within its pause"
-
-    def pauses(self, pool: str) -> Failure | None:
-        """Why the edition is not to be tried yet."""
+    def pauses(self, pool: str) -> bool:
+        """The edition is not to be tried yet."""
         app, revision = self.edition_of[pool]
-        return self.broker.fleet.apps[self.edition(app).key].failing(revision, self.now)
+        return self.broker.fleet.apps[self.edition(app).key].failing(revision, self.now) is not None
 
     @contextmanager
     def failure(self, pool: str) -> Iterator[None]:
-        """What happens in here is a failure of the edition, if that is not out of use."""
+        """What happens in here is a failure of the edition, if that is in use; within a pause, of the same try."""
         known = self.broker.fleet.pools.get(pool)
         in_use = known is not None and known.template.value != "retired"
+        same_try = self.pauses(pool)
         yield
-        assert self.pauses(pool) or not in_use, "no pause after a failure"
+        if in_use:
+            assert self.pauses(pool), "no pause after a failure"
+            if not same_try:
+                self.failed_at[self.edition_of[pool]] = self.now
+
+    def ready(self, *workers: str) -> None:
+        for worker in workers:
+            self.failed_at.pop(self.edition_of[self.workers[worker].pool], None)
+        super().ready(*workers)
 
 
 class BrokerMachine(RuleBasedStateMachine):
@@ -493,7 +495,8 @@ class BrokerMachine(RuleBasedStateMachine):
         for pool in world.broker.fleet.pools.values():
             assert pool.surplus == 0, f"more warm workers than wanted: {pool}"
             app = world.broker.fleet.apps[pool.app_key]
-            if pool.lacking and not self.waiting and not full and app.live < pool.max_workers:
+            quiet = world.now >= pool.refill_at and not self.waiting
+            if pool.lacking and quiet and not full and app.live < pool.max_workers:
                 assert pool.template.value == "lost" or app.failing(pool.revision, world.now), f"{pool} is not filled"
 
     # --- the laws ---------------------------------------------------------------------------------------------
@@ -518,7 +521,7 @@ class BrokerMachine(RuleBasedStateMachine):
         if isinstance(told, fx.Refuse) and told.error.code == "POOL_EXHAUSTED":
             assert wish.kind == "open"
             assert wish.until is not None
-            assert now >= wish.until, "refused before its time"
+            assert now > wish.until - BLINK, "refused before its time"
         if wish.kind == "open" and isinstance(told, fx.HandOver):
             pool = self.world.workers[told.worker].pool if told.worker in self.world.workers else None
             if pool is not None:
@@ -582,7 +585,7 @@ class BrokerMachine(RuleBasedStateMachine):
         self.look()
         self.stop()
         self.look()
-        self.world.wait(STOP_GRACE + 1 + TICK)
+        self.world.wait(STOP_GRACE + 1 + 2 * TICK)
         assert self.world.exited
         self.rest()
         left = [wish for wish in self.waiting if wish.kind not in ("talk", "hello")]

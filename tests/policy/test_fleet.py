@@ -727,6 +727,44 @@ def test_after_a_broken_edit_and_the_loss_of_the_old_template_the_files_are_not_
     assert tries <= 2
 
 
+def test_two_broken_editions_have_a_pause_each():
+    """Say, a library has been removed that both need."""
+    story = Story(warm=0)
+    story.session("counter", 1)
+    forks = 0
+    for _ in range(10):
+        client = story.open("counter", 2)
+        while story.loading():
+            story.does_not_load()
+        while story.unborn():
+            forks += 1
+            story.exits(story.setup_fails(story.unborn()[0]))
+        assert type(client.error) is AppBrokenError
+    assert len(story.starts) <= 3
+    assert forks <= 2
+
+
+def test_no_more_of_a_broken_edits_waiters_go_back_than_the_version_before_can_serve():
+    story = Story()
+    story.session("counter", 1)
+    story.template_dies(app="counter")
+    first, second = story.open("counter", 2), story.open("counter", 2)
+    story.does_not_load()
+    story.rest()
+    assert first.notice is not None
+    assert type(second.error) is AppBrokenError, "there was one warm worker, and nothing to make another of"
+
+
+def test_a_template_that_cannot_be_made_again_is_not_tried_within_its_pause_while_workers_are_warm():
+    story = Story(warm=2)
+    story.session()
+    story.template_dies()
+    assert story.open().worker
+    story.does_not_load()
+    assert story.open().worker, "there is one left"
+    assert story.loading() == []
+
+
 # --- versions that are asked for --------------------------------------------------------------------------------
 
 
@@ -1017,6 +1055,25 @@ def test_functions_of_an_app_whose_template_died_are_told_by_the_next_one():
     client = story.describe()
     story.loads()
     assert client.described_by == "p_1"
+
+
+def test_functions_of_a_broken_edit_are_refused_when_the_version_before_has_lost_its_template():
+    story = Story()
+    story.session("counter", 1)
+    story.template_dies(app="counter")
+    early = story.describe("counter", 2)
+    story.does_not_load()
+    for client in (early, story.describe("counter", 2)):
+        assert type(client.error) is AppBrokenError
+
+
+def test_functions_of_an_app_whose_template_cannot_be_made_again_are_refused_in_its_pause():
+    story = Story(warm=2)
+    story.session()
+    story.template_dies()
+    story.open()
+    story.does_not_load()
+    assert type(story.describe().error) is AppBrokenError
 
 
 def test_functions_of_a_candidate_whose_template_died_are_told_by_the_next_one():

@@ -79,25 +79,26 @@ class Clients:
         """It waits in line: whatever it sends now is out of place."""
         client.conversation = {}
 
-    def send(self, client: Client, message: Message) -> None:
-        """Sends what the client takes now, and the rest when it takes more. Drops it if it never does."""
+    def send(self, client: Client, message: Message) -> bool:
+        """Sends what the client takes now, and the rest when it takes more. False: it has left."""
         data = encode(to_wire(message), FRAME_MAX)
         if client.unsent is not None:
             client.unsent = memoryview(bytes(client.unsent) + data)
             if len(client.unsent) > UNSENT_LIMIT:
                 self.drop(client)
                 self._closed(client.number)
-            return
+            return True
         try:
             sent = client.socket.send(data, socket.MSG_DONTWAIT)
         except BlockingIOError:
             sent = 0
         except OSError:
-            return  # it has left: its reader will say so
+            return False  # its reader will say so too
         if sent < len(data):
             client.unsent = memoryview(data)[sent:]
             self._unwatch(client)
             self._loop.add_writer(client.socket.fileno(), self._send_more, client)
+        return True
 
     def _send_more(self, client: Client) -> None:
         assert client.unsent is not None
@@ -158,6 +159,8 @@ class Clients:
         """Reads what is there and has it handled."""
         try:
             frame = client.reader.read(client.socket.recv_into)
+            if not client.conversation:
+                raise ProtocolError("nothing may be sent before the hello is answered")
             while frame is not None and client.number in self.by_number:
                 is_hello = client.conversation is HELLO
                 message = hello_from_wire(frame) if is_hello else from_wire(frame, client.conversation)

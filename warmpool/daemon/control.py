@@ -38,7 +38,9 @@ class Parameters:
 
     def done(self) -> None:
         if self._left:
-            raise InvalidRequestError(f"{self._method} does not take {', '.join(map(shorten, self._left))}")
+            raise InvalidRequestError(
+                f"{self._method} does not take {', '.join(shorten(name).strip("'") for name in self._left)}"
+            )
 
 
 def check_directory(path: str) -> str:

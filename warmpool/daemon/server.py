@@ -238,10 +238,10 @@ class Server:
         if not self._processes.hand_over(effect.worker, effect.attach, client.socket.fileno()):
             error = PoolExhaustedError("the worker takes no more connections for now; try again")
             self._clients.send(client, Failure(0, error.to_wire()))
-        else:
-            self._clients.send(
-                client, effect.opened
-            )  # before the worker can have read a call, so before anything it sends
+        # Before the worker can have read a call, so before anything that it sends.
+        elif not self._clients.send(client, effect.opened) and effect.is_new:
+            assert effect.attach.session_id is not None
+            self.report(ev.OpenerLeft(effect.attach.session_id))
         self._clients.drop(client)
 
     def _reply(self, ticket: ev.Ticket, value: object) -> None:

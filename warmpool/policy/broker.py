@@ -98,6 +98,9 @@ class Broker:
                 self._timers.set(Timer("hello", event.ticket), now + HELLO_TIMEOUT)
             case ev.TicketClosed():
                 self._forget_connection(event.connection)
+            case ev.OpenerLeft():
+                if (session := self.leases.live.get(event.session_id)) is not None:
+                    self.leases.close(session, "ended", "client", now)
             case ev.StopRequested():
                 self._stop(now)
             case ev.TemplateLoaded() | ev.TemplateFailed() | ev.TemplateExited():
@@ -219,7 +222,7 @@ class Broker:
             self._hand_over(waiter.ticket, worker, attach, waiter.notice)
             return
         attach = self.leases.open(waiter, worker, now)
-        self._hand_over(waiter.ticket, worker, attach, waiter.notice)
+        self._hand_over(waiter.ticket, worker, attach, waiter.notice, is_new=True)
         pool = worker.pool
         self._log(f"{waiter.session_id} opened: {pool.app}@{pool.version} on {worker.id}, pid {worker.pid}")
 
@@ -229,11 +232,13 @@ class Broker:
             attach = Attach(session.id, session.cwd, session.labels)
             self._hand_over(event.ticket, self.fleet.workers[session.worker_id], attach)
 
-    def _hand_over(self, ticket: ev.Ticket, worker: Worker, attach: Attach, notice: str | None = None) -> None:
+    def _hand_over(
+        self, ticket: ev.Ticket, worker: Worker, attach: Attach, notice: str | None = None, *, is_new: bool = False
+    ) -> None:
         pool = worker.pool
         limit = self._settings.call_frame_limit
         opened = Opened(attach.session_id, pool.app, pool.version, worker.id, limit, notice)
-        self._effects.append(fx.HandOver(ticket, worker.id, attach, opened))
+        self._effects.append(fx.HandOver(ticket, worker.id, attach, opened, is_new))
 
     def _refuse_waiter(self, waiter: Waiter, error: WarmpoolError) -> None:
         self._leave_line(waiter)

@@ -37,6 +37,8 @@ class HandOver:
     worker: str
     attach: Attach
     opened: Opened
+    is_new: bool
+    """The session is the client's own: nobody else knows its id."""
 
 
 @dataclass(frozen=True, slots=True)

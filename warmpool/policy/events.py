@@ -104,6 +104,13 @@ class EndRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenerLeft:
+    """Whoever opened this session has left before it was told the id."""
+
+    session_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class StopRequested:
     """The daemon is to stop, everything with it."""
 
@@ -189,6 +196,7 @@ Event: TypeAlias = (
     | SessionAsked
     | KeepaliveRequested
     | EndRequested
+    | OpenerLeft
     | StopRequested
     | TemplateLoaded
     | TemplateFailed

@@ -49,7 +49,8 @@ def parse(text: str) -> AppReference:
     match = None if "\0" in text else _FORM.fullmatch(text)
     if match is None:
         raise InvalidRequestError(
-            f"{shorten(text)} does not name an app; write name, name@version, name:function, path.py or package.module:Class"
+            f"{shorten(text)} does not name an app; write name, name@version, name:function, "
+            "path.py or package.module:Class"
         )
     target, class_name, version, function = match["target"], match["class"], match["version"], match["function"]
     reference = AppReference(target, class_name, version, function)
