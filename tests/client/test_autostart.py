@@ -11,13 +11,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 from support import APPS, PATIENCE, Daemon, processes_marked, wait_for_exit
 
-from warmpool import Client, DaemonUnavailableError, InvalidRequestError
+from warmpool import Client, DaemonUnavailableError, InvalidRequestError, WorkerLostError
 from warmpool.paths import Places
 
 COUNTER = str(APPS / "counter.py")
@@ -99,6 +99,36 @@ def test_threads_of_one_client_start_one_daemon(free_socket: Path):
         assert len(pids) == 8
         assert len(set(pids)) == 1
         assert client.started_daemon is True
+
+
+CARELESS = """\
+import signal, sys
+from warmpool import Client
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGURG})
+with Client(sys.argv[1]) as client:
+    print(client.status().pid)
+"""
+
+
+def test_a_daemon_does_not_inherit_how_its_starter_treats_signals(free_socket: Path):
+    command = [sys.executable, "-P", "-c", CARELESS, str(free_socket)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    with Client(free_socket, autostart=False) as client:
+        pid = client.status().pid
+        try:
+            assert (done.stdout, done.stderr) == (f"{pid}\n", "")
+            session = client.session(COUNTER)
+            assert session.call("add") == {"total": 1}
+            os.kill(session.info().pid, signal.SIGKILL)
+            with pytest.raises(WorkerLostError, match="SIGKILL"):
+                session.call("add")
+            os.kill(pid, signal.SIGTERM)
+            assert wait_for_exit(pid, 5)
+        finally:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+    assert files_beside(free_socket) == ["d.sock.log"]
 
 
 def test_a_killed_daemons_socket_and_lock_are_replaced(free_socket: Path):

@@ -38,9 +38,8 @@ class Parameters:
 
     def done(self) -> None:
         if self._left:
-            raise InvalidRequestError(
-                f"{self._method} does not take {', '.join(shorten(name).strip("'") for name in self._left)}"
-            )
+            names = [name[:60] if isinstance(name, str) else shorten(name) for name in self._left]
+            raise InvalidRequestError(f"{self._method} does not take {', '.join(names)}")
 
 
 def check_directory(path: str) -> str:
