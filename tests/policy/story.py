@@ -140,7 +140,7 @@ class Story:
         while (deadline := self.broker.next_deadline()) is not None and deadline <= until:
             effects += self.wake()
         self.now = until
-        return effects + self._perform(self.broker.advance(until))
+        return effects
 
     def wake(self) -> list[fx.Effect]:
         """Time goes by until the daemon wants to wake."""

@@ -70,6 +70,12 @@ def test_as_many_workers_are_kept_warm_as_the_app_wants(warm):
     assert story.pool() == f"<Pool p_1 ready [workers: {1 + warm}, 0 starting, {warm} warm, 0 spare | waiting: 0]>"
 
 
+def test_the_youngest_warm_worker_is_given_out_first():
+    story = Story(warm=3)
+    story.session()
+    assert [story.open().worker for _ in range(3)] == ["w_5", "w_4", "w_3"]
+
+
 def test_an_app_that_does_not_say_how_many_gets_the_daemons_number():
     story = Story(warm=2)
     story.session()
@@ -146,6 +152,17 @@ def test_no_more_idle_workers_go_than_are_needed():
     story.exits()
     story.ready()
     assert client.worker
+
+
+def test_room_is_made_each_time_that_it_is_needed():
+    story = Story(max_workers=3, warm=2)
+    story.session("counter")
+    for app in ("chat", "poll"):
+        client = story.open(app)
+        story.loads(warm=0)
+        assert len(story.told_to_stop()) == 1
+        story.rest()
+        assert client.worker
 
 
 def test_sessions_are_never_evicted():
@@ -251,6 +268,17 @@ def test_no_worker_is_forked_while_memory_is_short_and_it_is_looked_at_again_aft
     assert "Fork" in kinds(effects)
     story.rest()
     assert client.worker
+
+
+def test_memory_is_not_looked_at_while_nobody_wants_a_worker():
+    story = Story(warm=0)
+    story.session(timeout=3600)
+    story.free_memory = NOTHING
+    story.open()
+    story.wait(31)
+    deadline = story.broker.next_deadline()
+    assert deadline is not None
+    assert deadline > story.now + MEMORY_RECHECK
 
 
 def test_warm_workers_serve_while_memory_is_short():
@@ -493,6 +521,18 @@ def test_one_try_of_an_edition_is_one_failure_however_many_workers_fail():
     assert len(story.starts) == 2, "the pause after the first try is the first pause"
 
 
+def test_workers_of_a_sound_edition_that_fail_together_are_one_failure():
+    story = Story(warm=4)
+    story.session()
+    story.exits(*[w.id for w in story.workers.values() if not w.is_used], status="was killed by SIGKILL")
+    for worker in story.unborn():
+        story.exits(story.setup_fails(worker))
+    assert story.unborn() == []
+    story.wait(BACKOFF_FIRST + 0.01)
+    story.open()
+    assert len(story.unborn()) == 5
+
+
 def test_a_worker_that_was_never_born_is_nobodys_failure():
     story = Story(warm=0)
     client = story.open()
@@ -669,6 +709,44 @@ def test_who_waits_for_the_version_before_moves_on_with_the_edit_in_the_order_of
     story.ready()
     assert old.worker, "it came first"
     assert new.waits
+
+
+def test_the_first_worker_of_an_edit_is_for_whoever_came_first():
+    story = Story(max_workers=2, warm=0)
+    holders = [story.session("counter", 1, timeout=600) for _ in range(2)]
+    old = story.open("counter", 1, patience=60)
+    new = story.open("counter", 2, patience=60)
+    story.loads()
+    for holder in holders:
+        story.end(holder.session)
+    story.exits()
+    _, of_the_edit = story.unborn()
+    story.ready(of_the_edit)
+    assert old.worker == of_the_edit
+    assert new.waits
+
+
+def test_who_waits_for_the_version_before_waits_for_the_edit_when_its_template_dies():
+    story = Story(max_workers=1, warm=0)
+    holder = story.session("counter", 1, timeout=600)
+    old = story.open("counter", 1, patience=60)
+    story.open("counter", 2, patience=60)
+    story.template_dies("p_1")
+    story.loads()
+    story.end(holder.session)
+    story.rest()
+    assert story.look(old.session).version == "v2"
+
+
+def test_the_version_before_is_not_loaded_from_the_files_of_a_broken_edit():
+    story = Story(max_workers=1, warm=0)
+    story.session("counter", 1, timeout=600)
+    client = story.open("counter", 2, patience=60)
+    story.does_not_load()
+    assert client.waits
+    story.template_dies("p_1")
+    assert story.loading() == []
+    assert type(client.error) is AppBrokenError
 
 
 def test_a_broken_edit_gives_its_waiters_back_in_the_order_of_arrival():

@@ -384,12 +384,14 @@ class Processes:
     def _sweep(self) -> None:
         """Kills the children that we do not know: what dead workers have left running."""
         self._sweep_due = False
+        children = children_of_this_process()
         for worker in list(self._workers.values()):
             if worker.child is None:
-                worker.channel.drain()  # a worker whose birth we have not read of is not unknown
-        for pid in children_of_this_process():
+                worker.channel.drain()  # whoever is our child by now has announced itself before
+        for pid in children:
             if pid not in self._children:
-                self._watch(pid).kill()
+                with suppress(ProcessLookupError):  # reaped meanwhile
+                    self._watch(pid).kill()
 
 
 def children_of_this_process() -> list[int]:

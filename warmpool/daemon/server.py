@@ -93,7 +93,7 @@ class Server:
         )
         self._events: deque[ev.Event] = deque()
         self._performing = False
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
         self._timer_at: float | None = None
         self._methods: dict[str, Callable[[ev.Ticket, Parameters], None]] = {
             "sessions.get": self._sessions_get,
@@ -163,8 +163,10 @@ class Server:
             self._timer = self._loop.call_later(max(0.0, deadline - self._board.now()), self._on_time)
 
     def _on_time(self) -> None:
-        """Once more round the loop first: what waits in a socket since before the deadline comes before it."""
-        self._timer = self._loop.call_later(0, self._advance)
+        """Once more round the loop first, which reads its sockets between the two: what has waited in one since before
+        the deadline comes before it.
+        """
+        self._timer = self._loop.call_soon(lambda: self._loop.call_soon(self._advance))
 
     def _advance(self) -> None:
         self._timer = self._timer_at = None

@@ -5,7 +5,7 @@ One step, `settle`, is called after every change and brings the fleet in line wi
 1. Who waits gets a worker that is ready, first come first served.
 2. For each who still waits a worker is forked, in the order of their arrival over all apps, while the app's limit,
    the daemon's limit and the machine's memory allow it. At the daemon's limit idle workers of others make room.
-3. When nobody waits for room, each pool is filled up to its warm target, in a quiet moment.
+3. When nobody waits for room in the daemon, each pool is filled up to its warm target, in a quiet moment.
 4. Warm workers above the target go.
 
 An app's newest edition starts as its candidate and takes over when its first worker is ready. If it cannot be
@@ -74,12 +74,13 @@ class Fleet:
         failure = app.failing(edition.revision, now)
         current = app.current
         if current is not None and current.revision == edition.revision:
-            if failure is not None and not current.warm:
+            if failure is None:
+                self._revive(current)
+            elif not current.warm:
                 raise from_wire(failure.error)
-            self._revive(current)
             return current, None
         if failure is not None:
-            if current is None or not self._can_serve(current):
+            if current is None or not self._can_serve(current, now):
                 raise from_wire(failure.error)
             return current, refusals.notice(current, failure.error)
         if app.candidate is None or app.candidate.revision != edition.revision:
@@ -88,11 +89,12 @@ class Fleet:
         self._revive(app.candidate)
         return app.candidate, None
 
-    def _can_serve(self, pool: Pool) -> bool:
+    def _can_serve(self, pool: Pool, now: float) -> bool:
         """Whether the edition before a broken edit can still make workers, or has one. Its template cannot be made
         again: it would import the edit.
         """
-        return pool.template is TemplateState.READY or bool(pool.warm)
+        failing = self.apps[pool.app_key].failing(pool.revision, now) is not None
+        return len(pool.warm) > len(pool.waiters) or (pool.template is TemplateState.READY and not failing)
 
     def keep(self, edition: AppEdition, now: float) -> None:
         """Loads the app now, and never lets it go for being idle."""
@@ -103,6 +105,10 @@ class Fleet:
     def describe(self, edition: AppEdition, ticket: Ticket, now: float) -> None:
         """Raises APP_BROKEN as `pool_for` does."""
         pool, _ = self.pool_for(edition, now)
+        if pool.template is TemplateState.LOST:
+            failure = self._app(edition).failure
+            gone = refusals.broken(pool.app, "its template is gone and cannot be made again")
+            raise from_wire(gone if failure is None else failure.error)
         pool.describers.append(ticket)
         if pool.template is TemplateState.READY:
             self._answer_describers(pool)
@@ -119,6 +125,8 @@ class Fleet:
 
     def _start_candidate(self, app: App, revision: int, now: float) -> None:
         superseded = app.candidate
+        serving = app.current.revision if app.current is not None else revision
+        app.failures = {tried: failure for tried, failure in app.failures.items() if tried in (revision, serving)}
         app.candidate = pool = Pool(
             id=self._name("p"),
             app_key=app.key,
@@ -145,8 +153,7 @@ class Fleet:
     def _promote(self, pool: Pool, now: float) -> None:
         """The candidate is sound: it takes over."""
         app = self.apps[pool.app_key]
-        if app.failure is not None and app.failure.revision == pool.revision:
-            app.failure = None
+        app.failures.pop(pool.revision, None)
         if app.candidate is not pool:
             return
         app.candidate, before, app.current = None, app.current, pool
@@ -193,11 +200,10 @@ class Fleet:
         if pool not in (app.current, app.candidate):
             return
         if app.failing(pool.revision, now) is None:  # else it is the same try: another worker of it
-            before = app.failure
-            again = before is not None and before.revision == pool.revision
-            delay = min(BACKOFF_LIMIT, before.delay * 2) if before is not None and again else BACKOFF_FIRST
-            app.failure = Failure(pool.revision, error, delay, now + delay)
-            self._log_failure(app.failure, app)
+            before = app.failures.get(pool.revision)
+            delay = BACKOFF_FIRST if before is None else min(BACKOFF_LIMIT, before.delay * 2)
+            app.failures[pool.revision] = failure = Failure(error, delay, now + delay)
+            self._log_failure(failure, app)
         self._effects.extend(fx.Refuse(ticket, from_wire(error)) for ticket in pool.describers)
         pool.describers.clear()
         waiters, pool.waiters = pool.waiters, deque()
@@ -207,7 +213,7 @@ class Fleet:
         current = app.current
         for waiter in waiters:
             wanted = current is None or waiter.version in (None, current.version)
-            if current is None or current is pool or not wanted or not self._can_serve(current):
+            if current is None or current is pool or not wanted or not self._can_serve(current, now):
                 self._refuse(waiter, from_wire(error))
             else:
                 waiter.notice = refusals.notice(current, error)
@@ -342,9 +348,8 @@ class Fleet:
                 self._grant(waiter, worker, now)
                 pool.taken(now)
         blocked = self._fork_for_waiters(now)
-        if blocked:
-            self._make_room(blocked, now)
-        else:
+        self._make_room(blocked, now)
+        if all(map(self._is_full, blocked)):
             for pool in self.pools.values():
                 self._refill(pool, now)
         for pool in list(self.pools.values()):

@@ -151,7 +151,6 @@ class Pool:
 class Failure:
     """Why an edition does not work, and when it may be tried again."""
 
-    revision: int
     error: dict[str, Any]
     delay: float
     retry_at: float
@@ -165,7 +164,8 @@ class App:
     name: str
     current: Pool | None = None
     candidate: Pool | None = None
-    failure: Failure | None = None
+    failures: dict[int, Failure] = field(default_factory=dict)
+    """By revision: the edition that serves may fail as well as the one that should take over."""
     keep: bool = False
     """Named to `serve`: stays loaded."""
     revision: int = 0
@@ -181,5 +181,10 @@ class App:
 
     def failing(self, revision: int, now: float) -> Failure | None:
         """The failure of this edition, while it must not be tried again."""
-        failure = self.failure
-        return failure if failure is not None and failure.revision == revision and now < failure.retry_at else None
+        failure = self.failures.get(revision)
+        return failure if failure is not None and now < failure.retry_at else None
+
+    @property
+    def failure(self) -> Failure | None:
+        """Of its newest edition."""
+        return self.failures.get(self.revision)

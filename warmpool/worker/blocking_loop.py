@@ -107,6 +107,7 @@ class BlockingLoop:
         self._poll.unregister(fd)  # being polled costs each message a little, also while nobody polls
         receive_into, reader = connection.socket.recv_into, connection.reader
         end: Exception | None = None
+        paused = False
         for _ in range(CALLS_ALONE):
             self._waiting_on = fd
             try:
@@ -114,6 +115,7 @@ class BlockingLoop:
                 if frame is None:
                     frame = reader.read(receive_into)
             except BlockingIOError:
+                paused = True
                 break
             except _ENDS as error:
                 frame, end = None, error
@@ -128,7 +130,7 @@ class BlockingLoop:
         self._poll.register(fd, select.EPOLLIN if connection.unsent is None else select.EPOLLOUT)
         if end is not None:
             self._give_up(connection, end)
-        elif reader.pending:
+        elif reader.pending and not paused:
             self._behind[fd] = connection
 
     def _watch_channel(self) -> None:

@@ -98,8 +98,8 @@ class Template:
             os._exit(error.errno or 1)
         if worker == 0:
             self._become_worker(fork, worker_end, middle)
-        with socket.socket(fileno=worker_end) as channel, suppress(OSError):
-            send(channel, Forked(worker))
+        with suppress(OSError):
+            send(socket.socket(fileno=worker_end), Forked(worker))
         os._exit(0)
 
     def _become_worker(self, fork: Fork, worker_end: int, middle: int | None) -> NoReturn:
