@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from support import APPS, PATIENCE, Daemon, processes_marked, wait_for_exit
+from support import APPS, MARK, PATIENCE, Daemon, processes_marked, wait_for_exit
 
 from warmpool import Client, DaemonUnavailableError, InvalidRequestError, WorkerLostError
 from warmpool.paths import Places
@@ -135,8 +135,9 @@ def test_a_killed_daemons_socket_and_lock_are_replaced(free_socket: Path):
     with Client(free_socket) as first:
         pid = first.status().pid
         session = first.session(COUNTER)
+        family = processes_marked(os.environ[MARK])
         os.kill(pid, signal.SIGKILL)
-        assert wait_for_exit(pid)
+        assert all(wait_for_exit(process.pid) for process in family)
         assert {"d.sock", "d.sock.board", "d.sock.lock"} <= set(files_beside(free_socket)), "left as they were"
         with Client(free_socket, autostart=False) as other, pytest.raises(DaemonUnavailableError):
             other.status()

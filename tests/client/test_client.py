@@ -389,8 +389,10 @@ def test_no_daemon_is_started_to_ask_what_became_of_the_last(daemon: Daemon, fif
         with ThreadPoolExecutor(1) as pool:
             future = pool.submit(session.call, "wait", fifo=str(fifo), answer="late")
             wait_until_busy(daemon.client, session.id)
+            family = processes_marked(daemon.mark)
             os.kill(daemon.pid, signal.SIGKILL)
             error = future.exception(PATIENCE)
+        assert all(wait_for_exit(process.pid) for process in family)
         started = client.started_daemon
         if started:
             pid = client.stop()

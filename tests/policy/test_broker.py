@@ -76,6 +76,19 @@ def test_a_stateless_client_has_no_session():
     assert list(story.broker.sessions(story.now, over=True)) == []
 
 
+def test_a_session_whose_opener_left_before_it_was_told_the_id_is_ended():
+    story = Story()
+    client = story.session()
+    story.happens(ev.OpenerLeft(str(client.session)))
+    assert story.workers[client.worker].stop == "client"
+    story.rest()
+    assert story.look(client.session).status == "ended"
+    before = repr(story.broker)
+    for session in (str(client.session), "sess_nobody"):
+        assert story.happens(ev.OpenerLeft(session)) == []
+    assert repr(story.broker) == before
+
+
 def test_sessions_are_listed_newest_first_and_those_that_are_over_only_on_request():
     story = Story()
     clients = []

@@ -270,6 +270,13 @@ class BrokerMachine(RuleBasedStateMachine):
         self.wish(client, "end", lease=lease)
         assert client.waits != lease.gone
 
+    @precondition(lambda self: self.leases)
+    @rule()
+    def the_last_opener_turns_out_to_have_left(self) -> None:
+        lease = self.leases[-1]
+        lease.decide("ended", "client", self.world.now)
+        self.world.happens(ev.OpenerLeft(lease.id))
+
     @rule(app=apps)
     def somebody_asks_for_functions(self, app: str) -> None:
         client = self.world.client(request=1)

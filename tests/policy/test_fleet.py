@@ -735,6 +735,7 @@ def test_who_waits_for_the_version_before_waits_for_the_edit_when_its_template_d
     story.loads()
     story.end(holder.session)
     story.rest()
+    assert old.worker, "the edit is sound"
     assert story.look(old.session).version == "v2"
 
 

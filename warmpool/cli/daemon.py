@@ -6,6 +6,7 @@ import argparse
 import os
 import select
 import sys
+from contextlib import suppress
 
 from ..client.sync import Client
 from ..errors import DaemonUnavailableError
@@ -27,12 +28,14 @@ def stop(options: argparse.Namespace) -> int:
     """Returns when the daemon's process is gone."""
     with Client(options.socket, autostart=False) as client:
         try:
-            pidfd = os.pidfd_open(client.status().pid)
-        except DaemonUnavailableError:
+            pid = client.status().pid
+            pidfd = os.pidfd_open(pid)
+        except (DaemonUnavailableError, ProcessLookupError):
             print(f"no daemon runs at {client.places.socket}", file=sys.stderr)
             return 0
         try:
-            pid = client.stop()
+            with suppress(DaemonUnavailableError):  # somebody else has stopped it in this moment
+                client.stop()
             gone = select.poll()
             gone.register(pidfd, select.POLLIN)
             if not gone.poll(_STOP_LIMIT_MS):

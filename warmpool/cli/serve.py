@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from ..errors import InternalError, WarmpoolError, from_wire
@@ -69,6 +70,7 @@ def _detach(places: Places, run: Callable[[Callable[[], None]], None]) -> int:
     try:
         run(ready)
     except WarmpoolError as error:
-        os.write(writable, json.dumps(error.to_wire()).encode())
+        with suppress(OSError):  # after `ready` nobody listens there
+            os.write(writable, json.dumps(error.to_wire()).encode())
         raise
     return 0

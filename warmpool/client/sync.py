@@ -227,7 +227,7 @@ class Client:
     def _connect(self, *, start: bool = True) -> socket.socket:
         """A fresh connection; to a daemon that is started for it, if that is wanted."""
         if self.broken is not None:
-            raise InvalidRequestError(f"this client is {self.broken}")
+            raise InvalidRequestError(f"this client cannot be used: {self.broken}")
         try:
             return connect(self.places)
         except DaemonUnavailableError:

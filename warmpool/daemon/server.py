@@ -45,6 +45,7 @@ from .log import Log
 from .processes import Processes
 
 MEMORY_READ_EVERY: Final = 0.1
+STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Server:
@@ -105,7 +106,7 @@ class Server:
             "daemon.status": self._status,
             "daemon.stop": self._stop,
         }
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in STOP_SIGNALS:
             loop.add_signal_handler(number, self.report, ev.StopRequested())
         self._set_timer()
 
@@ -266,6 +267,7 @@ class Server:
     # --- control requests -------------------------------------------------------------------------------------
 
     def _request(self, client: Client, request: Request) -> None:
+        self._broker.touch(self._board.now())
         method = self._methods.get(request.method)
         if method is None:
             raise InvalidRequestError(
@@ -367,7 +369,7 @@ class Server:
 
     def close(self) -> None:
         self._clients.close()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in STOP_SIGNALS:
             self._loop.remove_signal_handler(number)
 
 

@@ -80,6 +80,10 @@ class Broker:
         """The session, open or over."""
         return self.leases.find(session_id, now)
 
+    def touch(self, now: float) -> None:
+        """Somebody has asked for something: the daemon is of use."""
+        self._used_at = now
+
     def check(self) -> None:
         """The laws, as assertions, for tests."""
         self.leases.check()
