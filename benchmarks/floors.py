@@ -4,8 +4,9 @@
     open   connect, hello, hand-over of the connection to a ready process, first request and reply
     fork   os.fork() of a process that has imported our dependencies, to its child's first byte
 
-Each is a context manager that gives a function, which does the work once, and the pids at its other end. Other benchmarks run it in turns
-with their own work, so that both see the same machine. Alone, this file prints the three figures.
+Each is a context manager that gives a function, which does the work once, and the pids at its other end. Other
+benchmarks run it in turns with their own work, so that both see the same machine. Alone, this file prints the three
+figures.
 """
 
 from __future__ import annotations

@@ -612,4 +612,8 @@ BrokerMachine.TestCase.settings = settings(
     deadline=None,
     phases=[phase for phase in Phase if phase is not Phase.explain],  # it takes minutes to explain so little
 )
-TestBroker = pytest.mark.timeout(600)(BrokerMachine.TestCase)  # for the shrinking, should there be anything to shrink
+TestBroker = BrokerMachine.TestCase
+TestBroker.pytestmark = [
+    pytest.mark.usefixtures("with_refill_pause"),
+    pytest.mark.timeout(600),  # for the shrinking, should there be anything to shrink
+]

@@ -168,9 +168,10 @@ class Processes:
         load_for: Callable[[str], Load],
         report: Report,
         loaded: Callable[[str, Loaded | LoadFailed], None],
-        described: Callable[[ev.Ticket, list[Any]], None],
+        described: Callable[[ev.Ticket, list[Any] | None], None],
     ) -> None:
-        """`load_for` says how to load an app by its key; `loaded` and `described` are told what templates answer,
+        """`load_for` says how to load an app by its key; `loaded` and `described` are told what templates answer
+        (None: it died),
         `report` everything that the broker should know.
         """
         self._loop = loop
@@ -203,13 +204,15 @@ class Processes:
         """Its workers do not notice."""
         template = self._templates.pop(pool, None)
         if template is not None:
-            template.channel.close()
+            self._close_template(template)
             template.child.kill()
 
     def describe(self, pool: str, ticket: ev.Ticket) -> None:
         template = self._templates.get(pool)
         if template is not None and template.channel.send(Describe()):
             template.describers.append(ticket)
+        else:
+            self._described(ticket, None)
 
     def _from_template(self, pool: str, message: Message) -> None:
         template = self._templates[pool]
@@ -234,8 +237,13 @@ class Processes:
             template.channel.drain()
         template = self._templates.pop(pool, None)
         if template is not None:
-            template.channel.close()
+            self._close_template(template)
             self._report(ev.TemplateExited(pool, status))
+
+    def _close_template(self, template: _Template) -> None:
+        template.channel.close()
+        for ticket in template.describers:
+            self._described(ticket, None)
 
     # --- workers ----------------------------------------------------------------------------------------------
 
@@ -257,17 +265,18 @@ class Processes:
 
     def _fork_alone(self, pool: str, worker: str, row: int, theirs: socket.socket) -> None:
         """A process of its own imports the app and becomes the worker: for an app that cannot be forked."""
+        load = self._load_for(self._apps[pool])
         try:
             child, ours = self._spawn()
         except OSError as error:
             theirs.close()
-            self._never_born(worker, broken(pool, f"no process could be started for it: {error}"))
+            self._never_born(worker, broken(load.app, f"no process could be started for it: {error}"))
             return
 
         def exited(status: str) -> None:
             theirs.close()
             channel.close()
-            self._never_born(worker, broken(pool, f"its own process {status} while it imported the app"))
+            self._never_born(worker, broken(load.app, f"its own process {status} while it imported the app"))
 
         def heed(message: Message) -> None:
             if isinstance(message, Loaded):
@@ -279,7 +288,7 @@ class Processes:
         child.on_exit = exited
         self._workers[worker].child = child
         channel = Channel(ours, self._loop, FROM_TEMPLATE, heed, lambda: None)
-        channel.send(self._load_for(self._apps[pool]))
+        channel.send(load)
 
     def tell(self, worker: str, message: Message) -> None:
         known = self._workers.get(worker)

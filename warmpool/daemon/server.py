@@ -82,7 +82,7 @@ class Server:
             load_for=self._load_for,
             report=self.report,
             loaded=self._loaded,
-            described=self._reply,
+            described=self._described,
         )
         self._clients = Clients(
             loop,
@@ -363,6 +363,12 @@ class Server:
             self._memory_read_at = now
             self._memory = psutil.virtual_memory().available
         return self._memory
+
+    def _described(self, ticket: ev.Ticket, functions: list[Any] | None) -> None:
+        if functions is None:
+            self._refuse(ticket, PoolExhaustedError("the app's template died before it could answer; ask again"))
+        else:
+            self._reply(ticket, functions)
 
     def _wall_time(self, moment: float) -> float:
         return time.time() + moment - self._board.now()

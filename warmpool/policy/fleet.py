@@ -30,6 +30,9 @@ from .pool import App, Failure, Pool, TemplateState, Waiter, Worker
 from .states import WorkerEvent, WorkerState
 from .timers import Timer, Timers
 
+STILLBORN_LIMIT = 3
+"""A template may be killed while it forks; one that dies at every fork makes no workers."""
+
 
 class Fleet:
     def __init__(
@@ -255,8 +258,11 @@ class Fleet:
             pool.template = TemplateState.LOST
             if not (pool.waiters or pool.describers):
                 return
-            if pool.revision == self.apps[pool.app_key].revision:
+            app = self.apps[pool.app_key]
+            if pool.revision == app.revision:
                 self._start_template(pool, now)
+            elif app.candidate is not None and app.candidate is not pool:
+                self._move_line(pool, app.candidate)
             else:
                 self._fail(pool, refusals.broken(pool.app, f"its template {status}, and its files have changed"), now)
 
@@ -265,6 +271,7 @@ class Fleet:
         if worker.state is not WorkerState.STARTING:
             return
         worker.pool.step(worker, WorkerEvent.READY)
+        worker.pool.stillborn = 0
         if worker.pool.template is TemplateState.RETIRED or self.stopping:
             self.stop_worker(worker, "retired", now)
         else:
@@ -277,6 +284,7 @@ class Fleet:
 
     def worker_exited(self, worker: Worker, status: str, now: float) -> None:
         died_in_setup = worker.state is WorkerState.STARTING and worker.pid is not None
+        worker.pool.stillborn += worker.state is WorkerState.STARTING and worker.pid is None
         app = self.apps[worker.pool.app_key]
         app.live -= 1
         app.going -= worker.state is WorkerState.STOPPING
@@ -287,6 +295,9 @@ class Fleet:
             self._timers.cancel(Timer(kind, worker.id))
         if died_in_setup:
             self._fail(worker.pool, refusals.broken(worker.pool.app, f"its worker {status} while it was set up"), now)
+        elif worker.pool.stillborn >= STILLBORN_LIMIT:
+            worker.pool.stillborn = 0
+            self._fail(worker.pool, refusals.broken(worker.pool.app, f"no worker can be made of it: it {status}"), now)
         self._forget_if_empty(worker.pool)
 
     def worker_released(self, worker: Worker, now: float) -> None:

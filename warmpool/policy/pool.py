@@ -76,6 +76,8 @@ class Pool:
     """Oldest first, as `spare`."""
     spare: dict[str, Worker] = field(default_factory=dict)
     waiters: deque[Waiter] = field(default_factory=deque)
+    stillborn: int = 0
+    """Workers in a row that were asked for and never came to be."""
     refill_at: float = 0.0
     """When warm workers may be made, for nobody in particular."""
     drained_since: float | None = None

@@ -142,6 +142,8 @@ class EventLoop:
 
     def _reply(self, connection: Connection, reply: bytes) -> None:
         """Sends what the socket takes, and the rest when it takes more; then it is the client's turn again."""
+        if self._connections.get(connection.socket.fileno()) is not connection:
+            return  # closed while its call ran
         try:
             sent = connection.socket.send(reply)
         except BlockingIOError:
