@@ -1,7 +1,5 @@
 """What `BaseApp` promises its authors: own copies of mutable defaults, plain `__init__`, a shared `preload`."""
 
-# ruff: noqa: RUF012  (mutable defaults are the subject)
-
 from __future__ import annotations
 
 import collections

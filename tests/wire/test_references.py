@@ -129,26 +129,26 @@ def test_any_text_is_a_reference_or_an_invalid_request(text):
 @pytest.mark.parametrize(
     ("text", "target"),
     [
-        ("counter.py", "/work/here/counter.py"),
-        ("./counter.py", "/work/here/counter.py"),
-        ("../counter.py", "/work/counter.py"),
-        ("apps//counter/", "/work/here/apps/counter"),
-        ("apps/../../counter.py", "/work/counter.py"),
+        ("counter.py", "/home/ann/here/counter.py"),
+        ("./counter.py", "/home/ann/here/counter.py"),
+        ("../counter.py", "/home/ann/counter.py"),
+        ("apps//counter/", "/home/ann/here/apps/counter"),
+        ("apps/../../counter.py", "/home/ann/counter.py"),
         ("/opt/x/../counter.py", "/opt/counter.py"),
         ("~/counter.py", "/home/me/counter.py"),
-        ("counter.py:Cart@2:add", "/work/here/counter.py"),
+        ("counter.py:Cart@2:add", "/home/ann/here/counter.py"),
     ],
 )
 def test_absolute_makes_a_path_absolute_and_leaves_the_rest(text, target, monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
     reference = parse(text)
-    assert absolute(reference, "/work/here") == reference._replace(target=target)
-    assert absolute(absolute(reference, "/work/here"), "/elsewhere") == absolute(reference, "/work/here")
+    assert absolute(reference, "/home/ann/here") == reference._replace(target=target)
+    assert absolute(absolute(reference, "/home/ann/here"), "/elsewhere") == absolute(reference, "/home/ann/here")
 
 
 @pytest.mark.parametrize("text", ["counter", "counter@1:add", "package.module", "package.module:Class:add"])
 def test_absolute_leaves_names_and_modules_alone(text):
-    assert absolute(parse(text), "/work/here") == parse(text)
+    assert absolute(parse(text), "/home/ann/here") == parse(text)
 
 
 @pytest.mark.parametrize("cwd", ["/home/me@work/apps", "/srv/a:b/apps", "/srv/me@1.0:x/apps", "/with space/apps"])
