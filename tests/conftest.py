@@ -15,7 +15,7 @@ from support import Daemon, open_files, processes_marked, wait_for_exit
 
 from warmpool import Client
 
-settings.register_profile("warmpool", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("warmpool", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("warmpool")
 
 

@@ -229,17 +229,17 @@ def test_a_worker_that_was_just_born_is_never_taken_for_a_stranger(tmp_path: Pat
         board.close()
 
 
-def test_clients_that_open_and_end_all_the_time_never_see_a_broken_app(daemon: Daemon):
+def test_clients_that_open_and_end_all_the_time_never_see_a_broken_app(shared_daemon: Daemon, client: Client):
     """Workers die and others are born at the same time, all the time."""
-    daemon.client.session(COUNTER).end()
+    client.session(COUNTER).end()
     errors: list[WarmpoolError] = []
-    until = time.monotonic() + 1.5
+    until = time.monotonic() + 1.2
 
     def open_and_end() -> None:
-        with Client(daemon.socket, autostart=False) as client:
+        with Client(shared_daemon.socket, autostart=False) as own:
             while time.monotonic() < until:
                 try:
-                    with client.session(COUNTER) as session:
+                    with own.session(COUNTER) as session:
                         session.call("add")
                 except WarmpoolError as error:
                     errors.append(error)
@@ -293,13 +293,13 @@ def unix_sockets(path: Path) -> list[str]:
 
 
 def test_a_session_whose_worker_dies_with_a_client_on_its_way_is_lost_and_says_so(
-    daemon: Daemon, stopped: Callable[[int], None]
+    shared_daemon: Daemon, client: Client, stopped: Callable[[int], None]
 ):
-    session = daemon.client.session(COUNTER)
+    session = client.session(COUNTER)
     pid = session.info().pid
     stopped(pid)
-    with raw(daemon.socket, open_of(None, session.id)) as connection:
-        daemon.client.status()
+    with raw(shared_daemon.socket, open_of(None, session.id)) as connection:
+        client.status()
         os.kill(pid, signal.SIGKILL)
         assert wait_for_exit(pid)
         with connection.makefile("rb") as file, suppress(ConnectionResetError):
@@ -307,19 +307,19 @@ def test_a_session_whose_worker_dies_with_a_client_on_its_way_is_lost_and_says_s
     with pytest.raises(WarmpoolError) as raised:
         session.call("add")
     assert raised.value.code == "WORKER_LOST"
-    with raw(daemon.socket, open_of(None, session.id)) as connection:
+    with raw(shared_daemon.socket, open_of(None, session.id)) as connection:
         assert answer_of(connection)[2]["code"] == "WORKER_LOST"
 
 
-def test_a_keepalive_that_was_confirmed_holds(daemon: Daemon, stopped: Callable[[int], None]):
+def test_a_keepalive_that_was_confirmed_holds(shared_daemon: Daemon, client: Client, stopped: Callable[[int], None]):
     """Also while the worker is asked whether the session may expire."""
-    session = daemon.client.session(COUNTER, session_timeout=1)
+    session = client.session(COUNTER, session_timeout=1)
     pid = session.info().pid
     stopped(pid)
     select.select([], [], [], 1.1)
     keepalive = ["Request", 1, "sessions.keepalive", {"session_id": session.id}]
-    with raw(daemon.socket, ["Control", PROTOCOL_VERSION], keepalive) as control:
-        daemon.client.status()
+    with raw(shared_daemon.socket, ["Control", PROTOCOL_VERSION], keepalive) as control:
+        client.status()
         os.kill(pid, signal.SIGCONT)
         answer = answer_of(control)
     if answer[0] == "Reply":

@@ -30,7 +30,7 @@ from warmpool.settings import (
     STOP_GRACE,
 )
 
-EXAMPLES = int(os.environ.get("WARMPOOL_EXAMPLES", "200"))
+EXAMPLES = int(os.environ.get("WARMPOOL_EXAMPLES", "500"))
 TICK = 0.001
 BLINK = 1e-6
 """Less than a clock can tell: what binary fractions make of a sum."""
@@ -443,6 +443,14 @@ class BrokerMachine(RuleBasedStateMachine):
     @rule()
     def time_goes_by_until_the_daemon_wakes(self) -> None:
         self.world.wake()
+
+    @precondition(lambda self: self.active)
+    @rule()
+    def time_goes_by_until_a_worker_is_asked_whether_it_may_expire(self) -> None:
+        for _ in range(100):
+            if any(worker.asked for worker in self.workers()):
+                return
+            self.world.wake()
 
     @rule(seconds=st.sampled_from([0.01, 3.0, 25.0, 400.0, 7200.0]))
     def the_daemon_is_stalled(self, seconds: float) -> None:
