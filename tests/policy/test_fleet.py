@@ -739,6 +739,38 @@ def test_who_waits_for_the_version_before_waits_for_the_edit_when_its_template_d
     assert story.look(old.session).version == "v2"
 
 
+def test_who_waits_is_served_by_the_edit_though_the_templates_of_both_versions_died():
+    story = Story(max_workers=1)
+    holder = story.session("counter", 1, timeout=600)
+    client = story.open("counter", 1, patience=60)
+    story.warm_up("counter", 2)
+    edit = story.loads()
+    story.template_dies(edit)
+    story.template_dies("p_1")
+    story.end(holder.session)
+    story.rest()
+    assert client.worker
+
+
+def test_who_waits_moves_on_to_an_edit_whose_template_died_before_it_took_over():
+    story = Story(max_workers=3, warm=0)
+    holders = [story.session("counter", 1, timeout=600) for _ in range(3)]
+    old = [story.open("counter", 1, patience=60) for _ in range(2)]
+    new = story.open("counter", 2, patience=60)
+    edit = story.loads()
+    for holder in holders:
+        story.end(holder.session)
+    story.exits()
+    story.leave(new)
+    (worker,) = [w for w in story.unborn() if story.workers[w].pool == edit]
+    story.forked(worker)
+    story.template_dies(edit)
+    story.ready(worker)
+    assert old[0].worker == worker
+    story.rest()
+    assert old[1].worker
+
+
 def test_the_version_before_is_not_loaded_from_the_files_of_a_broken_edit():
     story = Story(max_workers=1, warm=0)
     story.session("counter", 1, timeout=600)

@@ -96,7 +96,7 @@ references = st.builds(
     AppReference,
     targets,
     st.none() | classes,
-    st.none() | st.text(st.characters(exclude_characters="@:/", codec="utf-8"), min_size=1, max_size=5),
+    st.none() | st.text(st.characters(exclude_characters="@:/\0", codec="utf-8"), min_size=1, max_size=5),
     st.none() | identifiers,
 )
 
