@@ -16,6 +16,7 @@ from warmpool.errors import (
     BY_CODE,
     AppError,
     AppFailure,
+    CallError,
     FunctionNotFoundError,
     InternalError,
     InvalidInputError,
@@ -28,7 +29,7 @@ from warmpool.errors import (
 )
 
 LEAVES = sorted(BY_CODE.values(), key=lambda kind: kind.__name__)
-CATEGORIES = [RequestError, SessionError, AppFailure, UnavailableError]
+CATEGORIES = [RequestError, SessionError, CallError, AppFailure, UnavailableError]
 
 each_leaf = pytest.mark.parametrize("kind", LEAVES, ids=lambda kind: kind.__name__)
 
@@ -92,7 +93,7 @@ def test_blame_is_in_the_status(kind):
     """A request that cannot be served is a 4xx; what the app, the world or we did is a 5xx."""
     if issubclass(kind, RequestError):
         assert kind.status_code < 500
-    elif not issubclass(kind, SessionError):
+    elif not issubclass(kind, SessionError | CallError):
         assert kind.status_code >= 500
 
 

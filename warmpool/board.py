@@ -4,7 +4,7 @@ One mapped file; a header, then one row of eight 64-bit integers a worker. The w
 of each call, plain stores and no system call; the daemon reads it when it must know. So a sliding window costs
 a call nothing, a call count is exact at once, and a worker that is stuck is still seen to be busy.
 
-Only the worker writes its row, but for `clear`, which the daemon calls while no worker has the row. A reader
+Only the worker writes its row, but for CANCELLED, and `clear`, which the daemon calls while no worker has it. A reader
 can see a row between two stores: `USED_NS` is stored first, so a call that has just begun may show its new time
 with its old count, never the other way round. (Refused: messages about activity. They cost a call a system
 call, and a stuck worker sends none.)
@@ -31,6 +31,10 @@ USED_NS: Final = 0
 STARTED: Final = 1
 """Calls begun. Differs from FINISHED while a call runs."""
 FINISHED: Final = 2
+CALL_ID: Final = 3
+"""Id of the call that runs, or ran last."""
+CANCELLED: Final = 4
+"""Id of the call that is to stop. The daemon's to write, so that a call can see it while its process is blocked."""
 
 _CELL = 8
 
@@ -41,6 +45,7 @@ class Activity(NamedTuple):
     used: float
     started: int
     finished: int
+    call_id: int = 0
 
     @property
     def busy(self) -> bool:
@@ -106,7 +111,11 @@ class Board:
         start = self.start_of(row)
         finished = self.cells[start + FINISHED]
         started = self.cells[start + STARTED]
-        return Activity(self.cells[start + USED_NS] / 1e9, started, finished)
+        return Activity(self.cells[start + USED_NS] / 1e9, started, finished, self.cells[start + CALL_ID])
+
+    def cancel(self, row: int, call_id: int) -> None:
+        """Shows the worker which call is to stop. Call ids are unique, so it can mean no other."""
+        self.cells[self.start_of(row) + CANCELLED] = call_id
 
     def now(self) -> float:
         """Lease time in seconds."""

@@ -15,7 +15,11 @@ WarmpoolError
 │   ├── WorkerLeasedError        WORKER_LEASED      409
 │   ├── AppMismatchError         APP_MISMATCH       400
 │   ├── VersionMismatchError     VERSION_MISMATCH   400
+│   ├── NameTakenError           NAME_TAKEN         409
 │   └── WorkerLostError          WORKER_LOST        500
+├── CallError                    one call was stopped before its end; its session lives
+│   ├── CallCancelledError       CALL_CANCELLED     499
+│   └── CallTimeoutError         CALL_TIMEOUT       504
 ├── AppFailure                   the app: its code raised
 │   ├── AppError                 APP_ERROR          500
 │   └── AppBrokenError           APP_BROKEN         500
@@ -151,11 +155,36 @@ class VersionMismatchError(SessionError):
     status_code = 400
 
 
+class NameTakenError(SessionError):
+    """A living session, `session_id`, has the name already."""
+
+    code = "NAME_TAKEN"
+    status_code = 409
+
+
 class WorkerLostError(SessionError):
     """The session's process died. A call that was under way may or may not have had its effects."""
 
     code = "WORKER_LOST"
     status_code = 500
+
+
+class CallError(WarmpoolError):
+    """One call was stopped before its end. What it had done until then is done; its session lives."""
+
+
+class CallCancelledError(CallError):
+    """Somebody cancelled the call."""
+
+    code = "CALL_CANCELLED"
+    status_code = 499
+
+
+class CallTimeoutError(CallError):
+    """The call took longer than its `timeout`, and was cancelled for that."""
+
+    code = "CALL_TIMEOUT"
+    status_code = 504
 
 
 class AppFailure(WarmpoolError):

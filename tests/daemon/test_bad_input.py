@@ -193,7 +193,7 @@ def test_a_hello_that_is_no_message(connect: Callable[[], Raw], data: bytes):
         ["Stop", "client"],
         ["Attach", "sess_x", "/", {}],
         ["Fork", "w_1", 0, False],
-        ["Leaving"],
+        ["Leaving", "idle"],
     ],
     ids=lambda message: message[0],
 )

@@ -454,12 +454,12 @@ class Story:
     def begins(self, client: Client) -> None:
         """A call begins, of which nobody but the board is told."""
         row = self.workers[client.worker].row
-        _, started, finished = self.board[row]
+        started, finished = self.board[row].started, self.board[row].finished
         self.board[row] = Activity(self.now, started + 1, finished)
 
     def finishes(self, client: Client) -> None:
         row = self.workers[client.worker].row
-        _, started, _ = self.board[row]
+        started = self.board[row].started
         self.board[row] = Activity(self.now, started, started)
 
     def calls(self, client: Client) -> None:

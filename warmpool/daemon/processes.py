@@ -318,7 +318,7 @@ class Processes:
             case Busy():
                 self._report(ev.WorkerBusy(name))
             case Leaving():
-                self._report(ev.WorkerLeaving(name))
+                self._report(ev.WorkerLeaving(name, message.reason))
             case Released():
                 self._report(ev.WorkerReleased(name))
 

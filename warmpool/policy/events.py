@@ -168,6 +168,7 @@ class WorkerLeaving:
     """It has said goodbye: it serves no further call and runs its hooks."""
 
     worker: str
+    reason: str = "idle"
 
 
 @dataclass(frozen=True, slots=True)

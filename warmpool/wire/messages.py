@@ -17,7 +17,7 @@ from ..errors import ProtocolError
 from ..settings import shorten
 from .frames import decode
 
-PROTOCOL_VERSION: Final = 1
+PROTOCOL_VERSION: Final = 2
 
 # --- client → daemon: the one frame that says what a connection is for ---------------------------------------
 
@@ -35,6 +35,14 @@ class Open(NamedTuple):
     session_timeout: float | None = None
     open_timeout: float | None = None
     labels: dict[str, str] = {}  # noqa: RUF012  (never written to)
+    name: str | None = None
+    """Of a new session: one living session at most has it."""
+    if_exists: str = "error"
+    """What to do if a living session has the name: "error", or "attach" to it."""
+    description: str | None = None
+    tags: list[str] = []  # noqa: RUF012
+    worker: str | None = None
+    """Id of the worker that is wanted, and no other."""
 
 
 class Control(NamedTuple):
@@ -86,9 +94,31 @@ class Call(NamedTuple):
     input: object
 
 
+class Stream(NamedTuple):
+    """As Call, but what happens on the way is told too: answered by Events, then a Result or a Failure."""
+
+    id: int
+    function: str | None
+    input: object
+
+
 class Result(NamedTuple):
     id: int
     output: object
+
+
+class Event(NamedTuple):
+    """Something that happened in stream `id`."""
+
+    id: int
+    number: int
+    """1, 2, 3, … within its stream."""
+    time: float
+    """Unix time in seconds."""
+    kind: str
+    """"output", "progress" or "log"."""
+    data: object
+    """The item; `{"done", "total", "message"}`; or `{"level", "logger", "message"}`."""
 
 
 # --- daemon → template --------------------------------------------------------------------------------------
@@ -112,7 +142,7 @@ class Load(NamedTuple):
 
 
 class Fork(NamedTuple):
-    """Make a worker of yourself; its end of its control channel comes with this."""
+    """Make a worker of yourself. With this come its end of its control channel, and the pipe to its log."""
 
     worker_id: str
     row: int
@@ -132,7 +162,7 @@ class Loaded(NamedTuple):
     sources: list[Any]
     """[path, mtime in ns, size, SHA-256] of each of the app's source files, as they were read."""
     options: dict[str, Any]
-    """The app's own `warm` and `max_workers`."""
+    """The app's own `warm`, `max_workers`, `cancel_grace` and `max_lifetime`."""
     threads: list[Any]
     """Names of the threads that the import left running: with any, the template cannot fork."""
 
@@ -170,9 +200,21 @@ class Expire(NamedTuple):
 
 
 class Stop(NamedTuple):
-    """Run the hooks and exit. Answered by Leaving."""
+    """Run the hooks and exit, as soon as no call runs. Answered by Leaving."""
 
     reason: str
+
+
+class Cancel(NamedTuple):
+    """Stop the call with this id, if it runs or waits; if its bytes are yet to be read, do not run it."""
+
+    call_id: int
+
+
+class Relabel(NamedTuple):
+    """The session's labels are these now."""
+
+    labels: dict[str, str]
 
 
 # --- worker → daemon ----------------------------------------------------------------------------------------
@@ -202,6 +244,15 @@ class Released(NamedTuple):
 
 class Leaving(NamedTuple):
     """The clean goodbye: no further call is served. An exit without it is a loss."""
+
+    reason: str
+    """What it was told, or the worker's own: "app", "max_calls", "max_private_bytes"."""
+
+
+class Ended(NamedTuple):
+    """What the app's `on_end` returned."""
+
+    value: object
 
 
 Message: TypeAlias = tuple[Any, ...]
@@ -246,12 +297,12 @@ def _conversation(*kinds: type[Message]) -> Conversation:
 HELLO: Final = _conversation(Open, Control)
 CONTROL: Final = _conversation(Request)
 CONTROL_ANSWERS: Final = _conversation(Reply, Failure)
-CALLS: Final = _conversation(Call)
-CALL_ANSWERS: Final = _conversation(Opened, Result, Failure)
+CALLS: Final = _conversation(Call, Stream)
+CALL_ANSWERS: Final = _conversation(Opened, Result, Event, Failure)
 TO_TEMPLATE: Final = _conversation(Load, Fork, Describe)
 FROM_TEMPLATE: Final = _conversation(Loaded, LoadFailed, Described, ForkFailed)
-TO_WORKER: Final = _conversation(Attach, Expire, Stop)
-FROM_WORKER: Final = _conversation(Forked, Ready, SetupFailed, Busy, Released, Leaving)
+TO_WORKER: Final = _conversation(Attach, Expire, Stop, Cancel, Relabel)
+FROM_WORKER: Final = _conversation(Forked, Ready, SetupFailed, Busy, Released, Leaving, Ended)
 
 
 def to_wire(message: Message) -> Message:

@@ -274,7 +274,7 @@ class AppProcess:
 
     def _leave(self, reason: str) -> None:
         self.reason = reason
-        send(self.channel, Leaving())
+        send(self.channel, Leaving(reason))
 
     def release_if_stateless(self) -> None:
         """The last connection is gone. A session's worker waits for the next; a stateless one is free."""
