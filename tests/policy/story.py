@@ -367,7 +367,7 @@ class Story:
         assert self.templates[pool] is False
         self.templates[pool] = True
         if version is None:
-            version = f"v{self.broker.fleet.pools[pool].revision}"
+            version = f"v{self.broker.fleet.editions.pools[pool].revision}"
         self.happens(ev.TemplateLoaded(pool, version, warm, max_workers))
         return pool
 
@@ -501,7 +501,7 @@ class Story:
 
     def pool(self, app: str = "counter") -> str:
         """The pool that serves an app, or that is to, as its repr tells it."""
-        known = self.broker.fleet.apps[self.edition(app).key]
+        known = self.broker.fleet.editions.apps[self.edition(app).key]
         return repr(known.current or known.candidate)
 
     def state(self, worker: str) -> str:

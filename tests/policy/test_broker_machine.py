@@ -97,7 +97,7 @@ class World(Story):
         super()._check_and_do(effect)
         match effect:
             case fx.StartTemplate(pool):
-                known = self.broker.fleet.pools.get(pool)
+                known = self.broker.fleet.editions.pools.get(pool)
                 if known is not None:
                     self.edition_of[pool] = known.app, known.revision
                     self.is_tried(pool)
@@ -114,12 +114,12 @@ class World(Story):
     def pauses(self, pool: str) -> bool:
         """The edition is not to be tried yet."""
         app, revision = self.edition_of[pool]
-        return self.broker.fleet.apps[self.edition(app).key].failing(revision, self.now) is not None
+        return self.broker.fleet.editions.apps[self.edition(app).key].failing(revision, self.now) is not None
 
     @contextmanager
     def failure(self, pool: str) -> Iterator[None]:
         """What happens in here is a failure of the edition, if that is in use; within a pause, of the same try."""
-        known = self.broker.fleet.pools.get(pool)
+        known = self.broker.fleet.editions.pools.get(pool)
         in_use = known is not None and known.template.value != "retired"
         same_try = self.pauses(pool)
         yield
@@ -507,9 +507,9 @@ class BrokerMachine(RuleBasedStateMachine):
                 assert app_is_full or (full and nobody_idle), f"{wish} waits for nothing: {world.broker}"
             else:
                 assert wish.kind in ("hello", "talk", "ask", "attach", "keepalive"), f"{wish} waits for nothing"
-        for pool in world.broker.fleet.pools.values():
+        for pool in world.broker.fleet.editions.pools.values():
             assert pool.surplus == 0, f"more warm workers than wanted: {pool}"
-            app = world.broker.fleet.apps[pool.app_key]
+            app = world.broker.fleet.editions.apps[pool.app_key]
             quiet = world.now >= pool.refill_at and not self.waiting
             if pool.lacking and quiet and not full and app.live < pool.max_workers:
                 assert pool.template.value == "lost" or app.failing(pool.revision, world.now), f"{pool} is not filled"
@@ -589,7 +589,7 @@ class BrokerMachine(RuleBasedStateMachine):
             if wish.kind == "end":
                 assert wish.lease is not None
                 assert not wish.lease.gone
-        for pool in world.broker.fleet.pools.values():
+        for pool in world.broker.fleet.editions.pools.values():
             line = [waiter.arrived for waiter in pool.waiters]
             assert line == sorted(line), "first come, first served"
         deadline = world.broker.next_deadline()

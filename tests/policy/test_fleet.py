@@ -608,7 +608,7 @@ def test_a_session_goes_on_with_the_old_version_until_it_ends():
     story.end(old.session)
     story.rest()
     assert story.look(old.session).version == "v1"
-    assert len(story.broker.fleet.pools) == 1, "the old edition is forgotten with its last worker"
+    assert len(story.broker.fleet.editions.pools) == 1, "the old edition is forgotten with its last worker"
 
 
 def test_a_broken_edit_leaves_the_version_before_serving_with_a_notice():
@@ -1250,7 +1250,7 @@ def test_what_is_said_of_the_dead_changes_nothing(event):
     story.end(holder.session)
     story.rest()
     story.session("counter", 2)
-    assert "p_1" not in story.broker.fleet.pools
+    assert "p_1" not in story.broker.fleet.editions.pools
     before = repr(story.broker), story.broker.next_deadline()
     assert story.happens(event) == []
     assert (repr(story.broker), story.broker.next_deadline()) == before
@@ -1295,7 +1295,7 @@ def test_a_worker_of_a_retired_edition_may_die_at_any_time():
     story.session("counter", 2)
     story.exits(old.worker, status="was killed by SIGKILL")
     assert story.look(old.session).end_reason == "worker_lost"
-    assert [pool.id for pool in story.broker.fleet.pools.values()] == story.loaded()
+    assert [pool.id for pool in story.broker.fleet.editions.pools.values()] == story.loaded()
 
 
 def test_a_worker_that_does_not_go_is_killed():
@@ -1360,7 +1360,7 @@ def test_a_fleet_tells_its_state_in_a_line():
     story.session()
     pool = "<Pool p_1 ready [workers: 2, 0 starting, 1 warm, 0 spare | waiting: 0]>"
     assert repr(story.broker.fleet) == f"<Fleet 2/9 workers: [{pool}]>"
-    (app,) = story.broker.fleet.apps.values()
+    (app,) = story.broker.fleet.editions.apps.values()
     assert repr(app) == f"<App counter current={pool} candidate=None failure=False>"
 
 

@@ -298,7 +298,7 @@ class Server:
 
     def _apps_list(self, ticket: ev.Ticket, params: Parameters) -> None:
         params.done()
-        apps = self._broker.fleet.apps
+        apps = self._broker.fleet.editions.apps
         self._reply(
             ticket,
             [

@@ -87,12 +87,12 @@ class Broker:
     def check(self) -> None:
         """The laws, as assertions, for tests."""
         self.leases.check()
-        for pool in self.fleet.pools.values():
+        for pool in self.fleet.editions.pools.values():
             for waiter in pool.waiters:
                 assert self._waiting[waiter.ticket] is waiter
             assert pool.template is not TemplateState.RETIRED or not pool.waiters, "a waiter is served or told why"
         assert len(self.fleet.workers) <= self._settings.max_workers
-        assert len(self._waiting) == sum(len(pool.waiters) for pool in self.fleet.pools.values())
+        assert len(self._waiting) == sum(len(pool.waiters) for pool in self.fleet.editions.pools.values())
 
     # --- events -----------------------------------------------------------------------------------------------
 
@@ -134,7 +134,7 @@ class Broker:
                 self._attach(event, now)
             case ev.WarmUpRequested():
                 if not self.fleet.stopping:
-                    self.fleet.keep(event.edition, now)
+                    self.fleet.editions.keep(event.edition, now)
             case ev.DescribeRequested():
                 self._describe(event, now)
             case ev.SessionAsked():
@@ -145,16 +145,16 @@ class Broker:
                 self.leases.end(event, now)
 
     def _template_event(self, event: ev.TemplateLoaded | ev.TemplateFailed | ev.TemplateExited, now: float) -> None:
-        pool = self.fleet.pools.get(event.pool)
+        pool = self.fleet.editions.pools.get(event.pool)
         if pool is None or pool.template is TemplateState.RETIRED:
             return
         match event:
             case ev.TemplateLoaded():
-                self.fleet.template_loaded(pool, event.version, event.warm, event.max_workers, now)
+                self.fleet.editions.template_loaded(pool, event.version, event.warm, event.max_workers, now)
             case ev.TemplateFailed():
-                self.fleet.template_failed(pool, event.error, now)
+                self.fleet.editions.template_failed(pool, event.error, now)
             case ev.TemplateExited():
-                self.fleet.template_exited(pool, event.status, now)
+                self.fleet.editions.template_exited(pool, event.status, now)
 
     def _worker_event(
         self,
@@ -193,7 +193,7 @@ class Broker:
             self._refuse(event.ticket, refusals.stopping())
             return
         try:
-            pool, notice = self.fleet.pool_for(event.edition, now)
+            pool, notice = self.fleet.editions.pool_for(event.edition, now)
             if event.version is not None and pool.version and event.version != pool.version:
                 raise refusals.version_mismatch(pool.app, pool.version, event.version)
         except WarmpoolError as error:
@@ -213,7 +213,7 @@ class Broker:
             self._refuse(event.ticket, refusals.stopping())
             return
         try:
-            self.fleet.describe(event.edition, event.ticket, now)
+            self.fleet.editions.describe(event.edition, event.ticket, now)
         except WarmpoolError as error:
             self._refuse(event.ticket, error)
 
@@ -256,15 +256,15 @@ class Broker:
     def _open_overdue(self, ticket: ev.Ticket) -> None:
         waiter = self._waiting.get(ticket)
         if waiter is not None:
-            pool = self.fleet.drop_waiter(waiter)
+            pool = self.fleet.editions.drop_waiter(waiter)
             self._refuse_waiter(waiter, refusals.exhausted(pool, waiter, self.fleet.why_waiting(pool)))
 
     def _forget_connection(self, connection: int) -> None:
         self._timers.cancel(Timer("hello", (connection, 0)))
         for waiter in [w for t, w in self._waiting.items() if t[0] == connection]:
-            self.fleet.drop_waiter(waiter)
+            self.fleet.editions.drop_waiter(waiter)
             self._leave_line(waiter)
-        self.fleet.forget_describers(connection)
+        self.fleet.editions.forget_describers(connection)
         self.leases.forget_connection(connection)
 
     # --- deadlines --------------------------------------------------------------------------------------------
@@ -304,7 +304,7 @@ class Broker:
         if self.fleet.stopping:
             return
         for waiter in list(self._waiting.values()):
-            self.fleet.drop_waiter(waiter)
+            self.fleet.editions.drop_waiter(waiter)
             self._refuse_waiter(waiter, refusals.stopping())
         self.leases.close_all(now)
         self.fleet.stop_all(now)
@@ -319,7 +319,7 @@ class Broker:
         self._effects.append(fx.Log(text))
 
     def _take_effects(self) -> list[fx.Effect]:
-        if self.fleet.stopping and not self.fleet.workers and not self.fleet.pools:
+        if self.fleet.stopping and not self.fleet.workers and not self.fleet.editions.pools:
             self._timers.cancel(Timer("stopped"))
             self._effects.append(fx.Exit())
         taken = self._effects[:]

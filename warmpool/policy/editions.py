@@ -1,0 +1,303 @@
+"""The editions of each app: which one serves, which may take over, and what happens when one does not work.
+
+An app's newest edition starts as its candidate and takes over when its first worker is ready. If it cannot be
+imported or set up, the edition before it goes on serving, and is not tried again until its pause is over or its
+files change. Those who wait stand in line at an edition, and move with it: to the next when that takes over, back to
+the one before when the edit is broken.
+
+Only the edition whose files are the app's present ones can be imported. A template of another that has died cannot be
+made again; who waits for it moves on.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from ..errors import AppBrokenError, WarmpoolError, from_wire
+from ..settings import BACKOFF_FIRST, BACKOFF_LIMIT, Settings
+from . import effects as fx
+from . import refusals
+from .events import AppEdition, Ticket
+from .pool import App, Failure, Pool, TemplateState, Waiter, Worker
+from .timers import Timer, Timers
+
+
+class Editions:
+    def __init__(
+        self,
+        settings: Settings,
+        timers: Timers,
+        effects: list[fx.Effect],
+        *,
+        refuse: Callable[[Waiter, WarmpoolError], None],
+        stop_worker: Callable[[Worker, str, float], None],
+    ) -> None:
+        """`refuse` sends a waiter away; `stop_worker` asks an idle worker of a retired edition to go."""
+        self._settings = settings
+        self._timers = timers
+        self._effects = effects
+        self._refuse = refuse
+        self._stop_worker = stop_worker
+        self._serial = 0
+        self.apps: dict[str, App] = {}
+        self.pools: dict[str, Pool] = {}
+
+    def __repr__(self) -> str:
+        return f"<Editions {list(self.apps.values())}>"
+
+    # --- who asks ---------------------------------------------------------------------------------------------
+
+    def pool_for(self, edition: AppEdition, now: float) -> tuple[Pool, str | None]:
+        """The pool that serves this edition, started if there is none; or the one before it, with a notice why.
+
+        Raises APP_BROKEN while the edition has failed and must not be tried again.
+        """
+        app = self._app(edition)
+        app.revision = edition.revision
+        if not app.keep and Timer("idle app", app.key) not in self._timers:
+            self._timers.set(Timer("idle app", app.key), now + self._settings.app_idle_timeout)
+        app.used_at = now
+        failure = app.failing(edition.revision, now)
+        current = app.current
+        if current is not None and current.revision == edition.revision:
+            if failure is None:
+                self._revive(current)
+            elif not current.warm:
+                raise from_wire(failure.error)
+            return current, None
+        if failure is not None:
+            if current is None or not self._can_serve(current, now):
+                raise from_wire(failure.error)
+            return current, refusals.notice(current, failure.error)
+        if app.candidate is None or app.candidate.revision != edition.revision:
+            self._start_candidate(app, edition.revision, now)
+        assert app.candidate is not None
+        self._revive(app.candidate)
+        return app.candidate, None
+
+    def keep(self, edition: AppEdition, now: float) -> None:
+        """Loads the app now, and never lets it go for being idle."""
+        self._app(edition).keep = True
+        with suppress(AppBrokenError):  # the log has it
+            self.pool_for(edition, now)
+
+    def describe(self, edition: AppEdition, ticket: Ticket, now: float) -> None:
+        """Raises APP_BROKEN as `pool_for` does."""
+        pool, _ = self.pool_for(edition, now)
+        if pool.template is TemplateState.LOST:
+            failure = self._app(edition).failure
+            gone = refusals.broken(pool.app, "its template is gone and cannot be made again")
+            raise from_wire(gone if failure is None else failure.error)
+        pool.describers.append(ticket)
+        if pool.template is TemplateState.READY:
+            self._answer_describers(pool)
+
+    def drop_waiter(self, waiter: Waiter) -> Pool:
+        """Takes a waiter out of its line; gives the pool that it stood at."""
+        pool = next(pool for pool in self.pools.values() if waiter in pool.waiters)
+        pool.waiters.remove(waiter)
+        return pool
+
+    def forget_describers(self, connection: int) -> None:
+        for pool in self.pools.values():
+            if pool.describers:
+                pool.describers = [ticket for ticket in pool.describers if ticket[0] != connection]
+
+    # --- taking over, and failing -----------------------------------------------------------------------------
+
+    def _start_candidate(self, app: App, revision: int, now: float) -> None:
+        superseded = app.candidate
+        serving = app.current.revision if app.current is not None else revision
+        app.failures = {tried: failure for tried, failure in app.failures.items() if tried in (revision, serving)}
+        app.candidate = pool = Pool(
+            id=self.new_id("p"),
+            app_key=app.key,
+            app=app.name,
+            revision=revision,
+            warm_target=self._settings.warm,
+            max_workers=self._settings.max_workers,
+        )
+        self.pools[pool.id] = pool
+        self._start_template(pool, now)
+        if superseded is not None:
+            self._move_line(superseded, pool)
+            self.retire(superseded, now)
+
+    def promote(self, pool: Pool, now: float) -> None:
+        """The candidate is sound: it takes over."""
+        app = self.apps[pool.app_key]
+        app.failures.pop(pool.revision, None)
+        if app.candidate is not pool:
+            return
+        app.candidate, before, app.current = None, app.current, pool
+        if before is not None:
+            self._effects.append(fx.Log(f"app {app.name}: version {pool.version} serves now, {before.version} before"))
+            self._move_line(before, pool)
+            self.retire(before, now)
+
+    def _move_line(self, before: Pool, after: Pool) -> None:
+        """Those who wait for one edition wait for the next."""
+        for waiter in before.waiters:
+            waiter.notice = None
+        after.waiters = deque(sorted([*before.waiters, *after.waiters], key=lambda w: w.arrived))
+        before.waiters.clear()
+        after.describers, before.describers = [*before.describers, *after.describers], []
+        if after.template is TemplateState.READY:
+            self._check_versions(after)
+            self._answer_describers(after)
+
+    def _check_versions(self, pool: Pool) -> None:
+        """Sends those away who wait for another version than this turned out to be."""
+        for waiter in [w for w in pool.waiters if w.version not in (None, pool.version)]:
+            pool.waiters.remove(waiter)
+            self._refuse(waiter, refusals.version_mismatch(pool.app, pool.version, waiter.version))
+
+    def retire(self, pool: Pool, now: float) -> None:
+        """No more workers of this edition; its sessions live on."""
+        pool.template = TemplateState.RETIRED
+        pool.warm_target = 0
+        for kind in ("load", "refill"):
+            self._timers.cancel(Timer(kind, pool.id))
+        self._effects.append(fx.StopTemplate(pool.id))
+        for worker in [*pool.warm.values(), *pool.spare.values()]:
+            self._stop_worker(worker, "retired", now)
+        self.forget_if_empty(pool)
+
+    def forget_if_empty(self, pool: Pool) -> None:
+        if pool.template is TemplateState.RETIRED and not pool.workers:
+            self.pools.pop(pool.id, None)
+
+    def fail(self, pool: Pool, error: dict[str, Any], now: float) -> None:
+        """The edition does not work. Those who wait get the one before it, or the error."""
+        app = self.apps[pool.app_key]
+        if pool not in (app.current, app.candidate):
+            return
+        if app.failing(pool.revision, now) is None:  # else it is the same try: another worker of it
+            before = app.failures.get(pool.revision)
+            delay = BACKOFF_FIRST if before is None else min(BACKOFF_LIMIT, before.delay * 2)
+            app.failures[pool.revision] = failure = Failure(error, delay, now + delay)
+            self._log_failure(failure, app)
+        self._effects.extend(fx.Refuse(ticket, from_wire(error)) for ticket in pool.describers)
+        pool.describers.clear()
+        waiters, pool.waiters = pool.waiters, deque()
+        if app.candidate is pool:
+            app.candidate = None
+            self.retire(pool, now)
+        current = app.current
+        for waiter in waiters:
+            wanted = current is None or waiter.version in (None, current.version)
+            if current is None or current is pool or not wanted or not self._can_serve(current, now):
+                self._refuse(waiter, from_wire(error))
+            else:
+                waiter.notice = refusals.notice(current, error)
+                current.waiters.append(waiter)
+
+    def _can_serve(self, pool: Pool, now: float) -> bool:
+        """Whether the edition before a broken edit can still make workers, or has one. Its template cannot be made
+        again: it would import the edit.
+        """
+        failing = self.apps[pool.app_key].failing(pool.revision, now) is not None
+        return len(pool.warm) > len(pool.waiters) or (pool.template is TemplateState.READY and not failing)
+
+    def _log_failure(self, failure: Failure, app: App) -> None:
+        message, trace = failure.error["message"], failure.error["details"].get("traceback", "")
+        when = f"next try in {failure.delay:g} s at the earliest"
+        self._effects.append(fx.Log(f"app {app.name} is broken, {when}: {message}\n{trace}".rstrip()))
+
+    # --- templates --------------------------------------------------------------------------------------------
+
+    def _start_template(self, pool: Pool, now: float) -> None:
+        pool.template = TemplateState.LOADING
+        self._effects.append(fx.StartTemplate(pool.id, pool.app_key))
+        self._timers.set(Timer("load", pool.id), now + self._settings.start_timeout)
+
+    def _revive(self, pool: Pool) -> None:
+        if pool.template is TemplateState.LOST:
+            self._start_template(pool, self.apps[pool.app_key].used_at)
+
+    def template_loaded(self, pool: Pool, version: str, warm: int | None, limit: int | None, now: float) -> None:
+        self._timers.cancel(Timer("load", pool.id))
+        pool.template = TemplateState.READY
+        pool.version = version
+        pool.warm_target = self._settings.warm if warm is None else warm
+        pool.max_workers = self._settings.max_workers if limit is None else limit
+        self._check_versions(pool)
+        self._answer_describers(pool)
+        if not pool.lacking and self.apps[pool.app_key].failing(pool.revision, now) is None:
+            self.promote(pool, now)
+
+    def template_failed(self, pool: Pool, error: dict[str, Any], now: float) -> None:
+        if pool.template is TemplateState.LOADING:
+            self._timers.cancel(Timer("load", pool.id))
+            pool.template = TemplateState.LOST
+            self._effects.append(fx.StopTemplate(pool.id))
+            self.fail(pool, error, now)
+
+    def template_exited(self, pool: Pool, status: str, now: float) -> None:
+        """A template that had loaded is made again by the next open; sessions do not notice."""
+        if pool.template is TemplateState.LOADING:
+            self.template_failed(
+                pool, refusals.broken(pool.app, f"its template {status} while it imported the app"), now
+            )
+        elif pool.template is TemplateState.READY:
+            self._effects.append(fx.Log(f"app {pool.app}: its template {status}"))
+            pool.template = TemplateState.LOST
+
+    def load_overdue(self, pool: Pool, now: float) -> None:
+        what = f"its import and `preload` took longer than {self._settings.start_timeout:g} s"
+        self.template_failed(pool, refusals.broken(pool.app, what), now)
+
+    def remake_lost(self, now: float) -> None:
+        """Makes the templates again that have died and are wanted. Oldest first: who waits for an edition that cannot
+        be made again moves on to the newer one, whose turn comes after.
+        """
+        for pool in list(self.pools.values()):
+            if pool.template is TemplateState.LOST and (pool.waiters or pool.describers):
+                self._remake(pool, now)
+
+    def _remake(self, pool: Pool, now: float) -> None:
+        app = self.apps[pool.app_key]
+        if (failure := app.failing(pool.revision, now)) is not None:
+            self.fail(pool, failure.error, now)
+        elif pool.revision == app.revision:
+            self._start_template(pool, now)
+        elif app.candidate is not None and app.candidate is not pool:
+            self._move_line(pool, app.candidate)
+        else:
+            self.fail(pool, refusals.broken(pool.app, "its template died, and its files have changed"), now)
+
+    # --- helpers ----------------------------------------------------------------------------------------------
+
+    def app_idle(self, app_key: str, now: float) -> None:
+        """Gives back an app that nobody has used for a while; looks again later if it is in use."""
+        app = self.apps[app_key]
+        if app.keep:
+            return
+        pools = [pool for pool in (app.current, app.candidate) if pool is not None]
+        if any(pool.waiters or pool.describers or pool.is_serving for pool in pools):
+            app.used_at = now
+        due = app.used_at + self._settings.app_idle_timeout
+        if due > now:
+            self._timers.set(Timer("idle app", app.key), due)
+            return
+        app.current = app.candidate = None
+        for pool in pools:
+            self.retire(pool, now)
+
+    def _app(self, edition: AppEdition) -> App:
+        app = self.apps.get(edition.key)
+        if app is None:
+            app = self.apps[edition.key] = App(edition.key, edition.name)
+        return app
+
+    def _answer_describers(self, pool: Pool) -> None:
+        self._effects.extend(fx.Describe(pool.id, ticket) for ticket in pool.describers)
+        pool.describers.clear()
+
+    def new_id(self, prefix: str) -> str:
+        """Of a pool or a worker."""
+        self._serial += 1
+        return f"{prefix}_{self._serial}"
