@@ -31,6 +31,16 @@ STOP_GRACE = HOOK_TIMEOUT + UNLOAD_TIMEOUT + 0.5
 """A worker that was told to stop is killed when it is still there after this time. Below the five seconds
 in which the whole daemon stops."""
 
+CANCEL_GRACE = 10.0
+"""A cancelled call has this long to stop, unless the app's `cancel_grace` says otherwise. Then its process is asked for
+its stack, and `DUMP_TIME` later terminated; `TERM_GRACE` after that it is killed."""
+CANCEL_GRACE_MAX = 3600.0
+DUMP_TIME = 0.5
+TERM_GRACE = 1.0
+
+QUICK_CANCEL = 0.5
+"""The grace of a call whose session nobody waits for: the daemon stops, or the client has left before it was served."""
+
 EXPIRE_ANSWER_TIMEOUT = 1.0
 """A worker that the board shows idle must answer the question «may you expire?» within this time."""
 
@@ -51,6 +61,21 @@ MEMORY_RECHECK = 1.0
 
 SPARE_IDLE = 60.0
 """A worker of stateless calls that has had none for so long is let go."""
+
+LABELS_MAX = 64
+LABEL_KEY_MAX = 128
+LABEL_VALUE_MAX = 256
+NAME_MAX = 128
+DESCRIPTION_MAX = 1000
+TAGS_MAX = 64
+"""What may be said of a session, in entries and characters: it is kept in the daemon for as long as the session is
+remembered."""
+
+PAGE_DEFAULT = 100
+PAGE_MAX = 1000
+"""Sessions in one answer to a list."""
+
+LOG_CAP_MIN = 4096
 
 RECORDS_LIMIT = 10_000
 RECORDS_AGE = 24 * 3600.0
@@ -76,6 +101,8 @@ class Settings:
     """How long an app's import and `preload`, and again its `setup`, may take."""
     call_frame_limit: int = 16 * MIB
     """Largest call or result."""
+    log_cap: int = 10 * MIB
+    """Bytes of a session's log. On disk it takes twice as many at most; the oldest are lost."""
     app_idle_timeout: float = 600.0
     """An app without sessions for so long gives back its template and warm workers."""
     idle_exit: float = 0.0
@@ -89,6 +116,7 @@ class Settings:
             "open_timeout": (0, 3600),
             "start_timeout": (1, 86_400),
             "call_frame_limit": (1024, 2**31),
+            "log_cap": (LOG_CAP_MIN, 2**40),
             "app_idle_timeout": (1, 86_400),
             "idle_exit": (0, 86_400 * 30),
         }

@@ -18,9 +18,10 @@ from warmpool.errors import AppBrokenError, WarmpoolError
 from warmpool.policy import effects as fx
 from warmpool.policy import events as ev
 from warmpool.policy.broker import Broker
+from warmpool.policy.listing import Query
 from warmpool.policy.sessions import SessionView
-from warmpool.settings import STOP_GRACE, Settings
-from warmpool.wire.messages import Attach, Expire, Message, Stop
+from warmpool.settings import PAGE_MAX, STOP_GRACE, Settings
+from warmpool.wire.messages import Attach, Cancel, Expire, Message, Relabel, Stop
 
 PLENTY = 2**40
 NOTHING = 0
@@ -87,6 +88,10 @@ class Process:
     """The question that it has not answered."""
     stop: str | None = None
     """Why it was told to go."""
+    cancelled: list[int] = field(default_factory=list)
+    labels: dict[str, str] | None = None
+    dumped: bool = False
+    terminated: bool = False
     killed: bool = False
     leaving: bool = False
     session: str | None = None
@@ -123,6 +128,7 @@ class Story:
         self.starts: list[str] = []
         """The app of each template ever started."""
         self.logs: list[str] = []
+        self.forgotten_logs: list[str] = []
         self.stop_due: float | None = None
         self.exited = False
         self._connections = 0
@@ -169,7 +175,7 @@ class Story:
 
     def _check_and_do(self, effect: fx.Effect) -> None:
         match effect:
-            case fx.Answer() | fx.Refuse() | fx.Describe():
+            case fx.Answer() | fx.Report() | fx.Refuse() | fx.Describe():
                 self._tell_client(effect)
             case fx.HandOver():
                 self._hand_over(effect)
@@ -191,8 +197,18 @@ class Story:
                 assert len(self.workers) <= self.settings.max_workers
             case fx.Tell(worker, message):
                 self._tell_worker(self.workers[worker], message)
+            case fx.Cancel(worker, row, call_id):
+                assert self.workers[worker].row == row
+                self.workers[worker].cancelled.append(call_id)
+            case fx.DumpStack(worker):
+                self.workers[worker].dumped = True
+            case fx.Terminate(worker):
+                self.workers[worker].terminated = True
             case fx.Kill(worker):
                 self.workers[worker].killed = True
+            case fx.ForgetLog(worker):
+                assert worker not in self.forgotten_logs
+                self.forgotten_logs.append(worker)
             case fx.Log(text):
                 self.logs.append(text)
             case fx.Exit():
@@ -224,13 +240,17 @@ class Story:
 
     @staticmethod
     def _tell_worker(worker: Process, message: Message) -> None:
-        assert worker.stop is None, f"{worker} was told to stop already"
+        assert worker.stop is None or isinstance(message, Cancel), f"{worker} was told to stop already"
         match message:
             case Expire():
                 assert worker.session is not None
                 worker.asked = message
             case Stop(reason):
                 worker.stop = reason
+            case Cancel(call_id):
+                worker.cancelled.append(call_id)
+            case Relabel(labels):
+                worker.labels = labels
             case _:
                 raise AssertionError(f"the broker says {message} to a worker")
 
@@ -455,12 +475,12 @@ class Story:
         """A call begins, of which nobody but the board is told."""
         row = self.workers[client.worker].row
         started, finished = self.board[row].started, self.board[row].finished
-        self.board[row] = Activity(self.now, started + 1, finished)
+        self.board[row] = Activity(self.now, started + 1, finished, call_id=1000 * row + started + 1)
 
     def finishes(self, client: Client) -> None:
         row = self.workers[client.worker].row
         started = self.board[row].started
-        self.board[row] = Activity(self.now, started, started)
+        self.board[row] = Activity(self.now, started, started, self.board[row].call_id)
 
     def calls(self, client: Client) -> None:
         """A call that takes no time."""
@@ -503,6 +523,13 @@ class Story:
         """The pool that serves an app, or that is to, as its repr tells it."""
         known = self.broker.fleet.editions.apps[self.edition(app).key]
         return repr(known.current or known.candidate)
+
+    def sessions(self, *, over: bool = False) -> list[SessionView]:
+        """The open sessions, newest first; with `over` also those that are remembered."""
+        leases = self.broker.leases
+        page = leases.page(Query(status="all" if over else "active", limit=PAGE_MAX), self.now)
+        assert page.before is None
+        return [leases.view(session, self.now) for session in page.sessions]
 
     def state(self, worker: str) -> str:
         return self.broker.fleet.workers[worker].state.value

@@ -20,11 +20,14 @@ from warmpool.errors import (
 from warmpool.policy import effects as fx
 from warmpool.policy import events as ev
 from warmpool.settings import (
+    CANCEL_GRACE,
+    DUMP_TIME,
     EXPIRE_ANSWER_TIMEOUT,
     EXPLAIN_TIMEOUT,
     HELLO_TIMEOUT,
     RECORDS_AGE,
     STOP_GRACE,
+    TERM_GRACE,
     Settings,
 )
 from warmpool.wire.messages import Expire
@@ -72,8 +75,8 @@ def test_a_stateless_client_has_no_session():
     client = story.stateless()
     story.rest()
     assert client.attach.session_id is None
-    assert len(list(story.broker.sessions(story.now))) == 0
-    assert list(story.broker.sessions(story.now, over=True)) == []
+    assert len(story.sessions()) == 0
+    assert story.sessions(over=True) == []
 
 
 def test_a_session_whose_opener_left_before_it_was_told_the_id_is_ended():
@@ -99,11 +102,11 @@ def test_sessions_are_listed_newest_first_and_those_that_are_over_only_on_reques
     story.end(first)
     story.rest()
     story.end(second)
-    assert [view.id for view in story.broker.sessions(story.now)] == [fourth, third]
-    over = {view.id: view.status for view in story.broker.sessions(story.now, over=True)}
+    assert [view.id for view in story.sessions()] == [fourth, third]
+    over = {view.id: view.status for view in story.sessions(over=True)}
     assert list(over) == [fourth, third, second, first]
     assert list(over.values()) == ["active", "active", "ended", "ended"]
-    assert len(list(story.broker.sessions(story.now))) == 2
+    assert len(story.sessions()) == 2
 
 
 # --- the sliding window -----------------------------------------------------------------------------------------
@@ -186,7 +189,7 @@ def test_looking_at_a_session_does_not_slide_its_window():
         story.wait(11)
         assert story.look(client.session).expires_at == 1060
         story.ask(client.session, settle=True)
-        list(story.broker.sessions(story.now))
+        story.sessions()
     story.wait(5.01)
     assert asked(story, client)
 
@@ -501,8 +504,17 @@ def test_a_busy_session_can_be_ended():
     client = story.session()
     story.begins(client)
     ended = story.end(client.session)
-    story.wait(STOP_GRACE + 0.01)
-    assert story.workers[client.worker].killed, "it did not come to read that it should stop"
+    worker = story.workers[client.worker]
+    assert worker.cancelled == [story.board[worker.row].call_id]
+    story.wait(CANCEL_GRACE - 0.01)
+    assert not worker.dumped
+    story.wait(0.02)
+    assert worker.dumped, "it did not come to read that it should stop"
+    story.wait(DUMP_TIME)
+    assert worker.terminated
+    assert not worker.killed
+    story.wait(TERM_GRACE)
+    assert worker.killed
     story.exits(status="was killed by SIGKILL after it did not stop in time")
     assert (ended.view.end_reason, ended.view.end_detail, ended.view.busy) == ("client", None, False)
 

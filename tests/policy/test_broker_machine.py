@@ -552,7 +552,7 @@ class BrokerMachine(RuleBasedStateMachine):
             wish.lease.last = now
 
     def check_lease(self, lease: Lease) -> None:
-        session = self.world.broker.find(lease.id, self.world.now)
+        session = self.world.broker.leases.find(lease.id, self.world.now)
         assert session is not None
         if lease.status == "active" and session.status == "expired":
             assert not lease.busy, f"{session} expired while it was busy"
@@ -580,7 +580,7 @@ class BrokerMachine(RuleBasedStateMachine):
         self.look()
         world = self.world
         world.broker.check()
-        assert len(list(world.broker.sessions(world.now))) == len(self.active)
+        assert len(world.sessions()) == len(self.active)
         for wish in self.waiting:
             if wish.until is not None:
                 assert world.now < wish.until + 2 * TICK, f"{wish} waits for too long"

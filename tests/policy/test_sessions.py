@@ -104,8 +104,13 @@ def test_a_new_session_is_told_whole():
         "ended_at": None,
         "call_count": 0,
         "busy": False,
+        "call_id": None,
         "cwd": "/home",
+        "name": None,
         "labels": {"user": "ann"},
+        "description": None,
+        "tags": (),
+        "end_value": None,
     }
 
 
@@ -188,14 +193,14 @@ def test_an_unknown_session_says_session_not_found():
 
 
 def test_what_was_never_there_is_not_remembered():
-    records = Records()
+    records = Records(lambda session: None)
     assert records.get("sess_1", OPENED) is None
     assert records.all(OPENED) == []
     assert len(records) == 0
 
 
 def test_a_session_is_remembered_for_a_day():
-    records = Records()
+    records = Records(lambda session: None)
     records.add(over("old", at=OPENED))
     records.add(over("young", at=OPENED + 1))
     day = OPENED + RECORDS_AGE
@@ -209,7 +214,7 @@ def test_a_session_is_remembered_for_a_day():
 
 
 def test_only_the_last_ten_thousand_are_remembered():
-    records = Records()
+    records = Records(lambda session: None)
     assert RECORDS_LIMIT == 10_000
     for number in range(RECORDS_LIMIT + 3):
         records.add(over(f"s{number}", at=OPENED + number))
@@ -222,7 +227,7 @@ def test_only_the_last_ten_thousand_are_remembered():
 
 def test_one_whose_worker_took_long_to_go_is_forgotten_with_its_neighbours():
     """Records come in the order in which workers exit, which differs by seconds from that of the decisions."""
-    records = Records()
+    records = Records(lambda session: None)
     records.add(over("quick", at=OPENED + 3))
     records.add(over("slow", at=OPENED))
     assert records.get("slow", OPENED + RECORDS_AGE - 1) is not None

@@ -8,20 +8,21 @@ workers there should be is the fleet's part (`fleet.py`), who holds which worker
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from ..board import Activity
 from ..errors import ProtocolError, WarmpoolError
-from ..settings import HELLO_TIMEOUT, STOP_GRACE, Settings
-from ..wire.messages import Attach, Opened
+from ..settings import HELLO_TIMEOUT, QUICK_CANCEL, STOP_GRACE, Settings
 from . import effects as fx
 from . import events as ev
 from . import refusals
+from .cancels import Cancels
 from .fleet import Fleet
 from .leases import Leases
-from .pool import TemplateState, Waiter, Worker
-from .sessions import Session, SessionView
-from .states import WorkerEvent, WorkerState
+from .opens import Opens
+from .pool import TemplateState
+from .sessions import Session
+from .states import WorkerState
 from .timers import Timer, Timers
 
 
@@ -38,19 +39,20 @@ class Broker:
         self._settings = settings
         self._effects: list[fx.Effect] = []
         self._timers = Timers(now)
-        self._waiting: dict[ev.Ticket, Waiter] = {}
-        self._arrivals = 0
         self._used_at = now
+        self._opens = opens = Opens(settings, self._timers, self._effects)
         self.fleet = Fleet(
             settings, self._timers, self._effects,
-            free_memory=free_memory, grant=self._grant, refuse=self._refuse_waiter,
+            free_memory=free_memory, grant=opens.grant, refuse=opens.refuse,
         )  # fmt: skip
-        self.leases = Leases(self._timers, self._effects, self.fleet, activity_of)
+        self.leases = Leases(self._timers, self._effects, self.fleet, activity_of, opens.serve)
+        opens.join(self.fleet, self.leases)
+        self._cancels = Cancels(self._timers, self._effects, self.fleet, self.leases)
         if settings.idle_exit:
             self._timers.set(Timer("idle exit"), now + settings.idle_exit)
 
     def __repr__(self) -> str:
-        return f"<Broker {len(self.leases)} sessions, {len(self._waiting)} waiting, {self.fleet}>"
+        return f"<Broker {len(self.leases)} sessions, {len(self._opens.waiting)} waiting, {self.fleet}>"
 
     # --- the interface ----------------------------------------------------------------------------------------
 
@@ -72,14 +74,6 @@ class Broker:
         """When `advance` should be called next, in lease time; None: not before another event."""
         return self._timers.next_deadline()
 
-    def sessions(self, now: float, *, over: bool = False) -> Iterator[SessionView]:
-        """The open sessions, newest first; with `over` also those that are remembered."""
-        return self.leases.views(now, over=over)
-
-    def find(self, session_id: str, now: float) -> Session | None:
-        """The session, open or over."""
-        return self.leases.find(session_id, now)
-
     def touch(self, now: float) -> None:
         """Somebody has asked for something: the daemon is of use."""
         self._used_at = now
@@ -89,10 +83,10 @@ class Broker:
         self.leases.check()
         for pool in self.fleet.editions.pools.values():
             for waiter in pool.waiters:
-                assert self._waiting[waiter.ticket] is waiter
+                assert self._opens.waiting[waiter.request.ticket] is waiter
             assert pool.template is not TemplateState.RETIRED or not pool.waiters, "a waiter is served or told why"
         assert len(self.fleet.workers) <= self._settings.max_workers
-        assert len(self._waiting) == sum(len(pool.waiters) for pool in self.fleet.editions.pools.values())
+        assert len(self._opens.waiting) == sum(len(pool.waiters) for pool in self.fleet.editions.pools.values())
 
     # --- events -----------------------------------------------------------------------------------------------
 
@@ -104,14 +98,16 @@ class Broker:
                 self._forget_connection(event.connection)
             case ev.OpenerLeft():
                 if (session := self.leases.live.get(event.session_id)) is not None:
-                    self.leases.close(session, "ended", "client", now)
+                    self._close(session, "client", QUICK_CANCEL, now)
+            case ev.HandOverFailed():
+                self._opens.hand_over_failed(event, now)
             case ev.StopRequested():
                 self._stop(now)
             case ev.TemplateLoaded() | ev.TemplateFailed() | ev.TemplateExited():
                 self._template_event(event, now)
             case (
                 ev.WorkerForked() | ev.WorkerReady() | ev.WorkerFailed() | ev.WorkerReleased()
-                | ev.WorkerBusy() | ev.WorkerLeaving() | ev.WorkerExited()
+                | ev.WorkerBusy() | ev.WorkerLeaving() | ev.WorkerEnded() | ev.WorkerExited()
             ):  # fmt: skip
                 self._worker_event(event, now)
             case _:
@@ -121,17 +117,17 @@ class Broker:
     def _request(
         self,
         event: ev.Greeted | ev.OpenRequested | ev.AttachRequested | ev.WarmUpRequested | ev.DescribeRequested
-        | ev.SessionAsked | ev.KeepaliveRequested | ev.EndRequested,
+        | ev.SessionAsked | ev.KeepaliveRequested | ev.EndRequested | ev.LabelsRequested | ev.CancelRequested,
         now: float,
     ) -> None:  # fmt: skip
         match event:
             case ev.Greeted():
                 self._timers.cancel(Timer("hello", event.ticket))
             case ev.OpenRequested():
-                self._open(event, now)
+                self._opens.open(event, now)
             case ev.AttachRequested():
                 self._timers.cancel(Timer("hello", event.ticket))
-                self._attach(event, now)
+                self._opens.attach(event, now)
             case ev.WarmUpRequested():
                 if not self.fleet.stopping:
                     self.fleet.editions.keep(event.edition, now)
@@ -141,8 +137,12 @@ class Broker:
                 self.leases.ask(event, now)
             case ev.KeepaliveRequested():
                 self.leases.keepalive(event, now)
+            case ev.LabelsRequested():
+                self.leases.set_labels(event, now)
+            case ev.CancelRequested():
+                self._cancels.ask(event, now)
             case ev.EndRequested():
-                self.leases.end(event, now)
+                self._end(event, now)
 
     def _template_event(self, event: ev.TemplateLoaded | ev.TemplateFailed | ev.TemplateExited, now: float) -> None:
         pool = self.fleet.editions.pools.get(event.pool)
@@ -150,7 +150,7 @@ class Broker:
             return
         match event:
             case ev.TemplateLoaded():
-                self.fleet.editions.template_loaded(pool, event.version, event.warm, event.max_workers, now)
+                self.fleet.editions.template_loaded(pool, event, now)
             case ev.TemplateFailed():
                 self.fleet.editions.template_failed(pool, event.error, now)
             case ev.TemplateExited():
@@ -159,7 +159,7 @@ class Broker:
     def _worker_event(
         self,
         event: ev.WorkerForked | ev.WorkerReady | ev.WorkerFailed | ev.WorkerBusy | ev.WorkerLeaving
-        | ev.WorkerReleased | ev.WorkerExited,
+        | ev.WorkerEnded | ev.WorkerReleased | ev.WorkerExited,
         now: float,
     ) -> None:  # fmt: skip
         worker = self.fleet.workers.get(event.worker)
@@ -175,38 +175,21 @@ class Broker:
             case ev.WorkerReleased():
                 self.fleet.worker_released(worker, now)
             case ev.WorkerBusy():
-                for held in self.leases.busy(worker, now):
-                    self._attach(held, now)
+                self.leases.busy(worker, now)
             case ev.WorkerLeaving():
-                self.leases.leaving(worker, now)
+                self.leases.leaving(worker, event.reason, now)
+            case ev.WorkerEnded():
+                if worker.session is not None:
+                    worker.session.end_value = event.value
             case ev.WorkerExited():
                 self._used_at = now
                 self.fleet.worker_exited(worker, event.status, now)
                 if worker.session is not None:
-                    self.leases.worker_gone(worker.session, event.status, now)
+                    self.leases.worker_gone(worker.session, event, now)
+                else:
+                    self._effects.append(fx.ForgetLog(worker.id))
 
     # --- opens ------------------------------------------------------------------------------------------------
-
-    def _open(self, event: ev.OpenRequested, now: float) -> None:
-        self._timers.cancel(Timer("hello", event.ticket))
-        if self.fleet.stopping:
-            self._refuse(event.ticket, refusals.stopping())
-            return
-        try:
-            pool, notice = self.fleet.editions.pool_for(event.edition, now)
-            if event.version is not None and pool.version and event.version != pool.version:
-                raise refusals.version_mismatch(pool.app, pool.version, event.version)
-        except WarmpoolError as error:
-            self._refuse(event.ticket, error)
-            return
-        self._arrivals += 1
-        waiter = Waiter(
-            event.ticket, event.session_id, event.session_timeout, event.open_timeout, event.version,
-            event.cwd, event.labels, self._arrivals, notice,
-        )  # fmt: skip
-        pool.waiters.append(waiter)
-        self._waiting[event.ticket] = waiter
-        self._timers.set(Timer("open", event.ticket), now + event.open_timeout)
 
     def _describe(self, event: ev.DescribeRequested, now: float) -> None:
         if self.fleet.stopping:
@@ -217,55 +200,30 @@ class Broker:
         except WarmpoolError as error:
             self._refuse(event.ticket, error)
 
-    def _grant(self, waiter: Waiter, worker: Worker, now: float) -> None:
-        self._leave_line(waiter)
-        if waiter.session_id is None:
-            self._timers.cancel(Timer("spare", worker.id))
-            worker.pool.step(worker, WorkerEvent.SERVE)
-            attach = Attach(None, waiter.cwd, waiter.labels)
-            self._hand_over(waiter.ticket, worker, attach, waiter.notice)
-            return
-        attach = self.leases.open(waiter, worker, now)
-        self._hand_over(waiter.ticket, worker, attach, waiter.notice, is_new=True)
-        pool = worker.pool
-        self._log(f"{waiter.session_id} opened: {pool.app}@{pool.version} on {worker.id}, pid {worker.pid}")
-
-    def _attach(self, event: ev.AttachRequested, now: float) -> None:
-        session = self.leases.attach(event, now)
-        if session is not None:
-            attach = Attach(session.id, session.cwd, session.labels)
-            self._hand_over(event.ticket, self.fleet.workers[session.worker_id], attach)
-
-    def _hand_over(
-        self, ticket: ev.Ticket, worker: Worker, attach: Attach, notice: str | None = None, *, is_new: bool = False
-    ) -> None:
-        pool = worker.pool
-        limit = self._settings.call_frame_limit
-        opened = Opened(attach.session_id, pool.app, pool.version, worker.id, limit, notice)
-        self._effects.append(fx.HandOver(ticket, worker.id, attach, opened, is_new))
-
-    def _refuse_waiter(self, waiter: Waiter, error: WarmpoolError) -> None:
-        self._leave_line(waiter)
-        self._refuse(waiter.ticket, error)
-
-    def _leave_line(self, waiter: Waiter) -> None:
-        """The waiter is in no pool's line any more."""
-        del self._waiting[waiter.ticket]
-        self._timers.cancel(Timer("open", waiter.ticket))
-
-    def _open_overdue(self, ticket: ev.Ticket) -> None:
-        waiter = self._waiting.get(ticket)
-        if waiter is not None:
-            pool = self.fleet.editions.drop_waiter(waiter)
-            self._refuse_waiter(waiter, refusals.exhausted(pool, waiter, self.fleet.why_waiting(pool)))
-
     def _forget_connection(self, connection: int) -> None:
         self._timers.cancel(Timer("hello", (connection, 0)))
-        for waiter in [w for t, w in self._waiting.items() if t[0] == connection]:
-            self.fleet.editions.drop_waiter(waiter)
-            self._leave_line(waiter)
+        self._opens.forget_connection(connection)
         self.fleet.editions.forget_describers(connection)
         self.leases.forget_connection(connection)
+
+    # --- ends -------------------------------------------------------------------------------------------------
+
+    def _end(self, event: ev.EndRequested, now: float) -> None:
+        session = self.leases.live.get(event.session_id)
+        if session is not None and not event.force:
+            self._close(session, event.reason, session.cancel_grace, now)
+        self.leases.end(event, now)
+
+    def _close(self, session: Session, reason: str, grace: float, now: float) -> None:
+        """Ends a session. A call that runs is cancelled, and its worker goes when it has stopped."""
+        if not session.is_open:
+            return
+        activity = self.leases.activity_of(session.row)
+        if activity.busy:
+            self._cancels.begin(session, activity, now, grace=grace)
+        self.leases.close(session, "ended", reason, now)
+        if activity.busy:
+            self.fleet.kill_at(session.worker_id, now + grace + STOP_GRACE)
 
     # --- deadlines --------------------------------------------------------------------------------------------
 
@@ -274,10 +232,13 @@ class Broker:
             case "lease", str() as session_id:
                 self.leases.window_over(session_id, now)
             case "answer", str() as session_id:
-                for held in self.leases.answer_overdue(session_id, now):
-                    self._attach(held, now)
+                self.leases.answer_overdue(session_id, now)
+            case "lifetime", str() as session_id:
+                self.leases.lifetime_over(session_id, now)
+            case "cancel", (str() as session_id, int() as call_id):
+                self._cancels.overdue((session_id, call_id), now)
             case "open", tuple() as ticket:
-                self._open_overdue(ticket)
+                self._opens.overdue(ticket)
             case "hello", tuple() as ticket:
                 self._refuse(ticket, ProtocolError(f"no hello came within {HELLO_TIMEOUT:g} s of connecting"))
             case "explain", (str() as session_id, tuple() as ticket):
@@ -291,7 +252,7 @@ class Broker:
 
     def _idle_exit(self, now: float) -> None:
         served = any(worker.state is WorkerState.SERVING for worker in self.fleet.workers.values())
-        if self.leases or self._waiting or served:
+        if self.leases or self._opens.waiting or served:
             self._used_at = now
         due = self._used_at + self._settings.idle_exit
         if due > now:
@@ -303,10 +264,9 @@ class Broker:
     def _stop(self, now: float) -> None:
         if self.fleet.stopping:
             return
-        for waiter in list(self._waiting.values()):
-            self.fleet.editions.drop_waiter(waiter)
-            self._refuse_waiter(waiter, refusals.stopping())
-        self.leases.close_all(now)
+        self._opens.refuse_all(refusals.stopping())
+        for session in list(self.leases.live.values()):
+            self._close(session, "daemon_stopped", QUICK_CANCEL, now)
         self.fleet.stop_all(now)
         self._timers.set(Timer("stopped"), now + STOP_GRACE + 1)
 

@@ -17,10 +17,10 @@ from contextlib import suppress
 from typing import Any
 
 from ..errors import AppBrokenError, WarmpoolError, from_wire
-from ..settings import BACKOFF_FIRST, BACKOFF_LIMIT, Settings
+from ..settings import BACKOFF_FIRST, BACKOFF_LIMIT, CANCEL_GRACE, Settings
 from . import effects as fx
 from . import refusals
-from .events import AppEdition, Ticket
+from .events import AppEdition, TemplateLoaded, Ticket
 from .pool import App, Failure, Pool, TemplateState, Waiter, Worker
 from .timers import Timer, Timers
 
@@ -151,9 +151,9 @@ class Editions:
 
     def _check_versions(self, pool: Pool) -> None:
         """Sends those away who wait for another version than this turned out to be."""
-        for waiter in [w for w in pool.waiters if w.version not in (None, pool.version)]:
+        for waiter in [w for w in pool.waiters if w.request.version not in (None, pool.version)]:
             pool.waiters.remove(waiter)
-            self._refuse(waiter, refusals.version_mismatch(pool.app, pool.version, waiter.version))
+            self._refuse(waiter, refusals.version_mismatch(pool.app, pool.version, waiter.request.version))
 
     def retire(self, pool: Pool, now: float) -> None:
         """No more workers of this edition; its sessions live on."""
@@ -188,7 +188,7 @@ class Editions:
             self.retire(pool, now)
         current = app.current
         for waiter in waiters:
-            wanted = current is None or waiter.version in (None, current.version)
+            wanted = current is None or waiter.request.version in (None, current.version)
             if current is None or current is pool or not wanted or not self._can_serve(current, now):
                 self._refuse(waiter, from_wire(error))
             else:
@@ -218,12 +218,14 @@ class Editions:
         if pool.template is TemplateState.LOST:
             self._start_template(pool, self.apps[pool.app_key].used_at)
 
-    def template_loaded(self, pool: Pool, version: str, warm: int | None, limit: int | None, now: float) -> None:
+    def template_loaded(self, pool: Pool, event: TemplateLoaded, now: float) -> None:
         self._timers.cancel(Timer("load", pool.id))
         pool.template = TemplateState.READY
-        pool.version = version
-        pool.warm_target = self._settings.warm if warm is None else warm
-        pool.max_workers = self._settings.max_workers if limit is None else limit
+        pool.version = event.version
+        pool.warm_target = self._settings.warm if event.warm is None else event.warm
+        pool.max_workers = self._settings.max_workers if event.max_workers is None else event.max_workers
+        pool.cancel_grace = CANCEL_GRACE if event.cancel_grace is None else event.cancel_grace
+        pool.max_lifetime = event.max_lifetime
         self._check_versions(pool)
         self._answer_describers(pool)
         if not pool.lacking and self.apps[pool.app_key].failing(pool.revision, now) is None:

@@ -5,11 +5,11 @@ them as new events; no effect has a result.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from ..errors import WarmpoolError
 from ..wire.messages import Attach, Message, Opened
-from .events import Ticket
+from .events import AttachRequested, OpenRequested, Ticket
 from .sessions import SessionView
 
 
@@ -19,6 +19,20 @@ class Answer:
 
     ticket: Ticket
     view: SessionView
+
+
+@dataclass(frozen=True, slots=True)
+class Tell:
+    worker: str
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Tell whoever holds the ticket what has been done for them."""
+
+    ticket: Ticket
+    value: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,19 +51,43 @@ class HandOver:
     worker: str
     attach: Attach
     opened: Opened
-    is_new: bool
-    """The session is the client's own: nobody else knows its id."""
+    request: OpenRequested | AttachRequested
+    """What is answered with this, and asked again if the worker turns out to be dead."""
 
 
 @dataclass(frozen=True, slots=True)
-class Tell:
+class Cancel:
+    """Show the worker on the board that this call is to stop, and tell it."""
+
     worker: str
-    message: Message
+    row: int
+    call_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class DumpStack:
+    """Have the worker write to its log where it is."""
+
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class Terminate:
+    """SIGTERM."""
+
+    worker: str
 
 
 @dataclass(frozen=True, slots=True)
 class Kill:
     """SIGKILL. Reported as WorkerExited like any other death."""
+
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetLog:
+    """Nobody can ask for this worker's log any more."""
 
     worker: str
 
@@ -93,5 +131,20 @@ class Exit:
 
 
 Effect: TypeAlias = (
-    Answer | Refuse | HandOver | Tell | Kill | Fork | StartTemplate | Describe | StopTemplate | Log | Exit
+    Answer
+    | Report
+    | Refuse
+    | HandOver
+    | Tell
+    | Cancel
+    | DumpStack
+    | Terminate
+    | Kill
+    | Fork
+    | StartTemplate
+    | Describe
+    | StopTemplate
+    | ForgetLog
+    | Log
+    | Exit
 )

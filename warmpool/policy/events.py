@@ -46,6 +46,15 @@ class OpenRequested:
     version: str | None
     cwd: str
     labels: dict[str, str]
+    name: str | None = None
+    if_exists: str = "error"
+    """"attach": to the living session that has the name, if there is one."""
+    description: str | None = None
+    tags: tuple[str, ...] = ()
+    worker: str | None = None
+    """Id of the worker that is wanted, and no other."""
+    opened_by: int = 0
+    """Pid of the client."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +110,36 @@ class EndRequested:
     ticket: Ticket
     session_id: str
     reason: str = "client"
+    force: bool = False
+    """Kill the worker now: no call is finished, no hook runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelsRequested:
+    """The session's labels are to be these."""
+
+    ticket: Ticket
+    session_id: str
+    labels: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class CancelRequested:
+    """A call is to stop. `call_id` None: the one that runs."""
+
+    ticket: Ticket
+    session_id: str
+    call_id: int | None
+    force: bool = False
+    """Do not wait for it to stop of itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class HandOverFailed:
+    """The worker that this request was given has died, and nobody has noticed before."""
+
+    worker: str
+    request: OpenRequested | AttachRequested
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +160,8 @@ class TemplateLoaded:
     version: str
     warm: int | None
     max_workers: int | None
+    cancel_grace: float | None = None
+    max_lifetime: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +213,14 @@ class WorkerLeaving:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerEnded:
+    """Its `on_end` has returned this."""
+
+    worker: str
+    value: object
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerReleased:
     """A stateless worker is proven idle."""
 
@@ -184,6 +233,8 @@ class WorkerExited:
 
     worker: str
     status: str
+    peak_bytes: int = 0
+    """The most memory that it has ever had resident."""
 
 
 Event: TypeAlias = (
@@ -197,6 +248,9 @@ Event: TypeAlias = (
     | SessionAsked
     | KeepaliveRequested
     | EndRequested
+    | LabelsRequested
+    | CancelRequested
+    | HandOverFailed
     | OpenerLeft
     | StopRequested
     | TemplateLoaded
@@ -207,6 +261,7 @@ Event: TypeAlias = (
     | WorkerFailed
     | WorkerBusy
     | WorkerLeaving
+    | WorkerEnded
     | WorkerReleased
     | WorkerExited
 )

@@ -27,6 +27,7 @@ from .pool import Pool, TemplateState, Waiter, Worker
 from .states import WorkerEvent, WorkerState
 from .timers import Timer, Timers
 
+WAITS_KEPT = 8
 STILLBORN_LIMIT = 3
 """A template may be killed while it forks; one that dies at every fork makes no workers."""
 
@@ -141,6 +142,7 @@ class Fleet:
                 pool.taken(now)
         self.editions.remake_lost(now)
         blocked = self._fork_for_waiters(now)
+        self._note_waits(now)
         self._make_room(blocked, now)
         if all(map(self._is_full, blocked)):
             for pool in self._pools.values():
@@ -148,6 +150,16 @@ class Fleet:
         for pool in list(self._pools.values()):
             for worker in list(pool.warm.values())[: pool.surplus]:
                 self.stop_worker(worker, "surplus", now)
+
+    def _note_waits(self, now: float) -> None:
+        """For whoever asks later why an open took its time."""
+        for pool in self._in_line():
+            why = self.why_waiting(pool)
+            for waiter in reversed(pool.waiters):
+                if waiter.waits and waiter.waits[-1][1] == why:
+                    break  # so it is with all before it
+                if len(waiter.waits) < WAITS_KEPT:
+                    waiter.waits.append((now, why))
 
     def _refill(self, pool: Pool, now: float) -> None:
         if not pool.lacking:
@@ -232,6 +244,10 @@ class Fleet:
         self.editions.apps[worker.pool.app_key].going += 1
         self._effects.append(fx.Tell(worker.id, Stop(reason)))
         self._timers.set(Timer("kill", worker.id), now + STOP_GRACE)
+
+    def kill_at(self, worker_id: str, moment: float) -> None:
+        """Gives a worker that goes another time for it."""
+        self._timers.set(Timer("kill", worker_id), moment)
 
     def why_waiting(self, pool: Pool) -> str:
         """What an open on this pool waits for, in words."""

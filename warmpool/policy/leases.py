@@ -7,15 +7,15 @@ held back until it has spoken.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from ..board import Activity
 from ..errors import WarmpoolError
-from ..settings import EXPIRE_ANSWER_TIMEOUT, EXPLAIN_TIMEOUT
-from ..wire.messages import Attach, Expire
+from ..settings import EXPIRE_ANSWER_TIMEOUT, EXPLAIN_TIMEOUT, MIB
+from ..wire.messages import Attach, Expire, Relabel
 from . import effects as fx
 from . import events as ev
-from . import refusals
+from . import listing, refusals
 from .fleet import Fleet
 from .pool import Waiter, Worker
 from .sessions import Records, Session, SessionView
@@ -25,13 +25,22 @@ from .timers import Timer, Timers
 
 class Leases:
     def __init__(
-        self, timers: Timers, effects: list[fx.Effect], fleet: Fleet, activity_of: Callable[[int], Activity]
+        self,
+        timers: Timers,
+        effects: list[fx.Effect],
+        fleet: Fleet,
+        activity_of: Callable[[int], Activity],
+        serve: Callable[[ev.AttachRequested | ev.OpenRequested, float], None],
     ) -> None:
+        """`serve` is given requests that were held back, and can be answered now."""
         self._timers = timers
         self._effects = effects
         self._fleet = fleet
+        self._serve = serve
         self.activity_of = activity_of
-        self._records = Records()
+        self._records = Records(lambda session: effects.append(fx.ForgetLog(session.worker_id)))
+        self._serial = 0
+        self._names: dict[str, Session] = {}
         self.live: dict[str, Session] = {}
         """Sessions that are not CLOSED."""
 
@@ -47,11 +56,16 @@ class Leases:
         """The session, live or over."""
         return self.live.get(session_id) or self._records.get(session_id, now)
 
-    def views(self, now: float, *, over: bool) -> Iterator[SessionView]:
-        """The open sessions, newest first; with `over` also those that are remembered."""
-        shown = [s for s in self.live.values() if over or s.is_open] + (self._records.all(now) if over else [])
-        for session in sorted(shown, key=lambda s: s.created_at, reverse=True):
-            yield self._view(session, now)
+    def named(self, name: str | None) -> Session | None:
+        """The open session that has the name."""
+        return None if name is None else self._names.get(name)
+
+    def page(self, query: listing.Query, now: float) -> listing.Page:
+        return listing.page(query, [*self.live.values(), *self._records.all(now)])
+
+    def view(self, session: Session, now: float) -> SessionView:
+        activity = self.activity_of(session.row) if session.id in self.live else session.final
+        return session.view(activity, now)
 
     def check(self) -> None:
         """The laws, as assertions."""
@@ -61,29 +75,44 @@ class Leases:
             worker = self._fleet.workers[session.worker_id]
             assert worker.session is session
             assert worker.state is WORKER_OF_LEASE[session.state], (session, worker)
-
-    def _view(self, session: Session, now: float) -> SessionView:
-        live = session.id in self.live
-        return session.view(self.activity_of(session.row) if live else session.final, now)
+        named = [session for session in self.live.values() if session.is_open and session.name is not None]
+        assert {session.name: session for session in named} == self._names, "an open session has its name alone"
 
     # --- requests ---------------------------------------------------------------------------------------------
 
     def open(self, waiter: Waiter, worker: Worker, now: float) -> Attach:
         """Gives the worker to a new session, for ever."""
-        assert waiter.session_id is not None
-        worker.pool.step(worker, WorkerEvent.LEASE)
-        pool = worker.pool
+        request, pool = waiter.request, worker.pool
+        assert request.session_id is not None
+        pool.step(worker, WorkerEvent.LEASE)
+        self._serial += 1
         worker.session = session = Session(
-            waiter.session_id, pool.app_key, pool.app, pool.version, worker.id, worker.row, worker.pid,
-            waiter.session_timeout, now, waiter.cwd, waiter.labels, slid_at=now,
+            request.session_id, pool.app_key, pool.app, pool.version, worker.id, worker.row, worker.pid,
+            request.session_timeout, now, request.cwd, request.labels, slid_at=now, serial=self._serial,
+            name=request.name, description=request.description, tags=request.tags, cancel_grace=pool.cancel_grace,
         )  # fmt: skip
         self.live[session.id] = session
+        if session.name is not None:
+            self._names[session.name] = session
         self._timers.set(Timer("lease", session.id), now + session.timeout)
+        if pool.max_lifetime is not None:
+            self._timers.set(Timer("lifetime", session.id), now + pool.max_lifetime)
+        for at, why in waiter.waits:
+            session.history.add(at, f"waited: {why}")
+        waited = f" after {now - waiter.since:.3f} s in line" if waiter.waits else ""
+        session.history.add(now, f"opened by pid {request.opened_by} in {request.cwd}{waited}; {worker.id} serves it")
         return Attach(session.id, session.cwd, session.labels)
+
+    def undo(self, session: Session) -> None:
+        """The worker that the session was given had died before: nobody has been told of it."""
+        self._forget_timers(session)
+        self._free_name(session)
+        del self.live[session.id]
+        self._fleet.workers[session.worker_id].session = None
 
     def attach(self, event: ev.AttachRequested, now: float) -> Session | None:
         """The session whose worker is to get this connection; None if it was refused, or is held back."""
-        session = self._usable(event, now)
+        session = self.usable(event, now)
         if session is None:
             return None
         if event.app_key not in (None, session.app_key):
@@ -98,14 +127,23 @@ class Leases:
         return None
 
     def keepalive(self, event: ev.KeepaliveRequested, now: float) -> None:
-        session = self._usable(event, now)
+        session = self.usable(event, now)
         if session is None:
             return
         if session.state is LeaseState.EXPIRING:
             session.held.append(event)
             return
         session.slid_at = now
-        self._effects.append(fx.Answer(event.ticket, self._view(session, now)))
+        session.history.add(now, "slid by a keepalive")
+        self._effects.append(fx.Answer(event.ticket, self.view(session, now)))
+
+    def set_labels(self, event: ev.LabelsRequested, now: float) -> None:
+        session = self.usable(event, now)
+        if session is not None:
+            session.labels = event.labels
+            session.history.add(now, "labels set")
+            self._effects.append(fx.Tell(session.worker_id, Relabel(event.labels)))
+            self._effects.append(fx.Answer(event.ticket, self.view(session, now)))
 
     def ask(self, event: ev.SessionAsked, now: float) -> None:
         session = self.find(event.session_id, now)
@@ -115,7 +153,7 @@ class Leases:
             session.watchers.append(event.ticket)
             self._timers.set(Timer("explain", (session.id, event.ticket)), now + EXPLAIN_TIMEOUT)
         else:
-            self._effects.append(fx.Answer(event.ticket, self._view(session, now)))
+            self._effects.append(fx.Answer(event.ticket, self.view(session, now)))
 
     def end(self, event: ev.EndRequested, now: float) -> None:
         """Answered when the worker is gone. To end what is over is no error."""
@@ -123,10 +161,12 @@ class Leases:
         if session is None:
             self._refuse(event.ticket, refusals.not_found(event.session_id))
         elif session.id not in self.live:
-            self._effects.append(fx.Answer(event.ticket, self._view(session, now)))
+            self._effects.append(fx.Answer(event.ticket, self.view(session, now)))
         else:
             session.watchers.append(event.ticket)
             self.close(session, "ended", event.reason, now)
+            if event.force:
+                self._effects.append(fx.Kill(session.worker_id))
 
     def close(self, session: Session, status: str, reason: str, now: float) -> None:
         """Decides the end of an open session; it is over when its worker is gone."""
@@ -134,13 +174,11 @@ class Leases:
             return
         session.decide_end(status, reason, None, now)
         session.step(LeaseEvent.CLOSE)
+        session.history.add(now, f"{status}: {reason}")
         self._forget_timers(session)
+        self._free_name(session)
         self._fleet.stop_worker(self._fleet.workers[session.worker_id], reason, now)
-        self._refuse_held(session)
-
-    def close_all(self, now: float) -> None:
-        for session in list(self.live.values()):
-            self.close(session, "ended", "daemon_stopped", now)
+        self._refuse_held(session, now)
 
     def forget_connection(self, connection: int) -> None:
         """Nobody waits behind these tickets any more."""
@@ -161,50 +199,91 @@ class Leases:
         activity = self.activity_of(session.row)
         end = session.window_end(activity, now)
         if end > now:
+            session.history.add(now, "slid by calls")
             self._timers.set(Timer("lease", session.id), end)
+        else:
+            self._ask_to_go(session, activity, now)
+
+    def lifetime_over(self, session_id: str, now: float) -> None:
+        """It ends when it is idle. After a call its worker sees to that."""
+        session = self.live.get(session_id)
+        if session is None or not session.is_open:
             return
+        session.outlived = True
+        activity = self.activity_of(session.row)
+        if session.state is LeaseState.ACTIVE and not activity.busy:
+            self._ask_to_go(session, activity, now)
+
+    def _ask_to_go(self, session: Session, activity: Activity, now: float) -> None:
         session.step(LeaseEvent.WINDOW_OVER)
         session.asked_at_call = activity.started
+        self._timers.cancel(Timer("lease", session.id))
         self._effects.append(fx.Tell(session.worker_id, Expire(activity.started)))
         self._timers.set(Timer("answer", session.id), now + EXPIRE_ANSWER_TIMEOUT)
 
-    def answer_overdue(self, session_id: str, now: float) -> list[ev.AttachRequested]:
-        """The worker has not answered. If a call came first, that is why; else it is stuck, and its window is over.
-        Gives the connections that were held back and can be handed over.
-        """
+    def answer_overdue(self, session_id: str, now: float) -> None:
+        """The worker has not answered. If a call came first, that is why; else it is stuck, and its window is over."""
         session = self.live.get(session_id)
         if session is None or session.state is not LeaseState.EXPIRING:
-            return []
+            return
         if self.activity_of(session.row).started != session.asked_at_call:
-            return self._go_on(session, now)
-        self.close(session, "expired", "idle", now)
-        return []
+            self._go_on(session, now)
+        else:
+            self._expire(session, now)
 
-    def busy(self, worker: Worker, now: float) -> list[ev.AttachRequested]:
-        """The worker's answer is no. Gives the connections that were held back."""
+    def busy(self, worker: Worker, now: float) -> None:
+        """The worker's answer is no."""
         session = worker.session
-        if session is None or session.state is not LeaseState.EXPIRING:
-            return []
-        session.slid_at = now
-        return self._go_on(session, now)
+        if session is not None and session.state is LeaseState.EXPIRING:
+            session.slid_at = now
+            self._go_on(session, now)
 
-    def leaving(self, worker: Worker, now: float) -> None:
-        """It answers Expire with its goodbye, or Stop, which we have booked already."""
-        if worker.session is not None:
-            self.close(worker.session, "expired", "idle", now)
+    def leaving(self, worker: Worker, reason: str, now: float) -> None:
+        """Its goodbye: to Expire, to Stop, which we have booked already, or of its own accord."""
+        session = worker.session
+        if session is None:
+            return
+        if reason == "idle":
+            self._expire(session, now)
+        else:
+            self.close(session, "ended", reason, now)
 
-    def worker_gone(self, session: Session, status: str, now: float) -> None:
+    def _expire(self, session: Session, now: float) -> None:
+        if session.outlived:
+            self.close(session, "ended", "max_lifetime", now)
+        else:
+            self.close(session, "expired", "idle", now)
+
+    def _go_on(self, session: Session, now: float) -> None:
+        """There is a call, so the window has been slid. What was held back is served."""
+        session.step(LeaseEvent.BUSY)
+        session.history.add(now, "not expired: a call came first")
+        self._timers.cancel(Timer("answer", session.id))
+        self._timers.set(Timer("lease", session.id), session.window_end(self.activity_of(session.row), now))
+        held, session.held = session.held, []
+        for event in held:
+            if isinstance(event, ev.KeepaliveRequested):
+                self.keepalive(event, now)
+            else:
+                self._serve(event, now)
+
+    # --- the end ----------------------------------------------------------------------------------------------
+
+    def worker_gone(self, session: Session, event: ev.WorkerExited, now: float) -> None:
         """The lease is over, and remembered. If no end was decided, the worker was lost."""
-        session.decide_end("ended", "worker_lost", status, now)
+        session.decide_end("ended", "worker_lost", event.status, now)
         session.final = self.activity_of(session.row)
         session.step(LeaseEvent.WORKER_GONE)
+        peak = f"; at most {event.peak_bytes / MIB:.1f} MiB of memory" if event.peak_bytes else ""
+        session.history.add(now, f"{session.worker_id} {event.status}{peak}; {session.final.started} calls")
         self._forget_timers(session)
+        self._free_name(session)
         del self.live[session.id]
         self._records.add(session)
-        self._refuse_held(session)
+        self._refuse_held(session, now)
         for ticket in session.watchers:
             self._timers.cancel(Timer("explain", (session.id, ticket)))
-            self._effects.append(fx.Answer(ticket, self._view(session, now)))
+            self._effects.append(fx.Answer(ticket, self.view(session, now)))
         session.watchers = []
         why = session.end_reason if session.end_detail is None else f"{session.end_reason}: it {session.end_detail}"
         self._effects.append(fx.Log(f"{session.id} {session.status} ({why}) after {session.final.started} calls"))
@@ -213,22 +292,13 @@ class Leases:
         session = self.live.get(session_id)
         if session is not None and ticket in session.watchers:
             session.watchers.remove(ticket)
-            self._effects.append(fx.Answer(ticket, self._view(session, now)))
-
-    def _go_on(self, session: Session, now: float) -> list[ev.AttachRequested]:
-        """There is a call, so the window has been slid."""
-        session.step(LeaseEvent.BUSY)
-        self._timers.cancel(Timer("answer", session.id))
-        self._timers.set(Timer("lease", session.id), session.window_end(self.activity_of(session.row), now))
-        held, session.held = session.held, []
-        for event in held:
-            if isinstance(event, ev.KeepaliveRequested):
-                self.keepalive(event, now)
-        return [event for event in held if isinstance(event, ev.AttachRequested)]
+            self._effects.append(fx.Answer(ticket, self.view(session, now)))
 
     # --- helpers ----------------------------------------------------------------------------------------------
 
-    def _usable(self, event: ev.AttachRequested | ev.KeepaliveRequested, now: float) -> Session | None:
+    def usable(
+        self, event: ev.AttachRequested | ev.KeepaliveRequested | ev.LabelsRequested | ev.CancelRequested, now: float
+    ) -> Session | None:
         """The session if it is open; else the event is refused."""
         session = self.find(event.session_id, now)
         if session is None:
@@ -239,13 +309,21 @@ class Leases:
             return None
         return session
 
-    def _refuse_held(self, session: Session) -> None:
-        for event in session.held:
-            self._refuse(event.ticket, refusals.over(session))
-        session.held = []
+    def _refuse_held(self, session: Session, now: float) -> None:
+        """An open that would have attached opens a session of its own."""
+        held, session.held = session.held, []
+        for event in held:
+            if isinstance(event, ev.OpenRequested):
+                self._serve(event, now)
+            else:
+                self._refuse(event.ticket, refusals.over(session))
+
+    def _free_name(self, session: Session) -> None:
+        if session.name is not None and self._names.get(session.name) is session:
+            del self._names[session.name]
 
     def _forget_timers(self, session: Session) -> None:
-        for kind in ("lease", "answer"):
+        for kind in ("lease", "answer", "lifetime"):
             self._timers.cancel(Timer(kind, session.id))
 
     def _refuse(self, ticket: ev.Ticket, error: WarmpoolError) -> None:

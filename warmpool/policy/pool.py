@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from ..settings import REFILL_LATEST, REFILL_QUIET
-from .events import Ticket
+from ..settings import CANCEL_GRACE, REFILL_LATEST, REFILL_QUIET
+from .events import OpenRequested, Ticket
 from .sessions import Session
 from .states import WORKER_STEPS, WorkerEvent, WorkerState, step
 
@@ -46,17 +46,13 @@ class Worker:
 class Waiter:
     """An open in line."""
 
-    ticket: Ticket
-    session_id: str | None
-    """None: a stateless call."""
-    session_timeout: float
-    open_timeout: float
-    version: str | None
-    cwd: str
-    labels: dict[str, str]
+    request: OpenRequested
     arrived: int
-    """Place in the line over all pools."""
+    """Place in the line over all pools; 0: before all others."""
+    since: float
     notice: str | None = None
+    waits: list[tuple[float, str]] = field(default_factory=list)
+    """What it has waited for, and since when."""
 
 
 @dataclass(slots=True, eq=False)
@@ -67,6 +63,8 @@ class Pool:
     revision: int
     warm_target: int
     max_workers: int
+    cancel_grace: float = CANCEL_GRACE
+    max_lifetime: float | None = None
     template: TemplateState = TemplateState.LOADING
     version: str = ""
     workers: dict[str, Worker] = field(default_factory=dict)
@@ -114,10 +112,10 @@ class Pool:
 
     def matches(self) -> Iterator[tuple[Waiter, Worker]]:
         """Those who wait, first come first served, each with a worker that is ready for it. The caller moves the
-        worker on before it asks for the next; the waiter has left the line.
+        worker on before it asks for the next, or leaves it for that; the waiter has left the line.
         """
         while self.waiters:
-            free = self.spare if self.waiters[0].session_id is None and self.spare else self.warm
+            free = self.spare if self.waiters[0].request.session_id is None and self.spare else self.warm
             if not free:
                 return
             yield self.waiters.popleft(), free[next(reversed(free))]

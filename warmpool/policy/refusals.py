@@ -8,15 +8,18 @@ from ..errors import (
     AppBrokenError,
     AppMismatchError,
     DaemonUnavailableError,
+    InvalidRequestError,
+    NameTakenError,
     PoolExhaustedError,
     SessionEndedError,
     SessionError,
     SessionExpiredError,
     SessionNotFoundError,
     VersionMismatchError,
+    WorkerLeasedError,
     WorkerLostError,
 )
-from .pool import Pool, Waiter
+from .pool import Pool, Waiter, Worker
 from .sessions import Session
 
 
@@ -62,6 +65,28 @@ def version_mismatch(app: str, there: str, wanted: str | None, session_id: str |
     )
 
 
+def name_taken(session: Session) -> NameTakenError:
+    return NameTakenError(
+        f"session {session.id} of app {session.app} has the name {session.name}; take another, end that one, or "
+        'attach to it with if_exists="attach"',
+        session_id=session.id,
+    )
+
+
+def not_free(worker: Worker) -> WorkerLeasedError:
+    holder = None if worker.session is None else worker.session.id
+    doing = worker.state.value if holder is None else f"leased to session {holder}"
+    return WorkerLeasedError(
+        f"worker {worker.id} is {doing}; name one that is free, or none",
+        session_id=holder,
+        details={"worker": worker.id},
+    )
+
+
+def no_worker(name: str, app: str) -> InvalidRequestError:
+    return InvalidRequestError(f"app {app} has no worker {name[:60]}; leave `workers` out to get any")
+
+
 def broken(app: str, what: str) -> dict[str, Any]:
     """APP_BROKEN in wire form, where there is no traceback to show."""
     return AppBrokenError(f"app {app} is broken: {what}", details={"message": what}).to_wire()
@@ -77,8 +102,8 @@ def notice(serving: Pool, error: dict[str, Any]) -> str:
 
 def exhausted(pool: Pool, waiter: Waiter, why: str) -> PoolExhaustedError:
     return PoolExhaustedError(
-        f"no worker of app {pool.app} was free within {waiter.open_timeout:g} s: {why}; end sessions that are not "
-        "needed, wait longer (open_timeout), or raise the limit"
+        f"no worker of app {pool.app} was free within {waiter.request.open_timeout:g} s: {why}; end sessions that are "
+        "not needed, wait longer (open_timeout), or raise the limit"
     )
 
 

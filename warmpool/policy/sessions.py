@@ -7,12 +7,14 @@ are read off the board, when somebody asks or when the window could be over.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ..board import IDLE, Activity
-from ..settings import RECORDS_AGE, RECORDS_LIMIT
-from .events import AttachRequested, KeepaliveRequested, Ticket
+from ..settings import CANCEL_GRACE, RECORDS_AGE, RECORDS_LIMIT
+from .events import AttachRequested, KeepaliveRequested, OpenRequested, Ticket
+from .history import History
 from .states import LEASE_STEPS, LeaseEvent, LeaseState, step
 
 
@@ -36,8 +38,15 @@ class SessionView(NamedTuple):
     ended_at: float | None
     call_count: int
     busy: bool
+    call_id: int | None
+    """Of the call that runs."""
     cwd: str
+    name: str | None
     labels: dict[str, str]
+    description: str | None
+    tags: tuple[str, ...]
+    end_value: object
+    """What the app's `on_end` returned."""
 
 
 @dataclass(slots=True, eq=False)
@@ -54,17 +63,27 @@ class Session:
     cwd: str
     labels: dict[str, str]
     state: LeaseState = LeaseState.ACTIVE
+    serial: int = 0
+    """Grows from session to session."""
+    name: str | None = None
+    description: str | None = None
+    tags: tuple[str, ...] = ()
+    cancel_grace: float = CANCEL_GRACE
     slid_at: float = 0.0
     """When the window was last slid by other than a call."""
     status: str = "active"
     end_reason: str | None = None
     end_detail: str | None = None
     ended_at: float | None = None
+    end_value: object = None
     final: Activity = IDLE
+    history: History = field(default_factory=History)
     watchers: list[Ticket] = field(default_factory=list)
     """Told about the session when it is CLOSED."""
-    held: list[AttachRequested | KeepaliveRequested] = field(default_factory=list)
-    """Came while EXPIRING: served if the worker is busy after all."""
+    held: list[AttachRequested | KeepaliveRequested | OpenRequested] = field(default_factory=list)
+    """Came while EXPIRING: served if the worker is busy after all. (An open that would attach by name.)"""
+    outlived: bool = False
+    """Its `max_lifetime` is over: it ends as soon as it is idle."""
     asked_at_call: int = 0
     """How many calls had begun when the worker was asked whether the session may expire."""
 
@@ -105,16 +124,22 @@ class Session:
             ended_at=self.ended_at,
             call_count=activity.started,
             busy=self.is_open and activity.busy,
+            call_id=activity.call_id if self.is_open and activity.busy else None,
             cwd=self.cwd,
+            name=self.name,
             labels=self.labels,
+            description=self.description,
+            tags=self.tags,
+            end_value=self.end_value,
         )
 
 
 class Records:
     """Sessions that are over: the last 10,000, for 24 hours."""
 
-    def __init__(self) -> None:
+    def __init__(self, forgotten: Callable[[Session], None]) -> None:
         self._sessions: OrderedDict[str, Session] = OrderedDict()
+        self._forgotten = forgotten
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -122,7 +147,7 @@ class Records:
     def add(self, session: Session) -> None:
         self._sessions[session.id] = session
         if len(self._sessions) > RECORDS_LIMIT:
-            self._sessions.popitem(last=False)
+            self._forgotten(self._sessions.popitem(last=False)[1])
 
     def get(self, session_id: str, now: float) -> Session | None:
         self._forget(now)
@@ -139,4 +164,4 @@ class Records:
             assert oldest.ended_at is not None
             if oldest.ended_at > now - RECORDS_AGE:
                 return
-            del self._sessions[oldest.id]
+            self._forgotten(self._sessions.pop(oldest.id))

@@ -1,0 +1,92 @@
+"""A call is to stop: asked first, then made to, each step a deadline.
+
+The board shows at once which call is meant, also to code that blocks, and the worker is told. A call that has not
+stopped within its grace is stuck: its process writes its stack to the log, is terminated, and at last killed, and the
+session is over with the reason "unresponsive". Whether the call has stopped is read off the board: no message is
+waited for, so a late answer can mislead nobody. A call id is unique, so a cancel that comes late finds nothing to stop.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Final
+
+from ..board import Activity
+from ..settings import DUMP_TIME, TERM_GRACE
+from ..wire.messages import Cancel
+from . import effects as fx
+from . import events as ev
+from .fleet import Fleet
+from .leases import Leases
+from .sessions import Session
+from .timers import Timer, Timers
+
+
+class CancelStep(Enum):
+    ASKED = "asked"
+    DUMPED = "dumped"
+    TERMINATED = "terminated"
+
+
+NEXT_STEP: Final[dict[CancelStep, CancelStep]] = {
+    CancelStep.ASKED: CancelStep.DUMPED,
+    CancelStep.DUMPED: CancelStep.TERMINATED,
+}
+
+
+class Cancels:
+    def __init__(self, timers: Timers, effects: list[fx.Effect], fleet: Fleet, leases: Leases) -> None:
+        self._timers = timers
+        self._effects = effects
+        self._fleet = fleet
+        self._leases = leases
+        self._steps: dict[tuple[str, int], CancelStep] = {}
+        """By session and call."""
+
+    def __repr__(self) -> str:
+        return f"<Cancels {self._steps}>"
+
+    def ask(self, event: ev.CancelRequested, now: float) -> None:
+        """Answered at once with what there was to stop: a call that runs, one that may wait, or none."""
+        session = self._leases.usable(event, now)
+        if session is None:
+            return
+        activity = self._leases.activity_of(session.row)
+        running = activity.call_id if activity.busy else None
+        call_id = running if event.call_id is None else event.call_id
+        if call_id is None:
+            state = "idle"
+        elif call_id != running:
+            state = "waiting"
+            self._effects.append(fx.Tell(session.worker_id, Cancel(call_id)))
+        else:
+            state = "running"
+            self.begin(session, activity, now, grace=0.0 if event.force else session.cancel_grace)
+        self._effects.append(fx.Report(event.ticket, {"call_id": call_id, "state": state}))
+
+    def begin(self, session: Session, activity: Activity, now: float, *, grace: float) -> None:
+        """Has the call stop that runs."""
+        key = (session.id, activity.call_id)
+        session.history.add(now, f"cancel of call {activity.started} asked for, {grace:g} s given")
+        self._effects.append(fx.Cancel(session.worker_id, session.row, activity.call_id))
+        if self._steps.setdefault(key, CancelStep.ASKED) is CancelStep.ASKED:
+            self._timers.set(Timer("cancel", key), now + grace)
+
+    def overdue(self, key: tuple[str, int], now: float) -> None:
+        """Looks whether the call has stopped; if not, the next step."""
+        session = self._leases.live.get(key[0])
+        activity = None if session is None else self._leases.activity_of(session.row)
+        if session is None or activity is None or not activity.busy or activity.call_id != key[1]:
+            del self._steps[key]
+            return
+        step = self._steps[key] = NEXT_STEP[self._steps[key]]
+        if step is CancelStep.DUMPED:
+            session.history.add(now, f"call {activity.started} did not stop: its stack goes to the log")
+            self._effects.append(fx.DumpStack(session.worker_id))
+            self._timers.set(Timer("cancel", key), now + DUMP_TIME)
+            return
+        del self._steps[key]
+        session.history.add(now, f"call {activity.started} did not stop: SIGTERM, and SIGKILL {TERM_GRACE:g} s later")
+        self._leases.close(session, "ended", "unresponsive", now)
+        self._effects.append(fx.Terminate(session.worker_id))
+        self._fleet.kill_at(session.worker_id, now + TERM_GRACE)

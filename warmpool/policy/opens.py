@@ -1,0 +1,181 @@
+"""Opens: the line of those who want a worker, and the hand-over when one is theirs.
+
+An open stands in line at a pool until the fleet gives it a worker. A name is looked for twice, when the open comes and
+when its turn has come: whoever asked for the same name before may have it by then.
+"""
+
+from __future__ import annotations
+
+from ..errors import WarmpoolError
+from ..settings import Settings
+from ..wire.messages import Attach, Opened
+from . import effects as fx
+from . import events as ev
+from . import refusals
+from .fleet import Fleet
+from .leases import Leases
+from .pool import Waiter, Worker
+from .sessions import Session
+from .states import LeaseState, WorkerEvent, WorkerState
+from .timers import Timer, Timers
+
+
+class Opens:
+    _fleet: Fleet
+    _leases: Leases
+
+    def __init__(self, settings: Settings, timers: Timers, effects: list[fx.Effect]) -> None:
+        self._settings = settings
+        self._timers = timers
+        self._effects = effects
+        self._arrivals = 0
+        self.waiting: dict[ev.Ticket, Waiter] = {}
+
+    def join(self, fleet: Fleet, leases: Leases) -> None:
+        """Each of the three calls the others; these two are made with what this one has to offer."""
+        self._fleet = fleet
+        self._leases = leases
+
+    def __repr__(self) -> str:
+        return f"<Opens {len(self.waiting)} waiting>"
+
+    # --- requests ---------------------------------------------------------------------------------------------
+
+    def open(self, event: ev.OpenRequested, now: float) -> None:
+        self._timers.cancel(Timer("hello", event.ticket))
+        if self._fleet.stopping:
+            self._refuse(event.ticket, refusals.stopping())
+            return
+        try:
+            pool, notice = self._fleet.editions.pool_for(event.edition, now)
+            if event.version is not None and pool.version and event.version != pool.version:
+                raise refusals.version_mismatch(pool.app, pool.version, event.version)
+            worker = None if event.worker is None else self._wanted(event.worker, pool.app_key, event)
+        except WarmpoolError as error:
+            self._refuse(event.ticket, error)
+            return
+        if self._is_named_by_other(event, now):
+            return
+        self._arrivals += 1
+        waiter = Waiter(event, self._arrivals, now, notice)
+        self.waiting[event.ticket] = waiter
+        if worker is not None:
+            self.grant(waiter, worker, now)
+            return
+        pool.waiters.append(waiter)
+        self._timers.set(Timer("open", event.ticket), now + event.open_timeout)
+
+    def _wanted(self, name: str, app_key: str, event: ev.OpenRequested) -> Worker:
+        """The worker that is asked for by its id, if it is free. Raises the refusal."""
+        worker = self._fleet.workers.get(name)
+        if worker is None or worker.pool.app_key != app_key:
+            raise refusals.no_worker(name, event.edition.name)
+        spare = worker.state is WorkerState.SPARE and event.session_id is None
+        if worker.state is not WorkerState.WARM and not spare:
+            raise refusals.not_free(worker)
+        return worker
+
+    def _is_named_by_other(self, event: ev.OpenRequested, now: float) -> bool:
+        """Whether an open session has the name that this one is to have. Then it is attached to, or refused."""
+        holder = self._leases.named(event.name)
+        if holder is None:
+            return False
+        if event.if_exists != "attach":
+            self._refuse(event.ticket, refusals.name_taken(holder))
+        elif holder.app_key != event.edition.key:
+            self._refuse(event.ticket, refusals.app_mismatch(holder, event.edition.name))
+        elif event.version not in (None, holder.version):
+            error = refusals.version_mismatch(holder.app, holder.version, event.version, holder.id)
+            self._refuse(event.ticket, error)
+        elif holder.state is LeaseState.EXPIRING:
+            holder.held.append(event)
+        else:
+            holder.history.add(now, f"attached to by its name, by pid {event.opened_by}")
+            self._hand_over_to(holder, event)
+        return True
+
+    def attach(self, event: ev.AttachRequested, now: float) -> None:
+        session = self._leases.attach(event, now)
+        if session is not None:
+            session.history.add(now, "attached to by its id")
+            self._hand_over_to(session, event)
+
+    def serve(self, request: ev.AttachRequested | ev.OpenRequested, now: float) -> None:
+        if isinstance(request, ev.AttachRequested):
+            self.attach(request, now)
+        else:
+            self.open(request, now)
+
+    def forget_connection(self, connection: int) -> None:
+        """Whoever waited behind it has left."""
+        for waiter in [w for ticket, w in self.waiting.items() if ticket[0] == connection]:
+            self._fleet.editions.drop_waiter(waiter)
+            self._leave_line(waiter)
+
+    def refuse_all(self, error: WarmpoolError) -> None:
+        for waiter in list(self.waiting.values()):
+            self._fleet.editions.drop_waiter(waiter)
+            self.refuse(waiter, error)
+
+    def overdue(self, ticket: ev.Ticket) -> None:
+        waiter = self.waiting.get(ticket)
+        if waiter is not None:
+            pool = self._fleet.editions.drop_waiter(waiter)
+            self.refuse(waiter, refusals.exhausted(pool, waiter, self._fleet.why_waiting(pool)))
+
+    # --- hand-over --------------------------------------------------------------------------------------------
+
+    def grant(self, waiter: Waiter, worker: Worker, now: float) -> None:
+        self._leave_line(waiter)
+        request = waiter.request
+        if self._is_named_by_other(request, now):
+            return
+        if request.session_id is None:
+            self._timers.cancel(Timer("spare", worker.id))
+            worker.pool.step(worker, WorkerEvent.SERVE)
+            self._hand_over(request, worker, Attach(None, request.cwd, request.labels), waiter.notice)
+            return
+        self._hand_over(request, worker, self._leases.open(waiter, worker, now), waiter.notice)
+        pool = worker.pool
+        self._effects.append(
+            fx.Log(f"{request.session_id} opened: {pool.app}@{pool.version} on {worker.id}, pid {worker.pid}")
+        )
+
+    def _hand_over_to(self, session: Session, request: ev.OpenRequested | ev.AttachRequested) -> None:
+        attach = Attach(session.id, session.cwd, session.labels)
+        self._hand_over(request, self._fleet.workers[session.worker_id], attach)
+
+    def _hand_over(
+        self, request: ev.OpenRequested | ev.AttachRequested, worker: Worker, attach: Attach, notice: str | None = None
+    ) -> None:
+        pool = worker.pool
+        limit = self._settings.call_frame_limit
+        opened = Opened(attach.session_id, pool.app, pool.version, worker.id, limit, notice)
+        self._effects.append(fx.HandOver(request.ticket, worker.id, attach, opened, request))
+
+    def hand_over_failed(self, event: ev.HandOverFailed, now: float) -> None:
+        """The worker is dead. A new session gets another one; who attaches waits to be told how it died."""
+        worker, request = self._fleet.workers.get(event.worker), event.request
+        session = None if worker is None else worker.session
+        if isinstance(request, ev.OpenRequested) and (session is None or session.id == request.session_id):
+            if session is not None:
+                self._leases.undo(session)
+            if worker is not None:
+                self._fleet.stop_worker(worker, "lost", now)
+            self.open(request, now)
+        elif session is not None:
+            session.held.append(request)
+        else:
+            self.serve(request, now)
+
+    def refuse(self, waiter: Waiter, error: WarmpoolError) -> None:
+        self._leave_line(waiter)
+        self._refuse(waiter.request.ticket, error)
+
+    def _leave_line(self, waiter: Waiter) -> None:
+        """The waiter is in no pool's line any more."""
+        del self.waiting[waiter.request.ticket]
+        self._timers.cancel(Timer("open", waiter.request.ticket))
+
+    def _refuse(self, ticket: ev.Ticket, error: WarmpoolError) -> None:
+        self._effects.append(fx.Refuse(ticket, error))
