@@ -1,12 +1,19 @@
 """The daemon's log: a line for people, or one JSON document, per event, on stderr.
 
-One write per line and no more: a line is written while a client's first call is on its way.
+Promises never to wait: whoever reads a pipe or a terminal may stop, and a descriptor that was ready a moment ago may
+be filled by a worker that prints to the same one. So a pipe or a terminal is opened once more, for writes of ours that
+give up; O_NONBLOCK on stderr itself would be set for everybody who shares it. What could not be written is counted, and
+the next line that gets through says so. One write per line and no more, as long as there is room: a line is written
+while a client's first call is on its way.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import select
+import socket
+import stat
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,17 +21,66 @@ from typing import Final
 
 Log = Callable[[str], None]
 
-_STDERR: Final = 2
+STDERR: Final = 2
 
 
-def text_log(text: str) -> None:
-    _write(f"{time.strftime('%H:%M:%S')} {text}")
+def as_text(message: str) -> str:
+    return f"{time.strftime('%H:%M:%S')} {message}\n"
 
 
-def json_log(text: str) -> None:
-    _write(json.dumps({"time": round(time.time(), 6), "message": text}))
+def as_json(message: str) -> str:
+    return json.dumps({"time": round(time.time(), 6), "message": message}) + "\n"
 
 
-def _write(line: str) -> None:
-    with suppress(OSError):  # a full disk or a closed terminal must not decide over leases
-        os.write(_STDERR, f"{line}\n".encode(errors="replace"))
+class LogWriter:
+    """Writes messages to a descriptor, which stays its owner's."""
+
+    def __init__(self, fd: int, form: Callable[[str], str]) -> None:
+        self._write, self.close = _writer_of(fd)
+        self._form = form
+        self._lost = 0
+        self._is_cut = False
+        """The last line that was begun has no end."""
+
+    def __call__(self, message: str) -> None:
+        if self._lost:
+            if not self._put(f"lines missing or cut here: {self._lost} (nobody read the log, or the disk was full)"):
+                self._lost += 1
+                return
+            self._lost = 0
+        self._lost += not self._put(message)
+
+    def _put(self, message: str) -> bool:
+        """Writes one line, or as much of it as there is room for, which is not good enough."""
+        data = rest = (b"\n" if self._is_cut else b"") + self._form(message).encode(errors="replace")
+        with suppress(OSError):  # nor may a full disk or a closed terminal decide over leases
+            while rest:
+                rest = rest[self._write(rest[: select.PIPE_BUF]) :]
+        self._is_cut = 0 < len(rest) < len(data) or (self._is_cut and bool(rest))
+        return not rest
+
+
+def _writer_of(fd: int) -> tuple[Callable[[bytes], int], Callable[[], None]]:
+    """A function that writes what `fd` takes at once, or raises BlockingIOError, and one that gives back what that
+    needs.
+    """
+    mode = os.fstat(fd).st_mode
+    if stat.S_ISREG(mode):  # takes everything, and a second opening would have a place in it of its own
+        return lambda data: os.write(fd, data), lambda: None
+    if stat.S_ISSOCK(mode):
+        ours = socket.socket(fileno=os.dup(fd))
+        return lambda data: ours.send(data, socket.MSG_DONTWAIT), ours.close
+    try:
+        own = os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:  # it was opened by another user, before a su
+        return lambda data: _write_if_ready(fd, data), lambda: None
+    return lambda data: os.write(own, data), lambda: os.close(own)
+
+
+def _write_if_ready(fd: int, data: bytes) -> int:
+    """The second best: somebody else may fill it in between."""
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT)
+    if not poll.poll(0):
+        raise BlockingIOError
+    return os.write(fd, data)

@@ -19,7 +19,7 @@ from ..paths import Places, address_of, make_private
 from ..policy import events as ev
 from ..settings import Settings
 from .catalog import Catalog
-from .log import json_log, text_log
+from .log import STDERR, LogWriter, as_json, as_text
 from .server import Server
 
 BACKLOG = 1024
@@ -37,11 +37,12 @@ def serve(
 
     Raises INVALID_REQUEST if one runs already on this socket, and APP_NOT_FOUND for a path that is no app.
     """
-    log = json_log if log_json else text_log
     catalog = Catalog()
     entries = catalog.serve(apps)
     make_private(places)
     with ExitStack() as stack:
+        log = LogWriter(STDERR, as_json if log_json else as_text)
+        stack.callback(log.close)
         try:
             stack.callback(LockFile(places.lock).release)
         except OSError as error:
