@@ -171,7 +171,6 @@ def is_zombie(process: psutil.Process) -> bool:
         return False
 
 
-@pytest.mark.xfail(strict=True, reason="known fault: strangers are looked for only when a known child dies")
 def test_a_stranger_that_dies_while_it_is_the_daemons_child_is_no_zombie_either(daemon: Daemon):
     session = daemon.client.session(str(APPS / "forks_twice_on_import.py"))
     assert session.call() == "ran"

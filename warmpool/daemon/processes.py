@@ -2,8 +2,8 @@
 
 The daemon is the parent of each of them: it starts templates, and as the nearest subreaper it is given the workers
 that templates fork. A process is known by its pidfd from the moment it is known at all, so that no signal can reach
-a stranger, and its death is seen there. Any other child of the daemon is what a dead worker left behind, and is
-killed.
+a stranger, and its death is seen there. Any other child of the daemon is what a dead worker or template left behind,
+and is killed.
 """
 
 from __future__ import annotations
@@ -385,13 +385,20 @@ class Processes:
         child.on_exit(status)
         self._sweep_soon()
 
+    def look_for_strangers(self) -> None:
+        """Some child has died. One that we know is seen at its pidfd, and others are looked for when it is reaped."""
+        with suppress(ChildProcessError):  # there is none left
+            dead = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            if dead is not None and dead.si_pid not in self._children:
+                self._sweep_soon()
+
     def _sweep_soon(self) -> None:
         if not self._sweep_due:
             self._sweep_due = True
             self._loop.call_soon(self._sweep)
 
     def _sweep(self) -> None:
-        """Kills the children that we do not know: what dead workers have left running."""
+        """Kills and reaps the children that we do not know: what others have left behind."""
         self._sweep_due = False
         children = children_of_this_process()
         for worker in list(self._workers.values()):

@@ -108,6 +108,7 @@ class Server:
         }
         for number in STOP_SIGNALS:
             loop.add_signal_handler(number, self.report, ev.StopRequested())
+        signal.signal(signal.SIGCHLD, self._child_died)  # uvloop keeps this one to itself, and makes no use of it
         self._set_timer()
 
     # --- events and effects -----------------------------------------------------------------------------------
@@ -373,8 +374,12 @@ class Server:
     def _wall_time(self, moment: float) -> float:
         return time.time() + moment - self._board.now()
 
+    def _child_died(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._processes.look_for_strangers)
+
     def close(self) -> None:
         self._clients.close()
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         for number in STOP_SIGNALS:
             self._loop.remove_signal_handler(number)
 
