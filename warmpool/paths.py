@@ -33,13 +33,17 @@ class Places(NamedTuple):
     """Held by a client while it starts a daemon."""
     board: Path
     log: Path
+    logs: Path
+    """The directory of the sessions' logs."""
 
     @classmethod
     def of(cls, socket_path: str | os.PathLike[str] | None = None) -> Places:
         """The places that belong to a socket, or to the default one."""
         path = Path(socket_path) if socket_path is not None else default_socket()
         path = path.absolute()
-        return cls(path, *(path.with_name(path.name + end) for end in (".lock", ".starting", ".board", ".log")))
+        return cls(
+            path, *(path.with_name(path.name + end) for end in (".lock", ".starting", ".board", ".log", ".logs"))
+        )
 
 
 def default_socket() -> Path:

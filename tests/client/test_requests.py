@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from warmpool import Data, InvalidRequestError
 from warmpool.client.requests import app_reference, call_arguments, run_request, run_result, shown
 from warmpool.wire.frames import encode
-from warmpool.wire.messages import HELLO, PROTOCOL_VERSION, Opened, from_wire, to_wire
+from warmpool.wire.messages import HELLO, PROTOCOL_VERSION, Open, Opened, from_wire, to_wire
 
 CWD = "/home/someone"
 ID = "sess_0123456789abcdef"
@@ -71,7 +71,7 @@ def test_none_is_as_good_as_left_out():
 def test_the_hello_is_a_message_of_the_protocol():
     request = ask(app="counter:add", session="new", session_timeout=7, open_timeout=0.5, labels={"a": "b"})
     hello = request.hello("/somewhere")
-    assert hello == (PROTOCOL_VERSION, "counter", "new", "/somewhere", 7.0, 0.5, {"a": "b"})
+    assert hello == Open(PROTOCOL_VERSION, "counter", "new", "/somewhere", 7.0, 0.5, {"a": "b"})
     assert from_wire(encode(to_wire(hello), 65536)[4:], HELLO) == hello
     assert ask(app="counter").hello("/").labels == {}
 

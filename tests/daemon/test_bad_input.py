@@ -215,16 +215,18 @@ def test_a_header_that_claims_too_much_is_enough(connect: Callable[[], Raw], dat
 
 
 def test_a_hello_of_64_kib_is_read_and_one_byte_more_is_not(connect: Callable[[], Raw]):
-    room = CONTROL_FRAME_LIMIT + len(struct.pack("!I", 0)) - len(hello(labels={"x": "y" * 60_000}))
+    room = CONTROL_FRAME_LIMIT + len(struct.pack("!I", 0)) - len(hello(cwd="/" + "y" * 60_000))
     raw = connect()
-    raw.socket.sendall(hello(labels={"x": "y" * (60_000 + room)}))
+    raw.socket.sendall(hello(cwd="/" + "y" * (60_000 + room)))
     answer = raw.hear()
     assert answer is not None
     assert answer[0] == "Opened"
     raw = connect()
-    raw.socket.sendall(hello(labels={"x": "y" * (60_001 + room)}))
+    raw.socket.sendall(hello(cwd="/" + "y" * (60_001 + room)))
     assert_refused(raw, "PAYLOAD_TOO_LARGE")
 
+
+LONG_LABELS = {f"label {number}": "x" * 256 for number in range(64)}
 
 WRONG_TYPES = {
     "protocol": ["1", None, 1.0, True, [1], b"1"],
@@ -590,25 +592,25 @@ def test_a_client_that_says_half_a_hello_at_once_is_sent_away(connect: Callable[
 def test_a_client_that_never_listens_is_not_listened_to_and_costs_no_memory(
     control: Raw, client: Client, shared_daemon: Daemon
 ):
-    for _ in range(3):
-        client.session(COUNTER, labels={"long": "x" * 40_000})
+    for _ in range(8):
+        client.session(COUNTER, labels=LONG_LABELS)
     process = psutil.Process(shared_daemon.pid)
     assert is_usable(client)
     before = process.memory_info().rss
     control.socket.settimeout(0.5)
     with pytest.raises((BrokenPipeError, ConnectionResetError, TimeoutError)):
-        for number in range(100_000):  # answers of 120 kB each
+        for number in range(100_000):  # answers of 160 kB each
             control.say("Request", number, "sessions.list", {})
     assert is_usable(client)
     assert process.memory_info().rss - before < 32 * MIB
 
 
 def test_a_client_that_listens_gets_a_long_answer_whole(client: Client):
-    sessions = [client.session(COUNTER, labels={"long": "x" * 50_000}) for _ in range(8)]
+    sessions = [client.session(COUNTER, labels=LONG_LABELS) for _ in range(8)]
     try:
         listed = client.sessions.list()
         assert {info.id for info in listed} == {session.id for session in sessions}
-        assert all(info.labels == {"long": "x" * 50_000} for info in listed)
+        assert all(info.labels == LONG_LABELS for info in listed)
     finally:
         for session in sessions:
             session.end()

@@ -26,6 +26,7 @@ from support import APPS, MARK, PATIENCE, Daemon, processes_marked, wait_for_exi
 from warmpool import AppBrokenError, Client, PoolExhaustedError, WarmpoolError
 from warmpool.board import Board
 from warmpool.daemon import processes
+from warmpool.daemon.logs import Logs
 from warmpool.settings import MIB
 from warmpool.wire.messages import PROTOCOL_VERSION, Forked
 
@@ -201,9 +202,16 @@ def test_a_worker_that_was_just_born_is_never_taken_for_a_stranger(tmp_path: Pat
     loop = asyncio.new_event_loop()
     board = Board.create(tmp_path / "board", 1)
     reported: list[Any] = []
+    logs = Logs(loop, tmp_path / "logs", 4096, calls_of=lambda _: 0, grown=lambda _: None, tail=None)
     hands = processes.Processes(
-        loop, board, load_for=lambda _: None, report=reported.append, loaded=lambda *_: None, described=lambda *_: None
-    )  # type: ignore[arg-type]
+        loop,
+        board,
+        logs,
+        load_for=lambda _: None,  # type: ignore[arg-type]
+        report=reported.append,
+        loaded=lambda *_: None,
+        described=lambda *_: None,
+    )
     ours, theirs = processes.packets.pair()
     channel = processes.Channel(
         ours, loop, processes.FROM_WORKER, lambda message: hands._from_worker("w_1", message), lambda: None
@@ -262,7 +270,6 @@ def test_clients_that_open_and_end_all_the_time_never_see_a_broken_app(shared_da
 # --- at a bad moment ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.xfail(strict=True, reason="known fault: a hand-over that fails is refused, not given to the next worker")
 def test_a_warm_worker_that_has_just_died_is_no_answer_to_an_open(daemon: Daemon, stopped: Callable[[int], None]):
     """The daemon finds the open before it finds the death. There are other workers to be had."""
     daemon.client.session(COUNTER).end()

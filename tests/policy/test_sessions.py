@@ -193,14 +193,14 @@ def test_an_unknown_session_says_session_not_found():
 
 
 def test_what_was_never_there_is_not_remembered():
-    records = Records(lambda session: None)
+    records = Records(lambda _: None)
     assert records.get("sess_1", OPENED) is None
     assert records.all(OPENED) == []
     assert len(records) == 0
 
 
 def test_a_session_is_remembered_for_a_day():
-    records = Records(lambda session: None)
+    records = Records(lambda _: None)
     records.add(over("old", at=OPENED))
     records.add(over("young", at=OPENED + 1))
     day = OPENED + RECORDS_AGE
@@ -214,7 +214,7 @@ def test_a_session_is_remembered_for_a_day():
 
 
 def test_only_the_last_ten_thousand_are_remembered():
-    records = Records(lambda session: None)
+    records = Records(lambda _: None)
     assert RECORDS_LIMIT == 10_000
     for number in range(RECORDS_LIMIT + 3):
         records.add(over(f"s{number}", at=OPENED + number))
@@ -227,7 +227,7 @@ def test_only_the_last_ten_thousand_are_remembered():
 
 def test_one_whose_worker_took_long_to_go_is_forgotten_with_its_neighbours():
     """Records come in the order in which workers exit, which differs by seconds from that of the decisions."""
-    records = Records(lambda session: None)
+    records = Records(lambda _: None)
     records.add(over("quick", at=OPENED + 3))
     records.add(over("slow", at=OPENED))
     assert records.get("slow", OPENED + RECORDS_AGE - 1) is not None

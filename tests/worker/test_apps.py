@@ -253,5 +253,5 @@ def test_a_worker_has_no_descriptors_but_its_own(daemon: Daemon):
         session.call("add")
         targets = [os.readlink(entry.path) for entry in os.scandir(f"/proc/{session.info().pid}/fd")]
     kinds = sorted(target.partition(":")[0] for target in targets)
-    files = ["/dev/null", "anon_inode", f"{daemon.socket}.board", str(daemon.log), str(daemon.log), "socket", "socket"]
+    files = ["/dev/null", "anon_inode", f"{daemon.socket}.board", "pipe", "pipe", "socket", "socket"]
     assert kinds == sorted(files)

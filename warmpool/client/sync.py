@@ -324,7 +324,8 @@ class Sessions:
 
     def list(self, *, all: bool = False) -> list[Data]:
         """The open sessions, newest first; with `all` also those that are over and remembered."""
-        return [Data(info) for info in self._client.request("sessions.list", all=all)]
+        status = "all" if all else "active"
+        return [Data(info) for info in self._client.request("sessions.list", status=status, limit=1000)["sessions"]]
 
     def keepalive(self, session_id: str) -> Data:
         """Slides the window without a call."""

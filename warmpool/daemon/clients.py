@@ -29,8 +29,9 @@ ACCEPT_PAUSE = 1.0
 class Client:
     """One connection that is still the daemon's."""
 
-    def __init__(self, number: int, connection: socket.socket) -> None:
+    def __init__(self, number: int, connection: socket.socket, pid: int) -> None:
         self.number = number
+        self.pid = pid
         self.socket = connection
         self.reader = FrameReader(CONTROL_FRAME_LIMIT)
         self.conversation: Conversation = HELLO
@@ -144,13 +145,13 @@ class Clients:
             self._loop.add_reader(self._listener.fileno(), self._accept)
 
     def _welcome(self, connection: socket.socket) -> None:
-        _, uid = peer_of(connection)
+        pid, uid = peer_of(connection)
         if uid not in (0, os.getuid()):
             connection.close()
             return
         connection.setblocking(False)
         self._last += 1
-        client = self.by_number[self._last] = Client(self._last, connection)
+        client = self.by_number[self._last] = Client(self._last, connection, pid)
         self._read(client)  # its hello has nearly always come with it
         if client.conversation is HELLO and client.number in self.by_number:
             self._connected(client)

@@ -1,19 +1,33 @@
-"""What a control connection may ask, and how the daemon's facts are shown to it.
+"""What clients may say, checked: the parameters of control requests, and the wishes in a hello. And how a session is
+shown to them.
 
-Each method checks its parameters and becomes an event for the broker, or is answered at once from what is known.
-Nothing here changes when a request is refused.
+What is wrong is refused by its name with the bounds that it breaks, and nothing has changed by then.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 from ..errors import InvalidRequestError
 from ..policy.sessions import SessionView
-from ..settings import shorten
+from ..settings import (
+    DESCRIPTION_MAX,
+    LABEL_KEY_MAX,
+    LABEL_VALUE_MAX,
+    LABELS_MAX,
+    NAME_MAX,
+    SESSION_TIMEOUT_DEFAULT,
+    TAGS_MAX,
+    check_number,
+    check_session_timeout,
+    shorten,
+)
+from ..wire.messages import Open
 
+KIB: Final = 1024
 Params = Mapping[str, Any]
 
 
@@ -29,6 +43,36 @@ class Parameters:
         if not isinstance(value, str) or not value:
             raise InvalidRequestError(f"{self._method} needs {name}, a text, not {shorten(value)}")
         return value
+
+    def text_or_none(self, name: str) -> str | None:
+        if self._left.get(name) is None:
+            self._left.pop(name, None)
+            return None
+        return self.text(name)
+
+    def integer(self, name: str, default: int, low: int, high: int) -> int:
+        value = self._left.pop(name, None)
+        if value is None:
+            return default
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise InvalidRequestError(
+                f"{name} of {self._method} must be a whole number from {low} to {high}, not {shorten(value)}"
+            )
+        return value
+
+    def one_of(self, name: str, choices: tuple[str, ...]) -> str:
+        """The first choice if nothing was given."""
+        value = self._left.pop(name, None)
+        if value is None:
+            return choices[0]
+        if value not in choices:
+            raise InvalidRequestError(
+                f"{name} of {self._method} must be one of {', '.join(choices)}, not {shorten(value)}"
+            )
+        return str(value)
+
+    def labels(self, name: str) -> dict[str, str]:
+        return check_labels(self._left.pop(name, None) or {})
 
     def flag(self, name: str) -> bool:
         value = self._left.pop(name, False)
@@ -49,15 +93,98 @@ def check_directory(path: str) -> str:
     return path
 
 
+def check_attach(hello: Open) -> None:
+    """What goes only with a new session is out of place for one that is there."""
+    if hello.session_timeout is not None:
+        raise InvalidRequestError('session_timeout goes only with session="new": a session keeps its own')
+    if (
+        hello.name is not None
+        or hello.description is not None
+        or hello.labels
+        or hello.tags
+        or hello.worker is not None
+    ):
+        raise InvalidRequestError(
+            'name, labels, description, tags and workers go only with session="new"; labels of a session are changed '
+            "with set_labels"
+        )
+
+
+def check_patience(hello: Open, open_timeout: float) -> tuple[float, float]:
+    """The window of the session, and how long to wait for it, in seconds."""
+    if hello.session is None and hello.session_timeout is not None:
+        raise InvalidRequestError('session_timeout goes only with session="new"')
+    if hello.session is None and hello.name is not None:
+        raise InvalidRequestError('name goes only with session="new"')
+    window = SESSION_TIMEOUT_DEFAULT if hello.session_timeout is None else hello.session_timeout
+    patience = open_timeout if hello.open_timeout is None else hello.open_timeout
+    return check_session_timeout(window), check_number("open_timeout", patience, 0, 3600)
+
+
+def check_labels(labels: object) -> dict[str, str]:
+    """At most 64 texts by texts, none of them empty. Raises INVALID_REQUEST."""
+    if not isinstance(labels, dict) or len(labels) > LABELS_MAX:
+        raise InvalidRequestError(f"labels must be a map of at most {LABELS_MAX} texts by texts, not {shorten(labels)}")
+    for key, value in labels.items():
+        _check_text("a label's key", key, LABEL_KEY_MAX)
+        _check_text(f"label {key}", value, LABEL_VALUE_MAX)
+    return labels
+
+
+def check_name(name: str | None) -> str | None:
+    """A session's name: 1 to 128 characters, printable, without white space."""
+    if name is not None:
+        _check_text("name", name, NAME_MAX)
+        if not name.isprintable() or any(map(str.isspace, name)):
+            raise InvalidRequestError(f"name must be printable and without white space, not {shorten(name)}")
+    return name
+
+
+def check_description(text: str | None) -> str | None:
+    return text if text is None or text == "" else _check_text("description", text, DESCRIPTION_MAX)
+
+
+def check_tags(tags: list[Any]) -> tuple[str, ...]:
+    if len(tags) > TAGS_MAX:
+        raise InvalidRequestError(f"a session has at most {TAGS_MAX} tags, not {len(tags)}")
+    return tuple(_check_text("a tag", tag, LABEL_VALUE_MAX) for tag in tags)
+
+
+def check_if_exists(value: str, name: str | None) -> str:
+    if value not in ("error", "attach"):
+        raise InvalidRequestError(f'if_exists must be "error" or "attach", not {shorten(value)}')
+    if value == "attach" and name is None:
+        raise InvalidRequestError('if_exists="attach" needs a name to look for')
+    return value
+
+
+def _check_text(what: str, value: object, longest: int) -> str:
+    if not isinstance(value, str) or not 1 <= len(value) <= longest:
+        raise InvalidRequestError(f"{what} must be a text of 1 to {longest} characters, not {shorten(value)}")
+    return value
+
+
+def memory_of(pid: int) -> dict[str, int | None]:
+    """Bytes that are the process's alone, and bytes that it shares with its template and others; None if it is gone."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+    except OSError:
+        return {"private_bytes": None, "shared_bytes": None}
+    sizes = {name: int(rest.split()[0]) * KIB for name, _, rest in (line.partition(":") for line in lines)}
+    return {
+        "private_bytes": sizes["Private_Clean"] + sizes["Private_Dirty"],
+        "shared_bytes": sizes["Shared_Clean"] + sizes["Shared_Dirty"],
+    }
+
+
 def present(view: SessionView, wall_time: Callable[[float], float]) -> dict[str, Any]:
     """A session as clients see it: times as ISO 8601 in UTC. `wall_time` turns lease time into Unix time."""
-
-    def shown(moment: float | None) -> str | None:
-        if moment is None:
-            return None
-        return datetime.fromtimestamp(wall_time(moment), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
     fields = view._asdict()
     for name in ("created_at", "expires_at", "last_call_at", "ended_at"):
-        fields[name] = shown(fields[name])
+        if fields[name] is not None:
+            fields[name] = iso(wall_time(fields[name]))
     return fields
+
+
+def iso(unix_time: float) -> str:
+    return datetime.fromtimestamp(unix_time, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

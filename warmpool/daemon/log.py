@@ -32,6 +32,16 @@ def as_json(message: str) -> str:
     return json.dumps({"time": round(time.time(), 6), "message": message}) + "\n"
 
 
+def tail_to(log: Log) -> Callable[[str, bytes], None]:
+    """Writes to the log what workers print."""
+
+    def tail(worker: str, text: bytes) -> None:
+        for line in text.decode(errors="replace").splitlines():
+            log(f"[{worker}] {line}")
+
+    return tail
+
+
 class LogWriter:
     """Writes messages to a descriptor, which stays its owner's."""
 

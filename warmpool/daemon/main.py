@@ -19,7 +19,7 @@ from ..paths import Places, address_of, make_private
 from ..policy import events as ev
 from ..settings import Settings
 from .catalog import Catalog
-from .log import STDERR, LogWriter, as_json, as_text
+from .log import STDERR, LogWriter, as_json, as_text, tail_to
 from .server import Server
 
 BACKLOG = 1024
@@ -31,9 +31,11 @@ def serve(
     apps: Sequence[str] = (),
     *,
     log_json: bool = False,
+    tail: bool = False,
     ready: Callable[[], None] = lambda: None,
 ) -> None:
-    """Runs a daemon until it is told to stop. `ready` is called when clients can connect.
+    """Runs a daemon until it is told to stop. `ready` is called when clients can connect; with `tail` the daemon's log
+    has what workers print, too.
 
     Raises INVALID_REQUEST if one runs already on this socket, and APP_NOT_FOUND for a path that is no app.
     """
@@ -64,7 +66,8 @@ def serve(
         stack.callback(_remove, places.socket)
         loop = uvloop.new_event_loop()
         stack.callback(loop.close)
-        server = Server(loop, places, settings, board, catalog, listener, open_files, log)
+        printed = tail_to(log) if tail else None
+        server = Server(loop, places, settings, board, catalog, listener, open_files, log, printed)
         stack.callback(server.close)
         log(f"listening on {places.socket}, pid {os.getpid()}; whoever can open it can run code as you")
         for entry in entries:

@@ -10,16 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import socket
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from .. import packets
 from ..board import Board
-from ..errors import ProtocolError
 from ..launch import python_command
 from ..policy import events as ev
 from ..policy.refusals import broken
@@ -28,9 +25,10 @@ from ..wire.messages import (
     FROM_WORKER,
     Attach,
     Busy,
-    Conversation,
+    Cancel,
     Describe,
     Described,
+    Ended,
     Fork,
     Forked,
     ForkFailed,
@@ -43,104 +41,10 @@ from ..wire.messages import (
     Released,
     SetupFailed,
 )
+from .children import Channel, Child, Exit, children_of_this_process
+from .logs import Logs
 
 Report = Callable[[ev.Event], None]
-
-
-class Child:
-    """One process, from when its pid is known until it is reaped."""
-
-    def __init__(self, pid: int, loop: asyncio.AbstractEventLoop, on_reaped: Callable[[Child, str], None]) -> None:
-        """`pid` must be a child of ours that is not reaped yet, so that it cannot be another's."""
-        self.pid = pid
-        self.on_exit: Callable[[str], None] = lambda _: None
-        self._loop = loop
-        self._pidfd = os.pidfd_open(pid)
-        self._killed = False
-        self._on_reaped = on_reaped
-        loop.add_reader(self._pidfd, self._reap)
-
-    def __repr__(self) -> str:
-        return f"<Child {self.pid}>"
-
-    def kill(self) -> None:
-        self._killed = True
-        with suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-
-    def _reap(self) -> None:
-        try:
-            result = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG)
-        except ChildProcessError:
-            return  # it died before we became its parent, which is about to happen
-        if result is None:
-            return
-        self._loop.remove_reader(self._pidfd)
-        os.close(self._pidfd)
-        self._on_reaped(self, _in_words(result, by_us=self._killed))
-
-
-def _in_words(result: os.waitid_result, *, by_us: bool) -> str:
-    """What became of a process, to follow its name."""
-    if result.si_code == os.CLD_EXITED:
-        return f"exited with status {result.si_status}"
-    name = signal.Signals(result.si_status).name if result.si_status in list(signal.Signals) else str(result.si_status)
-    if by_us:
-        return f"was killed by {name} after it did not stop in time"
-    if result.si_status == signal.SIGKILL:
-        return "was killed by SIGKILL that we did not send, perhaps out of memory"
-    return f"was killed by {name}"
-
-
-class Channel:
-    """Our end of the conversation with one process."""
-
-    def __init__(
-        self,
-        ours: socket.socket,
-        loop: asyncio.AbstractEventLoop,
-        conversation: Conversation,
-        on_message: Callable[[Message], None],
-        on_end: Callable[[], None],
-    ) -> None:
-        self._socket = ours
-        self._loop = loop
-        self._conversation = conversation
-        self._on_message = on_message
-        self._on_end = on_end
-        self._open = True
-        loop.add_reader(ours.fileno(), self.drain)
-
-    def send(self, message: Message, fds: tuple[int, ...] = ()) -> bool:
-        """False: the process is gone, or has too much unread."""
-        try:
-            packets.send(self._socket, message, fds)
-        except OSError:
-            return False
-        return True
-
-    def drain(self) -> None:
-        """Handles every message that is there."""
-        while self._open:
-            try:
-                received = packets.receive(self._socket, self._conversation)
-            except BlockingIOError:
-                return
-            except (OSError, ProtocolError):
-                received = None
-            if received is None:
-                self.close()
-                self._on_end()
-                return
-            message, fds = received
-            packets.close_all(fds)
-            self._on_message(message)
-
-    def close(self) -> None:
-        if self._open:
-            self._open = False
-            self._loop.remove_reader(self._socket.fileno())
-            self._socket.close()
 
 
 class _Template:
@@ -164,6 +68,7 @@ class Processes:
         self,
         loop: asyncio.AbstractEventLoop,
         board: Board,
+        logs: Logs,
         *,
         load_for: Callable[[str], Load],
         report: Report,
@@ -176,6 +81,7 @@ class Processes:
         """
         self._loop = loop
         self._board = board
+        self._logs = logs
         self._load_for = load_for
         self._report = report
         self._loaded = loaded
@@ -195,7 +101,7 @@ class Processes:
         except OSError as error:
             self._report(ev.TemplateFailed(pool, broken(app_key, f"no process could be started for it: {error}")))
             return
-        child.on_exit = lambda status: self._template_exited(pool, status)
+        child.on_exit = lambda end: self._template_exited(pool, end.status)
         channel = Channel(ours, self._loop, FROM_TEMPLATE, lambda m: self._from_template(pool, m), lambda: None)
         self._templates[pool] = _Template(pool, child, channel)
         channel.send(self._load_for(app_key))
@@ -220,9 +126,7 @@ class Processes:
             case Loaded():
                 template.can_fork = not message.threads
                 self._loaded(self._apps[pool], message)
-                options = message.options
-                loaded = ev.TemplateLoaded(pool, message.version, options.get("warm"), options.get("max_workers"))
-                self._report(loaded)
+                self._report(ev.TemplateLoaded(pool, message.version, **message.options))
             case LoadFailed():
                 self._loaded(self._apps[pool], message)
                 self._report(ev.TemplateFailed(pool, message.error))
@@ -255,35 +159,41 @@ class Processes:
             ours, self._loop, FROM_WORKER, lambda m: self._from_worker(worker, m), lambda: self._hung_up(worker)
         )
         self._workers[worker] = _Worker(worker, channel)
-        try:
-            if template is not None and template.can_fork:
-                template.channel.send(Fork(worker, row, in_place=False), (theirs.fileno(),))
-            else:
-                self._fork_alone(pool, worker, row, theirs.dup())
-        finally:
-            theirs.close()
+        ends = (theirs.detach(), self._logs.open(worker, row))
+        if template is not None and template.can_fork:
+            template.channel.send(Fork(worker, row, in_place=False), ends)
+            packets.close_all(ends)
+        else:
+            self._fork_alone(pool, worker, row, ends)
 
-    def _fork_alone(self, pool: str, worker: str, row: int, theirs: socket.socket) -> None:
+    def _fork_alone(self, pool: str, worker: str, row: int, ends: tuple[int, ...]) -> None:
         """A process of its own imports the app and becomes the worker: for an app that cannot be forked."""
         load = self._load_for(self._apps[pool])
         try:
             child, ours = self._spawn()
         except OSError as error:
-            theirs.close()
+            packets.close_all(ends)
             self._never_born(worker, broken(load.app, f"no process could be started for it: {error}"))
             return
 
-        def exited(status: str) -> None:
-            theirs.close()
+        def give_ends(message: Fork | None) -> None:
+            nonlocal ends
+            if message is not None:
+                channel.send(message, ends)
+            packets.close_all(ends)
+            ends = ()
+
+        def exited(end: Exit) -> None:
+            give_ends(None)
             channel.close()
-            self._never_born(worker, broken(load.app, f"its own process {status} while it imported the app"))
+            self._never_born(worker, broken(load.app, f"its own process {end.status} while it imported the app"))
 
         def heed(message: Message) -> None:
             if isinstance(message, Loaded):
-                channel.send(Fork(worker, row, in_place=True), (theirs.fileno(),))
+                give_ends(Fork(worker, row, in_place=True))
             elif isinstance(message, LoadFailed | ForkFailed):
+                give_ends(None)
                 self._never_born(worker, message.error)
-            theirs.close()
 
         child.on_exit = exited
         self._workers[worker].child = child
@@ -295,10 +205,24 @@ class Processes:
         if known is not None:
             known.channel.send(message)
 
-    def hand_over(self, worker: str, attach: Attach, fd: int) -> bool:
-        """False: the worker cannot take the connection."""
+    def hand_over(self, worker: str, attach: Attach, fd: int) -> None:
+        """Raises BlockingIOError if the worker has too many connections that it has not taken, and BrokenPipeError if
+        it is dead.
+        """
         known = self._workers.get(worker)
-        return known is not None and known.channel.send(attach, (fd,))
+        if known is None:
+            raise BrokenPipeError
+        known.channel.send_now(attach, (fd,))
+
+    def cancel(self, worker: str, row: int, call_id: int) -> None:
+        """The board first: what blocks can see it there at once, and what does not is about to be told."""
+        self._board.cancel(row, call_id)
+        self.tell(worker, Cancel(call_id))
+
+    def signal(self, worker: str, number: int) -> None:
+        known = self._workers.get(worker)
+        if known is not None and known.child is not None:
+            known.child.signal(number)
 
     def kill(self, worker: str) -> None:
         known = self._workers.get(worker)
@@ -319,6 +243,8 @@ class Processes:
                 self._report(ev.WorkerBusy(name))
             case Leaving():
                 self._report(ev.WorkerLeaving(name, message.reason))
+            case Ended():
+                self._report(ev.WorkerEnded(name, message.value))
             case Released():
                 self._report(ev.WorkerReleased(name))
 
@@ -326,7 +252,7 @@ class Processes:
         """The worker exists. It is our child, or about to be: its pid is its own until we reap it."""
         worker = self._workers[name]
         worker.child = self._children.get(pid) or self._watch(pid)
-        worker.child.on_exit = lambda status: self._worker_exited(name, status)
+        worker.child.on_exit = lambda end: self._worker_exited(name, end)
         self._report(ev.WorkerForked(name, pid))
 
     def _hung_up(self, name: str) -> None:
@@ -334,21 +260,24 @@ class Processes:
         worker = self._workers.get(name)
         if worker is not None and worker.child is None:
             del self._workers[name]
+            self._logs.finish(name)
             self._report(ev.WorkerExited(name, "was never born: its template died"))
 
     def _never_born(self, name: str, error: dict[str, Any]) -> None:
         worker = self._workers.pop(name, None)
         if worker is not None:
             worker.channel.close()
+            self._logs.finish(name)
             self._report(ev.WorkerFailed(name, error))
             self._report(ev.WorkerExited(name, "was never born"))
 
-    def _worker_exited(self, name: str, status: str) -> None:
+    def _worker_exited(self, name: str, end: Exit) -> None:
         worker = self._workers[name]
         worker.channel.drain()  # what it said before it died comes first
         worker.channel.close()
         del self._workers[name]
-        self._report(ev.WorkerExited(name, status))
+        self._logs.finish(name)
+        self._report(ev.WorkerExited(name, end.status, end.peak_bytes))
 
     # --- children ---------------------------------------------------------------------------------------------
 
@@ -380,9 +309,9 @@ class Processes:
         child = self._children[pid] = Child(pid, self._loop, self._reaped)
         return child
 
-    def _reaped(self, child: Child, status: str) -> None:
+    def _reaped(self, child: Child, end: Exit) -> None:
         del self._children[child.pid]
-        child.on_exit(status)
+        child.on_exit(end)
         self._sweep_soon()
 
     def look_for_strangers(self) -> None:
@@ -408,12 +337,3 @@ class Processes:
             if pid not in self._children:
                 with suppress(ProcessLookupError):  # reaped meanwhile
                     self._watch(pid).kill()
-
-
-def children_of_this_process() -> list[int]:
-    """Pids of all children, dead ones too."""
-    found: list[int] = []
-    for task in Path("/proc/self/task").iterdir():
-        with suppress(OSError):
-            found += map(int, (task / "children").read_text().split())
-    return found

@@ -13,7 +13,6 @@ import signal
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable
 from typing import Any, Final, assert_never
 
 import psutil
@@ -24,9 +23,8 @@ from ..paths import Places
 from ..policy import effects as fx
 from ..policy import events as ev
 from ..policy.broker import Broker
-from ..settings import SESSION_TIMEOUT_DEFAULT, Settings, check_number, check_session_timeout, shorten
+from ..settings import Settings
 from ..wire.messages import (
-    PROTOCOL_VERSION,
     Control,
     Failure,
     Load,
@@ -40,10 +38,22 @@ from ..wire.messages import (
 from ..wire.references import parse
 from .catalog import Catalog
 from .clients import Client, Clients
-from .control import Parameters, check_directory, present
+from .control import (
+    check_attach,
+    check_description,
+    check_directory,
+    check_if_exists,
+    check_labels,
+    check_name,
+    check_patience,
+    check_tags,
+)
 from .log import Log
+from .logs import Logs, Tail
 from .processes import Processes
+from .requests import Requests
 
+NEW: Final = "new"
 MEMORY_READ_EVERY: Final = 0.1
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -59,7 +69,9 @@ class Server:
         listener: Any,
         open_files: int,
         log: Log,
+        tail: Tail | None,
     ) -> None:
+        """`tail`: told what workers print."""
         self._loop = loop
         self._places = places
         self._settings = settings
@@ -67,7 +79,6 @@ class Server:
         self._catalog = catalog
         self._open_files = open_files
         self._log = log
-        self._started_at = time.time()
         self._memory = 0
         self._memory_read_at = -MEMORY_READ_EVERY
         self._broker = Broker(
@@ -76,9 +87,18 @@ class Server:
             activity_of=board.read,
             free_memory=self._free_memory,
         )
+        self._logs = Logs(
+            loop,
+            places.logs,
+            settings.log_cap,
+            calls_of=lambda row: board.read(row).started,
+            grown=self._log_grown,
+            tail=tail,
+        )
         self._processes = Processes(
             loop,
             board,
+            self._logs,
             load_for=self._load_for,
             report=self.report,
             loaded=self._loaded,
@@ -90,22 +110,15 @@ class Server:
             connected=lambda client: self.report(ev.Connected((client.number, 0))),
             received=self._received,
             refused=self._refuse_connection,
-            closed=lambda number: self.report(ev.TicketClosed(number)),
+            closed=self._client_left,
+        )
+        self._requests = Requests(
+            self._broker, board, catalog, self._logs, places, settings, report=self.report, reply=self._reply
         )
         self._events: deque[ev.Event] = deque()
         self._performing = False
         self._timer: asyncio.Handle | None = None
         self._timer_at: float | None = None
-        self._methods: dict[str, Callable[[ev.Ticket, Parameters], None]] = {
-            "sessions.get": self._sessions_get,
-            "sessions.list": self._sessions_list,
-            "sessions.keepalive": self._sessions_keepalive,
-            "sessions.end": self._sessions_end,
-            "apps.list": self._apps_list,
-            "apps.describe": self._apps_describe,
-            "daemon.status": self._status,
-            "daemon.stop": self._stop,
-        }
         for number in STOP_SIGNALS:
             loop.add_signal_handler(number, self.report, ev.StopRequested())
         signal.signal(signal.SIGCHLD, self._child_died)  # uvloop keeps this one to itself, and makes no use of it
@@ -136,13 +149,23 @@ class Server:
                 case fx.Tell():
                     self._processes.tell(effect.worker, effect.message)
                 case fx.Answer():
-                    self._reply(effect.ticket, present(effect.view, self._wall_time))
+                    self._reply(effect.ticket, self._requests.shown(effect.view))
+                case fx.Report():
+                    self._reply(effect.ticket, effect.value)
                 case fx.Refuse():
                     self._refuse(effect.ticket, effect.error)
                 case fx.Log():
                     self._log(effect.text)
+                case fx.Cancel():
+                    self._processes.cancel(effect.worker, effect.row, effect.call_id)
+                case fx.DumpStack():
+                    self._processes.signal(effect.worker, signal.SIGUSR1)
+                case fx.Terminate():
+                    self._processes.signal(effect.worker, signal.SIGTERM)
                 case fx.Kill():
                     self._processes.kill(effect.worker)
+                case fx.ForgetLog():
+                    self._logs.forget(effect.worker)
                 case fx.StartTemplate():
                     self._processes.start_template(effect.pool, effect.app_key)
                 case fx.StopTemplate():
@@ -204,34 +227,34 @@ class Server:
 
     def _open(self, client: Client, hello: Open) -> None:
         ticket = (client.number, 0)
-        labels, cwd = hello.labels, check_directory(hello.cwd)
-        if not all(isinstance(key, str) and isinstance(value, str) for key, value in labels.items()):
-            raise InvalidRequestError("labels must be a map of texts to texts")
+        cwd = check_directory(hello.cwd)
         reference = None if hello.app is None else parse(hello.app)
         entry = None if reference is None else self._catalog.resolve(reference, cwd)
         version = None if reference is None else reference.version
-        if hello.session is not None and hello.session != "new":
-            if hello.session_timeout is not None:
-                raise InvalidRequestError('session_timeout goes only with session="new": a session keeps its own')
+        if hello.session is not None and hello.session != NEW:
+            check_attach(hello)
             key = None if entry is None else entry.key
             self.report(ev.AttachRequested(ticket, hello.session, hello.app, key, version))
             return
         if entry is None:
             raise InvalidRequestError("a new session, and a call without a session, need an app")
-        if hello.session is None and hello.session_timeout is not None:
-            raise InvalidRequestError('session_timeout goes only with session="new"')
-        window = SESSION_TIMEOUT_DEFAULT if hello.session_timeout is None else hello.session_timeout
-        patience = self._settings.open_timeout if hello.open_timeout is None else hello.open_timeout
+        window, patience = check_patience(hello, self._settings.open_timeout)
         self.report(
             ev.OpenRequested(
                 ticket=ticket,
                 edition=entry.edition(),
                 session_id=None if hello.session is None else new_session_id(),
-                session_timeout=check_session_timeout(window),
-                open_timeout=check_number("open_timeout", patience, 0, 3600),
+                session_timeout=window,
+                open_timeout=patience,
                 version=version,
                 cwd=cwd,
-                labels=labels,
+                labels=check_labels(hello.labels),
+                name=check_name(hello.name),
+                if_exists=check_if_exists(hello.if_exists, hello.name),
+                description=check_description(hello.description),
+                tags=check_tags(hello.tags),
+                worker=hello.worker,
+                opened_by=client.pid,
             )
         )
 
@@ -239,14 +262,27 @@ class Server:
         client = self._clients.by_number.get(effect.ticket[0])
         if client is None:
             return
-        if not self._processes.hand_over(effect.worker, effect.attach, client.socket.fileno()):
+        try:
+            self._processes.hand_over(effect.worker, effect.attach, client.socket.fileno())
+        except BlockingIOError:
             error = PoolExhaustedError("the worker takes no more connections for now; try again")
             self._clients.send(client, Failure(0, error.to_wire()))
-        # Before the worker can have read a call, so before anything that it sends.
-        elif not self._clients.send(client, effect.opened) and effect.is_new:
-            assert effect.attach.session_id is not None
-            self.report(ev.OpenerLeft(effect.attach.session_id))
+        except OSError:
+            self.report(ev.HandOverFailed(effect.worker, effect.request))
+            return
+        else:
+            # Before the worker can have read a call, so before anything that it sends.
+            is_new = isinstance(effect.request, ev.OpenRequested)
+            if not self._clients.send(client, effect.opened) and is_new and effect.attach.session_id is not None:
+                self.report(ev.OpenerLeft(effect.attach.session_id))
         self._clients.drop(client)
+
+    def _log_grown(self, worker: str) -> None:
+        self._requests.log_grown(worker)
+
+    def _client_left(self, number: int) -> None:
+        self._requests.forget(number)
+        self.report(ev.TicketClosed(number))
 
     def _reply(self, ticket: ev.Ticket, value: object) -> None:
         client = self._clients.by_number.get(ticket[0])
@@ -265,85 +301,9 @@ class Server:
         self._refuse((client.number, 0), error)
         self.report(ev.TicketClosed(client.number))
 
-    # --- control requests -------------------------------------------------------------------------------------
-
     def _request(self, client: Client, request: Request) -> None:
         self._broker.touch(self._board.now())
-        method = self._methods.get(request.method)
-        if method is None:
-            raise InvalidRequestError(
-                f"there is no method {shorten(request.method)}; there are {', '.join(self._methods)}"
-            )
-        method((client.number, request.id), Parameters(request.method, request.params))
-
-    def _sessions_get(self, ticket: ev.Ticket, params: Parameters) -> None:
-        session_id, settle = params.text("session_id"), params.flag("settle")
-        params.done()
-        self.report(ev.SessionAsked(ticket, session_id, settle))
-
-    def _sessions_list(self, ticket: ev.Ticket, params: Parameters) -> None:
-        over = params.flag("all")
-        params.done()
-        views = self._broker.sessions(self._board.now(), over=over)
-        self._reply(ticket, [present(view, self._wall_time) for view in views])
-
-    def _sessions_keepalive(self, ticket: ev.Ticket, params: Parameters) -> None:
-        session_id = params.text("session_id")
-        params.done()
-        self.report(ev.KeepaliveRequested(ticket, session_id))
-
-    def _sessions_end(self, ticket: ev.Ticket, params: Parameters) -> None:
-        session_id = params.text("session_id")
-        params.done()
-        self.report(ev.EndRequested(ticket, session_id))
-
-    def _apps_list(self, ticket: ev.Ticket, params: Parameters) -> None:
-        params.done()
-        apps = self._broker.fleet.editions.apps
-        self._reply(
-            ticket,
-            [
-                {
-                    "name": name,
-                    "source": entry.file or f"{entry.root} ({entry.module})",
-                    **_state_of(apps.get(entry.key)),
-                }
-                for name, entry in self._catalog.entries()
-            ],
-        )
-
-    def _apps_describe(self, ticket: ev.Ticket, params: Parameters) -> None:
-        app, cwd = params.text("app"), check_directory(params.text("cwd"))
-        params.done()
-        entry = self._catalog.resolve(parse(app), cwd)
-        self.report(ev.DescribeRequested(ticket, entry.edition()))
-
-    def _status(self, ticket: ev.Ticket, params: Parameters) -> None:
-        params.done()
-        fleet = self._broker.fleet
-        states: dict[str, int] = {}
-        for worker in fleet.workers.values():
-            states[worker.state.value] = states.get(worker.state.value, 0) + 1
-        self._reply(
-            ticket,
-            {
-                "pid": os.getpid(),
-                "protocol": PROTOCOL_VERSION,
-                "socket": str(self._places.socket),
-                "log": str(self._places.log),
-                "uptime": round(time.time() - self._started_at, 3),
-                "sessions": sum(1 for _ in self._broker.sessions(self._board.now())),
-                "workers": len(fleet.workers),
-                "workers_by_state": states,
-                "max_workers": self._settings.max_workers,
-                "apps": len(self._catalog.entries()),
-            },
-        )
-
-    def _stop(self, ticket: ev.Ticket, params: Parameters) -> None:
-        params.done()
-        self._reply(ticket, {"pid": os.getpid()})
-        self.report(ev.StopRequested())
+        self._requests.handle((client.number, request.id), request)
 
     # --- what others need to know -----------------------------------------------------------------------------
 
@@ -371,14 +331,12 @@ class Server:
         else:
             self._reply(ticket, functions)
 
-    def _wall_time(self, moment: float) -> float:
-        return time.time() + moment - self._board.now()
-
     def _child_died(self, *_: object) -> None:
         self._loop.call_soon_threadsafe(self._processes.look_for_strangers)
 
     def close(self) -> None:
         self._clients.close()
+        self._logs.close()
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         for number in STOP_SIGNALS:
             self._loop.remove_signal_handler(number)
@@ -386,13 +344,3 @@ class Server:
 
 def new_session_id() -> str:
     return f"sess_{secrets.token_urlsafe(15)}"
-
-
-def _state_of(app: Any) -> dict[str, Any]:
-    """How an app fares: its version, its workers, what is wrong with it."""
-    if app is None:
-        return {"state": "not loaded", "version": None, "workers": 0, "error": None}
-    state = "ready" if app.current else "loading" if app.candidate else "broken" if app.failure else "not loaded"
-    error = app.failure.error["message"] if app.failure else None
-    version = app.current.version if app.current else None
-    return {"state": state, "version": version, "workers": app.live, "error": error}

@@ -62,17 +62,16 @@ class Template:
             message, fds = received
             match message:
                 case Fork():
-                    (worker_end,) = expect_fds(message, fds, 1)
-                    self._make_worker(message, worker_end)
+                    self._make_worker(message, *expect_fds(message, fds, 2))
                 case Describe():
                     functions = [function.describe() for function in self._functions.values()]
                     send(self._channel, Described(functions))
                 case _:
                     close_all(fds)
 
-    def _make_worker(self, fork: Fork, worker_end: int) -> None:
+    def _make_worker(self, fork: Fork, worker_end: int, log: int) -> None:
         if fork.in_place:
-            self._become_worker(fork, worker_end, None)
+            self._become_worker(fork, worker_end, log, None)
         flush_streams()
         try:
             threads = threads_besides_main()
@@ -83,13 +82,13 @@ class Template:
             self._refuse(fork, f"fork: {error}")
         else:
             if middle == 0:
-                self._fork_again(fork, worker_end)
+                self._fork_again(fork, worker_end, log)
             _, status = os.waitpid(middle, 0)
             if status:
                 self._refuse(fork, f"the second fork failed with status {os.waitstatus_to_exitcode(status)}")
-        os.close(worker_end)
+        close_all((worker_end, log))
 
-    def _fork_again(self, fork: Fork, worker_end: int) -> NoReturn:
+    def _fork_again(self, fork: Fork, worker_end: int, log: int) -> NoReturn:
         """In the middle process, which tells the daemon of its child before the daemon can become its parent."""
         middle = os.getpid()
         try:
@@ -97,15 +96,18 @@ class Template:
         except OSError as error:
             os._exit(error.errno or 1)
         if worker == 0:
-            self._become_worker(fork, worker_end, middle)
+            self._become_worker(fork, worker_end, log, middle)
         with suppress(OSError):
             send(socket.socket(fileno=worker_end), Forked(worker))
         os._exit(0)
 
-    def _become_worker(self, fork: Fork, worker_end: int, middle: int | None) -> NoReturn:
+    def _become_worker(self, fork: Fork, worker_end: int, log: int, middle: int | None) -> NoReturn:
         status = 70
         try:
             self._channel.close()
+            for standard in (1, 2):
+                os.dup2(log, standard)
+            os.close(log)
             shed_inheritance()
             if middle is not None:
                 await_adoption(middle)

@@ -1,0 +1,211 @@
+"""What workers print: read from a pipe each, kept in a file each with a cap, and given to whoever asks or follows.
+
+An app that prints without end blocks nobody but itself: one read of a pipe at a time, between everything else that the
+daemon does, and as long as the pipe is full the app waits. On disk a log is two files, the older of which is dropped
+whole when the newer has reached the cap. A position in a log counts every byte that was ever in it, so it means the
+same after that. No file is held open: a session costs one descriptor here.
+
+Each line begins with the time at which it was read and the number of the call that had begun last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, NamedTuple
+
+READ_SIZE: Final = 64 * 1024
+"""As much as a pipe holds."""
+PIECE_SIZE: Final = 32 * 1024
+LAST_READS: Final = 16
+"""Of what a dead worker has left in its pipe. A process of its own may still be writing to it."""
+
+Tail = Callable[[str, bytes], None]
+
+
+class Piece(NamedTuple):
+    """Part of a log. `offset`: ask with it next; `lost`: bytes before it that were asked for and are gone."""
+
+    text: str
+    offset: int
+    lost: int
+
+
+class LogFile:
+    """The last bytes of an endless text."""
+
+    def __init__(self, path: Path, cap: int) -> None:
+        self._path = path
+        self._old_path = path.with_suffix(".old")
+        self._cap = cap
+        self._old_size = self._size = 0
+        self.end = 0
+        """Bytes ever written."""
+
+    def __repr__(self) -> str:
+        return f"<LogFile {self._path} {self.start}..{self.end}>"
+
+    @property
+    def start(self) -> int:
+        """How many of the first bytes are lost."""
+        return self.end - self._size - self._old_size
+
+    def append(self, data: bytes) -> None:
+        """A disk that is full loses text and nothing else."""
+        if self._size and self._size + len(data) > self._cap:
+            self._turn()
+        data = data[-self._cap :]
+        try:
+            fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            try:
+                written = os.write(fd, data)
+            finally:
+                os.close(fd)
+        except OSError:
+            return
+        self._size += written
+        self.end += written
+
+    def _turn(self) -> None:
+        lost = self.end - self._size
+        with suppress(OSError):
+            self._path.replace(self._old_path)
+        self._old_size, self._size = self._size, 0
+        if lost:
+            self.append(f"(the oldest {lost} bytes of this log are lost: it is longer than --log-cap-mb)\n".encode())
+
+    def read(self, offset: int, size: int) -> Piece:
+        """From `offset` on, or from the first byte there is."""
+        begin = min(max(offset, self.start), self.end)
+        middle = self.end - self._size
+        path, base = (self._old_path, self.start) if begin < middle else (self._path, middle)
+        limit = middle - begin if begin < middle else size
+        data = b""
+        with suppress(OSError), path.open("rb") as file:
+            file.seek(begin - base)
+            data = file.read(min(size, limit))
+        whole = data[: data.rfind(b"\n") + 1] or data  # a letter of several bytes may be cut at the end
+        return Piece(whole.decode(errors="replace"), begin + len(whole), begin - offset if offset < begin else 0)
+
+    def remove(self) -> None:
+        for path in (self._path, self._old_path):
+            path.unlink(missing_ok=True)
+
+
+class _Source:
+    """The pipe of a living worker."""
+
+    def __init__(self, fd: int, row: int) -> None:
+        self.fd = fd
+        self.row = row
+        self.is_mid_line = False
+
+
+class Logs:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        directory: Path,
+        cap: int,
+        *,
+        calls_of: Callable[[int], int],
+        grown: Callable[[str], None],
+        tail: Tail | None,
+    ) -> None:
+        """`calls_of` gives the calls begun on a row of the board; `grown` is told of each worker with more text or none
+        to come; `tail` is given the same text as the file.
+        """
+        self._loop = loop
+        self._directory = directory
+        self._cap = cap
+        self._calls_of = calls_of
+        self._grown = grown
+        self._tail = tail
+        self._sources: dict[str, _Source] = {}
+        self._files: dict[str, LogFile] = {}
+        shutil.rmtree(directory, ignore_errors=True)  # of a daemon that was killed
+
+    def __repr__(self) -> str:
+        return f"<Logs {len(self._sources)} open, {len(self._files)} kept>"
+
+    def open(self, worker: str, row: int) -> int:
+        """A descriptor for the worker to print to; the caller's to close. Raises OSError if there can be none."""
+        reading, writing = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(reading, False)
+        self._sources[worker] = _Source(reading, row)
+        self._loop.add_reader(reading, self._read, worker)
+        return writing
+
+    def finish(self, worker: str) -> None:
+        """The worker is dead: takes what it has left."""
+        for _ in range(LAST_READS):
+            if worker not in self._sources or not self._read(worker):
+                break
+        self._close(worker)
+        self._grown(worker)
+
+    def forget(self, worker: str) -> None:
+        file = self._files.pop(worker, None)
+        if file is not None:
+            file.remove()
+
+    def read(self, worker: str, offset: int) -> Piece:
+        file = self._files.get(worker)
+        return Piece("", offset, 0) if file is None else file.read(offset, PIECE_SIZE)
+
+    def last_lines(self, worker: str, count: int) -> list[str]:
+        file = self._files.get(worker)
+        return [] if file is None else file.read(max(0, file.end - PIECE_SIZE), PIECE_SIZE).text.splitlines()[-count:]
+
+    def is_open(self, worker: str) -> bool:
+        """Whether there may be more."""
+        return worker in self._sources
+
+    def close(self) -> None:
+        for worker in list(self._sources):
+            self._close(worker)
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def _read(self, worker: str) -> bool:
+        """Takes what is in the pipe. False: nothing is."""
+        source = self._sources[worker]
+        try:
+            data = os.read(source.fd, READ_SIZE)
+        except BlockingIOError:
+            return False
+        if not data:
+            self._close(worker)
+            return False
+        self._keep(worker, source, data)
+        self._grown(worker)
+        return True
+
+    def _keep(self, worker: str, source: _Source, data: bytes) -> None:
+        calls = self._calls_of(source.row)
+        now = datetime.now(UTC).strftime("%H:%M:%S.%f")[:-3]
+        mark = f"{now} #{calls} ".encode() if calls else f"{now} - ".encode()
+        marked = data.replace(b"\n", b"\n" + mark)
+        if data.endswith(b"\n"):
+            marked = marked[: -len(mark)]
+        if not source.is_mid_line:
+            marked = mark + marked
+        source.is_mid_line = not data.endswith(b"\n")
+        file = self._files.get(worker)
+        if file is None:
+            with suppress(OSError):
+                self._directory.mkdir(mode=0o700, exist_ok=True)
+            file = self._files[worker] = LogFile(self._directory / f"{worker}.log", self._cap)
+        file.append(marked)
+        if self._tail is not None:
+            self._tail(worker, marked)
+
+    def _close(self, worker: str) -> None:
+        source = self._sources.pop(worker, None)
+        if source is not None:
+            self._loop.remove_reader(source.fd)
+            os.close(source.fd)

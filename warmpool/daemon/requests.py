@@ -1,0 +1,253 @@
+"""Control requests: each is checked, then becomes an event for the broker, or is answered at once from what is known.
+
+A request for more of a log than there is yet is held until there is: a follower asks again from where it was, so one
+that reads slowly makes nobody wait and nothing pile up.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+from ..board import Board
+from ..errors import InvalidRequestError
+from ..paths import Places
+from ..policy import events as ev
+from ..policy import refusals
+from ..policy.broker import Broker
+from ..policy.listing import Query
+from ..policy.sessions import Session, SessionView
+from ..settings import PAGE_DEFAULT, PAGE_MAX, Settings, shorten
+from ..wire.messages import PROTOCOL_VERSION, Request
+from ..wire.references import parse
+from .catalog import Catalog
+from .control import Parameters, check_directory, iso, memory_of, present
+from .logs import Logs
+
+LAST_LINES = 10
+_ANY_ID = 2**63 - 1
+_STATUSES = ("active", "ended", "expired", "all")
+
+
+class Requests:
+    def __init__(
+        self,
+        broker: Broker,
+        board: Board,
+        catalog: Catalog,
+        logs: Logs,
+        places: Places,
+        settings: Settings,
+        *,
+        report: Callable[[ev.Event], None],
+        reply: Callable[[ev.Ticket, object], None],
+    ) -> None:
+        self._broker = broker
+        self._board = board
+        self._catalog = catalog
+        self._logs = logs
+        self._places = places
+        self._settings = settings
+        self._report = report
+        self._reply = reply
+        self._started_at = time.time()
+        self._followers: dict[str, list[tuple[ev.Ticket, int]]] = {}
+        """By worker: who waits for more of its log, and from where."""
+        self._methods: dict[str, Callable[[ev.Ticket, Parameters], None]] = {
+            "sessions.get": self._sessions_get,
+            "sessions.list": self._sessions_list,
+            "sessions.keepalive": self._sessions_keepalive,
+            "sessions.end": self._sessions_end,
+            "sessions.set_labels": self._sessions_set_labels,
+            "sessions.why": self._sessions_why,
+            "sessions.logs": self._sessions_logs,
+            "calls.cancel": self._calls_cancel,
+            "apps.list": self._apps_list,
+            "apps.describe": self._apps_describe,
+            "daemon.status": self._status,
+            "daemon.stop": self._stop,
+        }
+
+    def handle(self, ticket: ev.Ticket, request: Request) -> None:
+        """Raises the error to answer with."""
+        method = self._methods.get(request.method)
+        if method is None:
+            raise InvalidRequestError(
+                f"there is no method {shorten(request.method)}; there are {', '.join(self._methods)}"
+            )
+        method(ticket, Parameters(request.method, request.params))
+
+    def forget(self, connection: int) -> None:
+        """Nobody waits behind these tickets any more."""
+        for worker, waiting in list(self._followers.items()):
+            self._followers[worker] = [one for one in waiting if one[0][0] != connection]
+            if not self._followers[worker]:
+                del self._followers[worker]
+
+    def log_grown(self, worker: str) -> None:
+        """There is more of this log, or the end of it."""
+        for ticket, offset in self._followers.pop(worker, ()):
+            self._answer_log(ticket, worker, offset)
+
+    def shown(self, view: SessionView) -> dict[str, Any]:
+        return present(view, self._wall_time)
+
+    # --- sessions ---------------------------------------------------------------------------------------------
+
+    def _sessions_get(self, ticket: ev.Ticket, params: Parameters) -> None:
+        session_id, settle, memory = params.text("session_id"), params.flag("settle"), params.flag("memory")
+        params.done()
+        if not memory:
+            self._report(ev.SessionAsked(ticket, session_id, settle))
+            return
+        session = self._session(session_id)
+        used = memory_of(session.pid if session.pid is not None and session.ended_at is None else 0)
+        self._reply(ticket, {**self.shown(self._broker.leases.view(session, self._board.now())), **used})
+
+    def _sessions_list(self, ticket: ev.Ticket, params: Parameters) -> None:
+        query = Query(
+            app=params.text_or_none("app"),
+            status=params.one_of("status", _STATUSES),
+            labels=params.labels("labels"),
+            name_prefix=params.text_or_none("name_prefix"),
+            limit=params.integer("limit", PAGE_DEFAULT, 1, PAGE_MAX),
+            before=_serial(params.text_or_none("cursor")),
+        )
+        params.done()
+        now = self._board.now()
+        page = self._broker.leases.page(query, now)
+        views = [self.shown(self._broker.leases.view(session, now)) for session in page.sessions]
+        cursor = None if page.before is None else str(page.before)
+        self._reply(ticket, {"sessions": views, "total": page.total, "cursor": cursor})
+
+    def _sessions_keepalive(self, ticket: ev.Ticket, params: Parameters) -> None:
+        session_id = params.text("session_id")
+        params.done()
+        self._report(ev.KeepaliveRequested(ticket, session_id))
+
+    def _sessions_end(self, ticket: ev.Ticket, params: Parameters) -> None:
+        session_id, force = params.text("session_id"), params.flag("force")
+        params.done()
+        self._report(ev.EndRequested(ticket, session_id, force=force))
+
+    def _sessions_set_labels(self, ticket: ev.Ticket, params: Parameters) -> None:
+        session_id, labels = params.text("session_id"), params.labels("labels")
+        params.done()
+        self._report(ev.LabelsRequested(ticket, session_id, labels))
+
+    def _sessions_why(self, ticket: ev.Ticket, params: Parameters) -> None:
+        session_id = params.text("session_id")
+        params.done()
+        session = self._session(session_id)
+        view = self._broker.leases.view(session, self._board.now())
+        entries = [
+            {"time": iso(self._wall_time(entry.at)), "text": entry.text, "count": entry.times}
+            for entry in session.history.entries()
+        ]
+        if view.status == "active" and view.last_call_at is not None:
+            doing = "one runs" if view.busy else "none runs"
+            at = iso(self._wall_time(view.last_call_at))
+            entries.append({"time": at, "text": f"calls so far: {view.call_count}, {doing}", "count": 1})
+        shown = {"session_id": session.id, "status": view.status, "end_reason": view.end_reason, "entries": entries}
+        self._reply(ticket, {**shown, "log": self._logs.last_lines(session.worker_id, LAST_LINES)})
+
+    def _sessions_logs(self, ticket: ev.Ticket, params: Parameters) -> None:
+        session_id, wait = params.text("session_id"), params.flag("wait")
+        offset = params.integer("offset", 0, 0, _ANY_ID)
+        params.done()
+        worker = self._session(session_id).worker_id
+        if wait and self._logs.is_open(worker) and not self._logs.read(worker, offset).text:
+            self._followers.setdefault(worker, []).append((ticket, offset))
+        else:
+            self._answer_log(ticket, worker, offset)
+
+    def _answer_log(self, ticket: ev.Ticket, worker: str, offset: int) -> None:
+        piece = self._logs.read(worker, offset)
+        self._reply(ticket, {**piece._asdict(), "end": not piece.text and not self._logs.is_open(worker)})
+
+    def _session(self, session_id: str) -> Session:
+        session = self._broker.leases.find(session_id, self._board.now())
+        if session is None:
+            raise refusals.not_found(session_id)
+        return session
+
+    # --- calls ------------------------------------------------------------------------------------------------
+
+    def _calls_cancel(self, ticket: ev.Ticket, params: Parameters) -> None:
+        session_id, force = params.text("session_id"), params.flag("force")
+        call_id = params.integer("call_id", 0, 1, _ANY_ID) or None
+        params.done()
+        self._report(ev.CancelRequested(ticket, session_id, call_id, force))
+
+    # --- apps and the daemon ----------------------------------------------------------------------------------
+
+    def _apps_list(self, ticket: ev.Ticket, params: Parameters) -> None:
+        params.done()
+        apps = self._broker.fleet.editions.apps
+        self._reply(
+            ticket,
+            [
+                {
+                    "name": name,
+                    "source": entry.file or f"{entry.root} ({entry.module})",
+                    **_state_of(apps.get(entry.key)),
+                }
+                for name, entry in self._catalog.entries()
+            ],
+        )
+
+    def _apps_describe(self, ticket: ev.Ticket, params: Parameters) -> None:
+        app, cwd = params.text("app"), check_directory(params.text("cwd"))
+        params.done()
+        entry = self._catalog.resolve(parse(app), cwd)
+        self._report(ev.DescribeRequested(ticket, entry.edition()))
+
+    def _status(self, ticket: ev.Ticket, params: Parameters) -> None:
+        params.done()
+        fleet = self._broker.fleet
+        states: dict[str, int] = {}
+        for worker in fleet.workers.values():
+            states[worker.state.value] = states.get(worker.state.value, 0) + 1
+        self._reply(
+            ticket,
+            {
+                "pid": os.getpid(),
+                "protocol": PROTOCOL_VERSION,
+                "socket": str(self._places.socket),
+                "log": str(self._places.log),
+                "uptime": round(time.time() - self._started_at, 3),
+                "sessions": sum(session.is_open for session in self._broker.leases.live.values()),
+                "workers": len(fleet.workers),
+                "workers_by_state": states,
+                "max_workers": self._settings.max_workers,
+                "apps": len(self._catalog.entries()),
+            },
+        )
+
+    def _stop(self, ticket: ev.Ticket, params: Parameters) -> None:
+        params.done()
+        self._reply(ticket, {"pid": os.getpid()})
+        self._report(ev.StopRequested())
+
+    def _wall_time(self, moment: float) -> float:
+        return time.time() + moment - self._board.now()
+
+
+def _serial(cursor: str | None) -> int | None:
+    if cursor is None:
+        return None
+    if not cursor.isdecimal() or len(cursor) > 18:
+        raise InvalidRequestError(f"cursor must be one that a list has given, not {shorten(cursor)}")
+    return int(cursor)
+
+
+def _state_of(app: Any) -> dict[str, Any]:
+    """How an app fares: its version, its workers, what is wrong with it."""
+    if app is None:
+        return {"state": "not loaded", "version": None, "workers": 0, "error": None}
+    state = "ready" if app.current else "loading" if app.candidate else "broken" if app.failure else "not loaded"
+    error = app.failure.error["message"] if app.failure else None
+    version = app.current.version if app.current else None
+    return {"state": state, "version": version, "workers": app.live, "error": error}
