@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         BaseApp,
         BaseAppInput,
         BaseAppOutput,
+        CallCancelled,
     )
     from .client.requests import (
         Data,
@@ -58,6 +59,7 @@ _HOMES = {
         "BaseApp",
         "BaseAppInput",
         "BaseAppOutput",
+        "CallCancelled",
     ),
     ".client.requests": ("Data",),
     ".client.sync": (
@@ -104,6 +106,7 @@ __all__ = [
     "BaseApp",
     "BaseAppInput",
     "BaseAppOutput",
+    "CallCancelled",
     "Client",
     "DaemonUnavailableError",
     "Data",

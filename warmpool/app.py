@@ -13,9 +13,10 @@
             self.total += input.amount
             return {"total": self.total}
 
-Each public method with annotated parameters is a function of the app. Hooks, all optional, plain or `async def`:
-`preload` (a classmethod, once in the template, shared by all sessions), `setup` (once per worker, before any
-call), `on_end(reason)` (2 s at most), `unload` (last of all).
+Each public method with annotated parameters is a function of the app; a generator, plain or async, is one that streams.
+Hooks, all optional, plain or `async def`: `preload` (a classmethod, once in the template, shared by all sessions),
+`setup` (once per worker, before any call), `on_cancel()` (after a call was told to stop, 2 s at most), `on_end(reason)`
+(2 s at most; what it returns is kept with the session), `unload` (last of all).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import logging
 import re
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Final, get_origin
+from typing import Any, ClassVar, Final, Protocol, get_origin
 
 from pydantic import BaseModel
 
@@ -38,10 +39,26 @@ class BaseAppOutput(BaseModel):
     """A function's output. Any pydantic model, and any plain value, serves as well."""
 
 
+class CallCancelled(BaseException):
+    """Raised in a plain function whose call is cancelled, wherever it is. Clean up and let it pass: the session lives
+    on. No Exception, so that `except Exception` does not stop it. In an async function it is asyncio's CancelledError.
+    """
+
+
+class Host(Protocol):
+    """What a context asks of the worker that it is in."""
+
+    def cancel_requested(self) -> bool: ...
+
+    def progress(self, done: float, total: float | None, message: str) -> None: ...
+
+    def end_session(self) -> None: ...
+
+
 @dataclass(slots=True)
 class AppContext:
-    """What an app may know of its session, as `self.context`. `session_id` is None until a session has the
-    worker (so in `setup`), and in stateless calls.
+    """What an app may know of its session, as `self.context`, and may say of it. `session_id` is None until a session
+    has the worker (so in `setup`), and in stateless calls. Outside of a worker nothing listens, and nothing happens.
     """
 
     app: str = ""
@@ -49,6 +66,27 @@ class AppContext:
     worker_id: str = ""
     session_id: str | None = None
     labels: dict[str, str] = field(default_factory=dict)
+    _host: Host | None = field(default=None, init=False, repr=False, compare=False)
+
+    @property
+    def cancel_requested(self) -> bool:
+        """Whether the call that runs is to stop. True at once, also where nothing can be raised."""
+        return self._host is not None and self._host.cancel_requested()
+
+    def progress(self, done: float, total: float | None = None, message: str = "") -> None:
+        """Tells whoever follows this call how far it is; nothing if nobody does."""
+        for value in (done, 0 if total is None else total):
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise TypeError(f"progress is told in numbers, not {type(value).__name__}")
+        if not isinstance(message, str):
+            raise TypeError(f"a message of progress is a text, not {type(message).__name__}")
+        if self._host is not None:
+            self._host.progress(done, total, message)
+
+    def end_session(self) -> None:
+        """Ends the session after the call that runs, or else the next: its reply is sent first."""
+        if self._host is not None:
+            self._host.end_session()
 
 
 _COPIED: Final = (list, dict, set, bytearray, deque, BaseModel)
@@ -67,6 +105,15 @@ class BaseApp:
     """Workers kept ready for new sessions. None: what the daemon was told, which is 1 if it was told nothing."""
     max_workers: ClassVar[int | None] = None
     """Live workers of this app at most. None: as many as the daemon has."""
+    cancel_grace: ClassVar[float] = 10.0
+    """Seconds that a cancelled call may take to stop before its process is killed."""
+    max_calls: ClassVar[int | None] = None
+    """A session ends after so many calls. This limit and the next two are looked at after each call, once its reply is
+    sent, never in the middle."""
+    max_private_bytes: ClassVar[int | None] = None
+    """A session ends when its process has more memory than this that it shares with no other."""
+    max_lifetime: ClassVar[float | None] = None
+    """A session ends so many seconds after it began."""
 
     logger: logging.Logger
     context: AppContext

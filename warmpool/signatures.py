@@ -7,13 +7,16 @@ takes the whole input; otherwise the input's keys are the parameters, checked by
 
 from __future__ import annotations
 
+import collections.abc
 import inspect
 import json
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import aclosing, closing, nullcontext
 from dataclasses import dataclass
+from enum import Enum
 from functools import wraps
-from typing import Any, Final, TypeGuard, get_type_hints
+from typing import Any, Final, TypeGuard, get_args, get_origin, get_type_hints
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 from pydantic.fields import FieldInfo
@@ -30,6 +33,20 @@ _VAR_KEYWORD: Final = inspect.Parameter.VAR_KEYWORD
 Arguments = tuple[Any, ...]
 
 
+class Kind(Enum):
+    """How a function gives what it gives."""
+
+    PLAIN = "plain"
+    ASYNC = "async"
+    GENERATOR = "generator"
+    ASYNC_GENERATOR = "async generator"
+
+
+_GENERATORS: Final = (collections.abc.Generator, collections.abc.Iterator)
+_ASYNC_GENERATORS: Final = (collections.abc.AsyncGenerator, collections.abc.AsyncIterator)
+_OF_ITEMS: Final = (*_GENERATORS, *_ASYNC_GENERATORS, collections.abc.Iterable, collections.abc.AsyncIterable)
+
+
 @dataclass(frozen=True, slots=True)
 class Function:
     """One function of an app. `decode` raises InvalidInputError; `encode` never fails on a value that pydantic
@@ -38,22 +55,38 @@ class Function:
 
     name: str
     method: Callable[..., Any]
-    """Takes the app and then what `decode` gives."""
+    """Takes the app and then what `decode` gives. Of a generator: gives its last item, None if it has none."""
+    iterate: Callable[..., Any]
+    """Of a generator: takes the same, and gives its iterator."""
     decode: Callable[[Any], Arguments]
     encode: Callable[[Any], Any]
-    is_async: bool
+    """Of a generator: encodes an item."""
+    encode_return: Callable[[Any], Any]
+    """Of a generator: encodes what it returns at its end."""
+    kind: Kind
     takes_action: bool
     """Whether the input has a field `action`."""
     input_model: type[BaseModel]
     output: TypeAdapter[Any] | None
 
+    @property
+    def is_async(self) -> bool:
+        """Whether it needs an event loop."""
+        return self.kind in (Kind.ASYNC, Kind.ASYNC_GENERATOR)
+
+    @property
+    def streams(self) -> bool:
+        """Whether it gives items one after another."""
+        return self.kind in (Kind.GENERATOR, Kind.ASYNC_GENERATOR)
+
     def describe(self) -> dict[str, Any]:
         """Name, first line of the docstring, and the JSON schemas of input and output."""
-        doc = inspect.getdoc(self.method) or ""
+        doc = inspect.getdoc(self.iterate) or ""
         return {
             "name": self.name,
             "description": doc.partition("\n")[0],
             "async": self.is_async,
+            "streams": self.streams,
             "input_schema": _schema_or_none(TypeAdapter(self.input_model), "validation"),
             "output_schema": None if self.output is None else _schema_or_none(self.output, "serialization"),
         }
@@ -106,7 +139,6 @@ def _is_annotated(method: Callable[..., Any]) -> bool:
 
 
 def _function(name: str, method: Callable[..., Any]) -> Function:
-    call = method
     try:
         hints = get_type_hints(method, include_extras=True)
         if not (parameters := list(inspect.signature(method).parameters.values())):
@@ -117,22 +149,83 @@ def _function(name: str, method: Callable[..., Any]) -> Function:
             decode = _decode_model(name, model, parameters[0])
         else:
             model, decode = _decode_parameters(name, parameters, hints)
-        call = _by_position(method, parameters)
-        returned = hints.get("return")
-        output = TypeAdapter(returned) if returned not in (None, Any) else None
+        iterate = _by_position(method, parameters)
+        kind = _kind(method, hints.get("return"))
+        result, returned = _results(kind, hints.get("return"))
+        output = _adapter(result)
     except Exception as error:
         error.add_note(f"in the signature of {method.__qualname__}")
         raise
     return Function(
         name=name,
-        method=call,
+        method=_RUN[kind](iterate),
+        iterate=iterate,
         decode=decode,
-        encode=_encoder(output, returned if _is_model(returned) else None),
-        is_async=inspect.iscoroutinefunction(method),
+        encode=_encoder(output, result if _is_model(result) else None),
+        encode_return=_encoder(_adapter(returned), returned if _is_model(returned) else None),
+        kind=kind,
         takes_action=any("action" in _keys(field_name, field) for field_name, field in model.model_fields.items()),
         input_model=model,
         output=output,
     )
+
+
+def _kind(method: Callable[..., Any], returned: Any) -> Kind:
+    """A function that is no generator itself, but says that it gives one, is one too."""
+    if inspect.iscoroutinefunction(method):
+        return Kind.ASYNC
+    origin = get_origin(returned) or returned
+    if inspect.isasyncgenfunction(method) or origin in _ASYNC_GENERATORS:
+        return Kind.ASYNC_GENERATOR
+    if inspect.isgeneratorfunction(method) or origin in _GENERATORS:
+        return Kind.GENERATOR
+    return Kind.PLAIN
+
+
+def _results(kind: Kind, annotation: Any) -> tuple[Any, Any]:
+    """Annotations of what a function gives, or of each item that it does, and of what a generator returns."""
+    if kind in (Kind.PLAIN, Kind.ASYNC):
+        return annotation, None
+    if get_origin(annotation) not in _OF_ITEMS:
+        return None, None
+    item, *others = get_args(annotation)
+    return item, others[1] if len(others) == 2 else None
+
+
+def _adapter(annotation: Any) -> TypeAdapter[Any] | None:
+    return None if annotation in (None, Any) else TypeAdapter(annotation)
+
+
+def _last_item(iterate: Callable[..., Any]) -> Callable[..., Any]:
+    def last_item(app: BaseApp, *arguments: Any) -> Any:
+        item = None
+        iterator = iter(iterate(app, *arguments))
+        with closing(iterator) if hasattr(iterator, "close") else nullcontext():
+            for item in iterator:  # noqa: B007
+                pass
+        return item
+
+    return last_item
+
+
+def _last_item_async(iterate: Callable[..., Any]) -> Callable[..., Any]:
+    async def last_item(app: BaseApp, *arguments: Any) -> Any:
+        item = None
+        iterator = aiter(iterate(app, *arguments))
+        async with aclosing(iterator) if hasattr(iterator, "aclose") else nullcontext():
+            async for item in iterator:  # noqa: B007
+                pass
+        return item
+
+    return last_item
+
+
+_RUN: Final[dict[Kind, Callable[[Callable[..., Any]], Callable[..., Any]]]] = {
+    Kind.PLAIN: lambda method: method,
+    Kind.ASYNC: lambda method: method,
+    Kind.GENERATOR: _last_item,
+    Kind.ASYNC_GENERATOR: _last_item_async,
+}
 
 
 def _keys(name: str, field: FieldInfo) -> set[str | None]:

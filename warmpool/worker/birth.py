@@ -11,6 +11,7 @@ when it dies; so a child of the daemon that the daemon does not know is always a
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import gc
 import os
 import random
@@ -24,6 +25,7 @@ from typing import Final
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
 _KEPT_BLOCK: Final = 1024 * 1024
+_STDERR: Final = 2
 _OOM_SCORE: Final = 500
 """The kernel, short of memory, takes a worker rather than the daemon."""
 
@@ -47,6 +49,7 @@ def shed_inheritance() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGALRM):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    faulthandler.register(signal.SIGUSR1, _STDERR)  # shows where it is stuck, also in C with the interpreter's lock
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE))
     reseed()

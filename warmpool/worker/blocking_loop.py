@@ -4,9 +4,9 @@ A worker waits for two kinds of things: bytes from clients, and messages from th
 poll and then a read for each call, and the poll is a quarter of a call. So, while one client is talking:
 
 - The loop blocks in `recv` on that client's socket alone: a call is one recv and one send.
-- A message from the daemon raises SIGURG (the kernel does: O_ASYNC on the channel). Its handler makes the socket
-  non-blocking for the moment, so the `recv` that is retried after the signal comes back. It must not raise: an
-  exception could fall between the end of `recv` and the store of its result, and the bytes would be lost.
+- A message from the daemon raises SIGURG (`cancelling` tells how). Its handler makes the socket non-blocking for the
+  moment, so the `recv` that is retried after the signal comes back. It must not raise here: an exception could fall
+  between the end of `recv` and the store of its result, and the bytes would be lost.
 - A signal that falls just before `recv` enters the kernel does not wake it. So the socket has a receive time-out, and
   this wait lasts no longer than HOT_WAIT. After it, and whenever there is not exactly one client, the loop polls
   everything at once, for as long as nothing happens: an idle worker does not wake up.
@@ -14,7 +14,6 @@ poll and then a read for each call, and the poll is a quarter of a call. So, whi
 
 from __future__ import annotations
 
-import fcntl
 import inspect
 import os
 import select
@@ -27,6 +26,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import ProtocolError
+from ..settings import HOOK_TIMEOUT
 from ..wire.messages import call_from_wire
 from .runner import Connection
 
@@ -50,37 +50,42 @@ class BlockingLoop:
         self._channel = process.channel
         self._connections: dict[int, Connection] = {}
         self._behind: dict[int, Connection] = {}  # with more calls in their buffers
+        self._inbox = process.inbox
         self._poll = select.epoll()
         self._poll.register(self._channel.fileno(), select.EPOLLIN)
         self._waiting_on = _NOBODY
-        self._called = False  # the daemon has sent something
 
-    def run_hook(self, hook: Callable[..., Any], *arguments: Any, timeout: float | None) -> None:
+    def run_hook(self, hook: Callable[..., Any], *arguments: Any, timeout: float | None) -> Any:
         if timeout is None:
-            self._run(hook, *arguments)
-            return
-        signal.signal(signal.SIGALRM, _raise_timeout)
-        signal.setitimer(signal.ITIMER_REAL, timeout)
+            return self._run(hook, *arguments)
+        handler = signal.signal(signal.SIGALRM, _raise_timeout)
+        timer = signal.setitimer(signal.ITIMER_REAL, timeout)
         try:
-            self._run(hook, *arguments)
+            return self._run(hook, *arguments)
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, handler)
+            signal.setitimer(signal.ITIMER_REAL, *timer)  # the app's own goes on
 
-    def _run(self, hook: Callable[..., Any], *arguments: Any) -> None:
+    def _run(self, hook: Callable[..., Any], *arguments: Any) -> Any:
         result = hook(*arguments)
         if inspect.iscoroutine(result):
             import asyncio
 
-            asyncio.run(result)
+            return asyncio.run(result)
+        return result
 
     def serve(self) -> None:
-        self._watch_channel()
+        self._inbox.watch(self._on_called)
         while self._process.reason is None:
-            if len(self._connections) == 1 and not self._called:
+            if self._inbox.called:
+                self._process.heed_daemon()
+                continue
+            if len(self._connections) == 1:
                 (connection,) = self._connections.values()
                 if connection.unsent is None:
                     self._serve_alone(connection)
-            self._serve_ready(self._poll.poll(0 if self._behind else None))
+            self._serve_ready(self._poll.poll(0 if self._behind or self._inbox.called else None))
         for connection in self._connections.values():
             connection.close()
 
@@ -105,7 +110,7 @@ class BlockingLoop:
         """
         fd = connection.socket.fileno()
         self._poll.unregister(fd)  # being polled costs each message a little, also while nobody polls
-        receive_into, reader = connection.socket.recv_into, connection.reader
+        receive_into, reader, inbox = connection.socket.recv_into, connection.reader, self._inbox
         end: Exception | None = None
         paused = False
         for _ in range(CALLS_ALONE):
@@ -121,11 +126,11 @@ class BlockingLoop:
                 frame, end = None, error
             finally:
                 self._waiting_on = _NOBODY
-                if self._called:
+                if inbox.called:
                     os.set_blocking(fd, True)
             if frame is not None:
                 end = self._answer(connection, frame)
-            if end is not None or self._called or connection.unsent is not None:
+            if end is not None or inbox.called or connection.unsent is not None:
                 break
         self._poll.register(fd, select.EPOLLIN if connection.unsent is None else select.EPOLLOUT)
         if end is not None:
@@ -133,17 +138,10 @@ class BlockingLoop:
         elif reader.pending and not paused:
             self._behind[fd] = connection
 
-    def _watch_channel(self) -> None:
-        fd = self._channel.fileno()
-        signal.signal(signal.SIGURG, self._on_called)
-        fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
-        fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
-        fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)
-
     def _on_called(self, number: int, frame: FrameType | None) -> None:
-        self._called = True
         if self._waiting_on != _NOBODY:
             os.set_blocking(self._waiting_on, False)
+        self._inbox.heard()
 
     # --- everybody --------------------------------------------------------------------------------------------
 
@@ -154,7 +152,6 @@ class BlockingLoop:
         behind, self._behind = self._behind, {}
         for fd, _ in events:
             if fd == self._channel.fileno():
-                self._called = False
                 self._process.heed_daemon()
             elif (connection := self._connections.get(fd)) is not None and fd not in behind:
                 self._serve_once(connection)
@@ -190,6 +187,8 @@ class BlockingLoop:
         """Answers a call. Gives what ends the connection, if anything does."""
         try:
             reply = self._process.caller.answer(call_from_wire(frame), connection.writer)
+            if self._inbox.delivered:
+                self._after_cancel()
             sent = connection.socket.send(reply, socket.MSG_DONTWAIT)
         except BlockingIOError:
             sent = 0
@@ -198,6 +197,11 @@ class BlockingLoop:
         if sent != len(reply):
             connection.unsent = memoryview(reply)[sent:]
         return None
+
+    def _after_cancel(self) -> None:
+        self._inbox.delivered = False
+        self._process.run_hook("on_cancel", timeout=HOOK_TIMEOUT)
+        self._process.caller.end()
 
     def _send_more(self, connection: Connection) -> None:
         """A client that reads slowly: nothing more is read from it until it has taken its answer."""

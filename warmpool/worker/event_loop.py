@@ -13,21 +13,26 @@ import asyncio
 import inspect
 import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import uvloop
 
+from ..app import CallCancelled
 from ..errors import ProtocolError
-from ..signatures import DEFAULT_FUNCTION
+from ..settings import HOOK_TIMEOUT
+from ..signatures import DEFAULT_FUNCTION, Kind
 from ..wire.messages import Call, call_from_wire
-from .failures import app_error
+from .cancelling import NOTHING
+from .failures import print_failure
 from .runner import Connection
 
 if TYPE_CHECKING:
     from .runner import AppProcess
 
+_AT_ONCE: Final = (Kind.PLAIN, Kind.GENERATOR)
+"""What runs on the loop and blocks it."""
 _ENDS: Final = (OSError, EOFError, ProtocolError)
 """What ends a connection."""
 
@@ -42,17 +47,20 @@ class EventLoop:
         self._occupied: set[Connection] = set()  # its call waits or runs, or its answer is not taken
         self._paused: set[Connection] = set()  # of these, the ones that have sent more, and are not read
         self._running: asyncio.Task[None] | None = None
+        self._awaited = NOTHING  # id of the call whose code, the app's, the task that runs is in
+        self._inbox = process.inbox
+        self._on_cancel: asyncio.Task[None] | None = None
 
-    def run_hook(self, hook: Callable[..., Any], *arguments: Any, timeout: float | None) -> None:
-        async def run() -> None:
-            async with asyncio.timeout(timeout):
-                result = hook(*arguments)
-                if inspect.isawaitable(result):
-                    await result
+    def run_hook(self, hook: Callable[..., Any], *arguments: Any, timeout: float | None) -> Any:
+        return self._loop.run_until_complete(self._run_hook(timeout, hook, *arguments))
 
-        self._loop.run_until_complete(run())
+    async def _run_hook(self, patience: float | None, hook: Callable[..., Any], *arguments: Any) -> Any:
+        async with asyncio.timeout(patience):
+            result = hook(*arguments)
+            return await result if inspect.isawaitable(result) else result
 
     def serve(self) -> None:
+        self._inbox.watch(lambda *_: self._inbox.heard())
         channel = self._process.channel.fileno()
         self._loop.add_reader(channel, self._heed_daemon)
         self._loop.run_forever()
@@ -77,6 +85,10 @@ class EventLoop:
         self._process.heed_daemon()
         if self._process.reason is not None:
             self._loop.stop()
+        elif self._awaited and self._inbox.cancelled(self._awaited):
+            assert self._running is not None
+            self._running.cancel()
+            self._on_cancel = self._loop.create_task(self._run_on_cancel())
 
     # --- calls ------------------------------------------------------------------------------------------------
 
@@ -108,35 +120,71 @@ class EventLoop:
 
     def _next_calls(self) -> None:
         """Runs what waits, one after another, until a call has to be awaited."""
-        caller = self._process.caller
+        caller, inbox = self._process.caller, self._inbox
         while self._queue and self._running is None and self._process.reason is None:
             connection, call = self._queue.popleft()
             function = caller.functions.get(call.function or DEFAULT_FUNCTION)
-            if function is not None and not function.is_async:
-                self._reply(connection, caller.answer(call, connection.writer))
+            if function is not None and function.kind in _AT_ONCE:
+                reply = caller.answer(call, connection.writer)
+                if inbox.delivered:
+                    self._running = self._loop.create_task(self._finish(connection, reply))
+                else:
+                    self._reply(connection, reply)
+                if inbox.messages:  # taken by the signal's handler: the channel does not tell of them any more
+                    self._heed_daemon()
             else:
                 self._running = self._loop.create_task(self._run(connection, call))
 
     async def _run(self, connection: Connection, call: Call) -> None:
         caller, writer = self._process.caller, connection.writer
-        caller.begin()
         try:
+            caller.begin(call.id)
             function, arguments = caller.decode(call)
         except BaseException as error:
-            reply = caller.refuse(call.id, caller.undecoded(call.function, error), writer)
+            reply = caller.refuse(call.id, caller.undecoded(call, error), writer)
         else:
             try:
-                value = function.method(caller.app, *arguments)
+                value = caller.run(call.id, function.method, caller.app, *arguments)
                 if function.is_async:
-                    value = await value
+                    value = await self._await(call.id, value)
             except BaseException as error:
-                reply = caller.refuse(call.id, app_error(function.name, error), writer)
+                reply = caller.refuse(call.id, caller.raised(function.name, error), writer)
             else:
                 reply = caller.reply(call.id, function, value, writer)
-        caller.end()
+        await self._finish(connection, reply)
+
+    async def _await(self, call_id: int, awaitable: Awaitable[Any]) -> Any:
+        """Waits for code of the app's that a cancel of this call may interrupt. What swallows the cancel goes on."""
+        inbox = self._inbox
+        try:
+            self._awaited = call_id
+            return await awaitable
+        except asyncio.CancelledError:
+            if inbox.delivered:
+                raise CallCancelled from None
+            raise
+        finally:
+            self._awaited = NOTHING
+            if inbox.delivered and self._running is not None:
+                self._running.uncancel()
+
+    async def _finish(self, connection: Connection, reply: bytes) -> None:
+        """The app's code has ended: its hook may be to run; then the reply is sent, and the next call begins."""
+        if self._inbox.delivered:
+            self._inbox.delivered = False
+            await (self._on_cancel or self._run_on_cancel())
+            self._on_cancel = None
+        self._process.caller.end()
         self._running = None
         self._reply(connection, reply)
         self._next_calls()
+
+    async def _run_on_cancel(self) -> None:
+        if (hook := getattr(self._process.caller.app, "on_cancel", None)) is not None:
+            try:
+                await self._run_hook(HOOK_TIMEOUT, hook)
+            except BaseException as error:
+                print_failure("on_cancel", error)
 
     # --- answers ----------------------------------------------------------------------------------------------
 

@@ -7,7 +7,8 @@ import traceback
 from pathlib import Path
 from typing import Any, Final
 
-from ..errors import AppBrokenError, AppError
+from ..app import CallCancelled
+from ..errors import AppBrokenError, AppError, CallCancelledError
 
 _OURS: Final = str(Path(__file__).resolve().parent.parent)
 _IMPORT_MACHINERY: Final = "<frozen importlib"
@@ -17,6 +18,13 @@ _LONGEST: Final = 16 * 1024
 
 def app_error(function: str, error: BaseException) -> AppError:
     return AppError(f"{function} raised {_summary(error)}", details=_details(error))
+
+
+def call_cancelled(function: str, error: BaseException) -> CallCancelledError:
+    """A call that was stopped. What it raised instead of letting the cancel pass is told as well."""
+    if isinstance(error, CallCancelled):
+        return CallCancelledError(f"{function} was cancelled")
+    return CallCancelledError(f"{function} was cancelled, and raised {_summary(error)}", details=_details(error))
 
 
 def app_broken(app: str, doing: str, error: BaseException) -> AppBrokenError:

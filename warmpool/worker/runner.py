@@ -1,8 +1,7 @@
 """One worker's life: construct the app, set it up, serve calls, run the hooks, go.
 
 `AppProcess` is that life; how it waits for bytes and runs functions is one of two loops with the same face:
-`BlockingLoop` for an app whose functions are all plain, `EventLoop` for one with any `async def`. `Caller` turns one
-call into one reply for both.
+`BlockingLoop` for an app whose functions are all plain, `EventLoop` for one with any `async def`.
 """
 
 from __future__ import annotations
@@ -13,31 +12,29 @@ import socket
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from time import monotonic_ns
 from typing import Any, Protocol
 
 from ..app import BaseApp
-from ..board import FINISHED, OFFSET_NS, STARTED, USED_NS, Board
-from ..errors import ProtocolError, WarmpoolError
-from ..packets import expect_fds, receive, send
+from ..board import CANCELLED, Board
+from ..errors import ProtocolError
+from ..packets import expect_fds, send
 from ..settings import HOOK_TIMEOUT, UNLOAD_TIMEOUT
-from ..signatures import Arguments, Function, select
+from ..signatures import Function
 from ..wire.frames import FrameReader, FrameWriter
 from ..wire.messages import (
-    TO_WORKER,
     Attach,
     Busy,
-    Call,
     Expire,
-    Failure,
     Leaving,
     Ready,
+    Relabel,
     Released,
     SetupFailed,
     Stop,
-    to_wire,
 )
-from .failures import app_broken, app_error, cannot_send, print_failure
+from .caller import Caller
+from .cancelling import Inbox
+from .failures import app_broken, print_failure
 
 
 class Loop(Protocol):
@@ -45,8 +42,10 @@ class Loop(Protocol):
 
     def __init__(self, process: AppProcess) -> None: ...
 
-    def run_hook(self, hook: Callable[..., Any], *arguments: Any, timeout: float | None) -> None:
-        """Calls a plain or async hook. Raises TimeoutError when it takes longer than `timeout` seconds."""
+    def run_hook(self, hook: Callable[..., Any], *arguments: Any, timeout: float | None) -> Any:
+        """Calls a plain or async hook, while nothing is served. Raises TimeoutError when it takes longer than `timeout`
+        seconds.
+        """
 
     def serve(self) -> None:
         """Serves calls, and has the process heed the daemon, until that has a reason to go."""
@@ -101,95 +100,8 @@ class Connection:
         return f"<Connection fd={self.socket.fileno()}{' inside a frame' if self.reader.pending else ''}>"
 
 
-class Caller:
-    """Runs calls on the app, and keeps the worker's row of the board."""
-
-    def __init__(self, app: BaseApp, functions: dict[str, Function], board: Board, row: int, name: str) -> None:
-        self.app = app
-        self.functions = functions
-        self._name = name
-        self._cells = board.cells
-        start = Board.start_of(row)
-        self._used, self._started, self._finished = start + USED_NS, start + STARTED, start + FINISHED
-        self.calls = 0
-
-    def begin(self) -> None:
-        """A call begins: the window slides."""
-        cells = self._cells
-        cells[self._used] = monotonic_ns() + cells[OFFSET_NS]
-        self.calls = cells[self._started] = self.calls + 1
-
-    def end(self) -> None:
-        """It has ended: the window slides again. Comes before its reply is sent."""
-        cells = self._cells
-        cells[self._used] = monotonic_ns() + cells[OFFSET_NS]
-        cells[self._finished] = self.calls
-
-    def decode(self, call: Call) -> tuple[Function, Arguments]:
-        """The function that is meant and its arguments. Raises the error to answer with."""
-        function, value = self.functions.get(call.function), call.input  # type: ignore[arg-type]
-        if function is None:
-            function, value = select(self.functions, self._name, call.function, value)
-        return function, function.decode(value)
-
-    def answer(self, call: Call, writer: FrameWriter) -> bytes:
-        """The whole of a call of a plain function: gives the frame with its reply. The hot path: `begin`, `decode`,
-        `reply` and `end` stand here in full.
-        """
-        call_id, name, value = call
-        cells = self._cells
-        cells[self._used] = monotonic_ns() + cells[OFFSET_NS]
-        self.calls = cells[self._started] = self.calls + 1
-        try:
-            function = self.functions.get(name)  # type: ignore[arg-type]
-            if function is None:
-                function, value = select(self.functions, self._name, name, value)
-            arguments = function.decode(value)
-        except BaseException as error:
-            reply = self.refuse(call_id, self.undecoded(name, error), writer)
-        else:
-            try:
-                value = function.method(self.app, *arguments)
-            except BaseException as error:
-                reply = self.refuse(call_id, app_error(function.name, error), writer)
-            else:
-                try:
-                    reply = writer.frame(("Result", call_id, function.encode(value)))
-                except Exception as error:
-                    reply = self.refuse_output(call_id, function, value, error, writer)
-        cells[self._used] = monotonic_ns() + cells[OFFSET_NS]
-        cells[self._finished] = self.calls
-        return reply
-
-    def reply(self, call_id: int, function: Function, value: Any, writer: FrameWriter) -> bytes:
-        try:
-            return writer.frame(("Result", call_id, function.encode(value)))
-        except Exception as error:
-            return self.refuse_output(call_id, function, value, error, writer)
-
-    def refuse_output(
-        self, call_id: int, function: Function, value: Any, error: Exception, writer: FrameWriter
-    ) -> bytes:
-        refusal = error if isinstance(error, WarmpoolError) else cannot_send(function.name, value, error)
-        return self.refuse(call_id, refusal, writer)
-
-    def undecoded(self, function: str | None, error: BaseException) -> WarmpoolError:
-        """What to say when a call could not be decoded: ours to refuse, or a validator of the app that raised."""
-        return error if isinstance(error, WarmpoolError) else app_error(f"validating the input of {function}", error)
-
-    def refuse(self, call_id: int, error: WarmpoolError, writer: FrameWriter) -> bytes:
-        """The frame with an error; with its first words only, where all of it cannot be sent."""
-        error.session_id = self.app.context.session_id
-        try:
-            return writer.frame(to_wire(Failure(call_id, error.to_wire())))
-        except Exception:
-            words = str(error)[:200].encode("utf-8", "replace").decode()
-            short = type(error)(words, session_id=error.session_id)
-            return writer.frame(to_wire(Failure(call_id, short.to_wire())))
-
-
 class AppProcess:
-    """The worker's side of its conversation with the daemon."""
+    """The worker's side of its conversation with the daemon, and its app's host."""
 
     def __init__(
         self,
@@ -213,6 +125,7 @@ class AppProcess:
         self._version = version
         self._worker_id = worker_id
         self._frame_limit = frame_limit
+        self.inbox = Inbox(channel, self._is_over)
         self.caller: Caller
         self.loop: Loop
         self.reason: str | None = None
@@ -229,30 +142,41 @@ class AppProcess:
         send(self.channel, Ready())
         self.loop.serve()
         if self.caller.app.context.session_id is not None:
-            self._last_hook("on_end", self.reason, timeout=HOOK_TIMEOUT)
-        self._last_hook("unload", timeout=UNLOAD_TIMEOUT)
+            self.run_hook("on_end", self.reason, timeout=HOOK_TIMEOUT)
+        self.run_hook("unload", timeout=UNLOAD_TIMEOUT)
         self.loop.close()
 
     def heed_daemon(self) -> None:
         """Does what the daemon has said by now."""
-        while self.reason is None:
-            try:
-                received = receive(self.channel, TO_WORKER)
-            except BlockingIOError:
-                return
-            except ProtocolError as error:  # out of descriptors: the client that was passed is cut off, and told why
-                print_failure("taking a connection", error)
+        inbox = self.inbox
+        inbox.called = False
+        inbox.collect()
+        while inbox.messages and self.reason is None:
+            received = inbox.messages.popleft()
+            if isinstance(received, ProtocolError):  # out of descriptors: the client that was passed is cut off
+                print_failure("taking a connection", received)
                 continue
-            if received is None:
-                os._exit(0)  # the daemon is gone, and with it whoever could want anything
             message, fds = received
             match message:
                 case Attach():
                     self._attach(message, *expect_fds(message, fds, 1))
                 case Expire():
                     self._expire(message)
+                case Relabel():
+                    self.caller.app.context.labels = dict(message.labels)
                 case Stop():
                     self._leave(message.reason)
+
+    def _is_over(self, call_id: int) -> bool:
+        activity = self._board.read(self._row)
+        return activity.call_id == call_id and not activity.busy
+
+    # --- what the app asks of its host ------------------------------------------------------------------------
+
+    def cancel_requested(self) -> bool:
+        activity = self._board.read(self._row)
+        cancelled = self._board.cells[Board.start_of(self._row) + CANCELLED]
+        return activity.busy and cancelled == activity.call_id != 0
 
     def _attach(self, attach: Attach, fd: int) -> None:
         """Takes a client's connection. The first of a session makes this worker the session's own."""
@@ -285,12 +209,14 @@ class AppProcess:
         app = self._app_class.__new__(self._app_class)
         context = app.context
         context.app, context.version, context.worker_id = self._name, self._version, self._worker_id
+        context._host = self
         app.__init__()  # type: ignore[misc]
-        self.caller = Caller(app, self._functions, self._board, self._row, self._name)
+        self.caller = Caller(app, self._functions, self._board, self._row, self._name, self.inbox)
         if (setup := getattr(app, "setup", None)) is not None:
             self.loop.run_hook(setup, timeout=None)
 
-    def _last_hook(self, name: str, *arguments: Any, timeout: float) -> None:
+    def run_hook(self, name: str, *arguments: Any, timeout: float) -> None:
+        """Runs a hook of the app, if there is one, while nothing is served. What it raises goes to the log."""
         hook = getattr(self.caller.app, name, None)
         if hook is None:
             return

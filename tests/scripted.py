@@ -1,0 +1,158 @@
+"""A real worker with a test at the daemon's end of its channel: what the daemon says, and when, is the test's to choose."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgpack
+from support import PATIENCE
+
+from warmpool import packets
+from warmpool.board import Activity, Board
+from warmpool.launch import python_command
+from warmpool.settings import MIB
+from warmpool.wire.messages import FROM_TEMPLATE, FROM_WORKER, Attach, Cancel, Fork, Load, Message
+
+FIRST_ID = 2**62
+
+
+class Client:
+    """A client's end of a connection to a worker."""
+
+    def __init__(self, ours: socket.socket) -> None:
+        self.socket = ours
+        self.socket.settimeout(PATIENCE)
+        self._file = ours.makefile("rb")
+
+    def send(self, *messages: list[Any]) -> None:
+        """All in one write."""
+        bodies = map(msgpack.packb, messages)
+        self.socket.sendall(b"".join(struct.pack("!I", len(body)) + body for body in bodies))
+
+    def hear(self) -> list[Any] | None:
+        """The next message; None when the worker hangs up."""
+        header = self._file.read(4)
+        if not header:
+            return None
+        return msgpack.unpackb(self._file.read(*struct.unpack("!I", header)), strict_map_key=False)
+
+    def call(self, number: int, function: str, **fields: Any) -> list[Any] | None:
+        self.send(["Call", number, function, fields])
+        return self.hear()
+
+    def events(self) -> list[list[Any]]:
+        """All that comes up to the answer, with it."""
+        heard: list[list[Any]] = []
+        while not heard or heard[-1][0] == "Event":
+            message = self.hear()
+            assert message is not None
+            heard.append(message)
+        return heard
+
+    def is_answered(self, within: float) -> bool:
+        return bool(select.select([self.socket], [], [], within)[0])
+
+    def close(self) -> None:
+        self._file.close()
+        self.socket.close()
+
+
+class Worker:
+    """A template that has become a worker, and all that the daemon would hold of it."""
+
+    def __init__(self, app: Path, directory: Path, class_name: str | None = None) -> None:
+        self.board = Board.create(directory / "board", 1)
+        self._read_end, write_end = os.pipe()
+        self.text = ""
+        self._clients: list[Client] = []
+        to_template, theirs = packets.pair()
+        self.channel, worker_end = packets.pair()
+        self.process = _spawn(theirs, write_end)
+        for channel in (to_template, self.channel):
+            channel.settimeout(PATIENCE)
+        load = Load(
+            app.stem, str(app.parent), app.stem, str(app), class_name, str(directory / "board"), MIB, os.getpid(), 256
+        )
+        packets.send(to_template, load)
+        received = packets.receive(to_template, FROM_TEMPLATE)
+        assert received is not None
+        self.loaded = received[0]
+        packets.send(to_template, Fork("w_1", 0, in_place=True), (worker_end.fileno(),))
+        to_template.close()
+        worker_end.close()
+        os.close(write_end)
+        assert [type(self.hear()).__name__ for _ in range(2)] == ["Forked", "Ready"]
+        self.client = self.attach()
+
+    @property
+    def activity(self) -> Activity:
+        return self.board.read(0)
+
+    def attach(self) -> Client:
+        ours, theirs = socket.socketpair()
+        self.say(Attach("sess_1", "/", {}), theirs)
+        theirs.close()
+        self._clients.append(Client(ours))
+        return self._clients[-1]
+
+    def say(self, message: Message, *passed: socket.socket) -> None:
+        packets.send(self.channel, message, [one.fileno() for one in passed])
+
+    def cancel(self, call_id: int) -> None:
+        self.board.cancel(0, call_id)
+        self.say(Cancel(call_id))
+
+    def hear(self) -> Message:
+        received = packets.receive(self.channel, FROM_WORKER)
+        assert received is not None
+        return received[0]
+
+    def wait_for_text(self, wanted: str) -> str:
+        """Until the worker has written this to its stdout or stderr. Gives all that came since the last wait."""
+        while wanted not in self.text:
+            assert select.select([self._read_end], [], [], PATIENCE)[0], f"{wanted!r} is not in {self.text!r}"
+            piece = os.read(self._read_end, 65536)
+            assert piece, f"{wanted!r} is not in {self.text!r}"
+            self.text += piece.decode()
+        text, self.text = self.text, ""
+        return text
+
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        """For what only the board shows."""
+        deadline = time.monotonic() + PATIENCE
+        while not condition():
+            assert time.monotonic() < deadline
+            os.sched_yield()
+
+    def wait_for_exit(self) -> int:
+        return self.process.wait(PATIENCE)
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGKILL)
+        self.process.wait(PATIENCE)
+        for client in self._clients:
+            client.close()
+        self.channel.close()
+        os.close(self._read_end)
+        self.board.close()
+
+
+def _spawn(channel: socket.socket, log: int) -> subprocess.Popen[bytes]:
+    """A template, which wants its channel as descriptor 3."""
+    to_three = "import os, sys; os.dup2(int(sys.argv[1]), 3); os.execv(sys.argv[2], sys.argv[2:])"
+    number = channel.fileno()
+    command = [sys.executable, "-c", to_three, str(number), *python_command("warmpool.worker.template")]
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=[number])
+    channel.close()
+    return process

@@ -1,0 +1,140 @@
+"""One call into one reply, for both loops; and the worker's row of the board, which each call writes to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import monotonic_ns
+from typing import Any
+
+from ..app import BaseApp, CallCancelled
+from ..board import CALL_ID, FINISHED, OFFSET_NS, STARTED, USED_NS, Board
+from ..errors import ProtocolError, WarmpoolError
+from ..signatures import Arguments, Function, select
+from ..wire.frames import FrameWriter
+from ..wire.messages import Call, Failure, Stream, to_wire
+from .cancelling import NOTHING, Inbox
+from .failures import app_error, call_cancelled, cannot_send
+
+
+class Caller:
+    """Runs calls on the app, and keeps the worker's row of the board."""
+
+    def __init__(
+        self, app: BaseApp, functions: dict[str, Function], board: Board, row: int, name: str, inbox: Inbox
+    ) -> None:
+        self.app = app
+        self.functions = functions
+        self.inbox = inbox
+        self._name = name
+        self._cells = board.cells
+        start = Board.start_of(row)
+        self._used, self._started, self._finished = start + USED_NS, start + STARTED, start + FINISHED
+        self._call_id = start + CALL_ID
+        self.calls = 0
+
+    def begin(self, call_id: int) -> None:
+        """A call begins: the window slides."""
+        cells = self._cells
+        cells[self._used] = monotonic_ns() + cells[OFFSET_NS]
+        cells[self._call_id] = call_id
+        self.calls = cells[self._started] = self.calls + 1
+
+    def end(self) -> None:
+        """It has ended: the window slides again. Comes before its reply is sent."""
+        cells = self._cells
+        cells[self._used] = monotonic_ns() + cells[OFFSET_NS]
+        cells[self._finished] = self.calls
+
+    def decode(self, call: Call | Stream) -> tuple[Function, Arguments]:
+        """The function that is meant and its arguments. Raises the error to answer with."""
+        function, value = self.functions.get(call.function), call.input  # type: ignore[arg-type]
+        if function is None:
+            function, value = select(self.functions, self._name, call.function, value)
+        return function, function.decode(value)
+
+    def answer(self, call: Call, writer: FrameWriter) -> bytes:
+        """The whole of a call of a plain function: gives the frame with its reply. The hot path: `begin`, `decode`,
+        `run`, `reply` and `end` stand here in full.
+
+        If the call was stopped (`inbox.delivered`), it is not over yet: the hook is to be run, and then `end`.
+        """
+        call_id, name, value = call
+        cells, inbox = self._cells, self.inbox
+        try:
+            cells[self._used] = monotonic_ns() + cells[OFFSET_NS]
+            cells[self._call_id] = call_id
+            self.calls = cells[self._started] = self.calls + 1
+            function = self.functions.get(name)  # type: ignore[arg-type]
+            if function is None:
+                function, value = select(self.functions, self._name, name, value)
+            arguments = function.decode(value)
+        except BaseException as error:
+            reply = self.refuse(call_id, self.undecoded(call, error), writer)
+        else:
+            try:
+                try:
+                    inbox.exposed = call_id
+                    if inbox.alert:
+                        inbox.begin()
+                    value = function.method(self.app, *arguments)
+                finally:
+                    inbox.exposed = NOTHING
+            except BaseException as error:
+                reply = self.refuse(call_id, self.raised(function.name, error), writer)
+            else:
+                try:
+                    reply = writer.frame(("Result", call_id, function.encode(value)))
+                except Exception as error:
+                    reply = self.refuse_output(call_id, function, value, error, writer)
+        if inbox.delivered:
+            return reply
+        cells[self._used] = monotonic_ns() + cells[OFFSET_NS]
+        cells[self._finished] = self.calls
+        return reply
+
+    def run(self, call_id: int, step: Callable[..., Any], *arguments: Any) -> Any:
+        """Runs code of the app's that a cancel of this call may interrupt. Raises what it raises."""
+        inbox = self.inbox
+        try:
+            inbox.exposed = call_id
+            if inbox.alert:
+                inbox.begin()
+            return step(*arguments)
+        finally:
+            inbox.exposed = NOTHING
+
+    def raised(self, function: str, error: BaseException) -> WarmpoolError:
+        """What to say when a function has raised."""
+        if self.inbox.delivered or isinstance(error, CallCancelled):
+            return call_cancelled(function, error)
+        return app_error(function, error)
+
+    def reply(self, call_id: int, function: Function, value: Any, writer: FrameWriter) -> bytes:
+        try:
+            return writer.frame(("Result", call_id, function.encode(value)))
+        except Exception as error:
+            return self.refuse_output(call_id, function, value, error, writer)
+
+    def refuse_output(
+        self, call_id: int, function: Function, value: Any, error: Exception, writer: FrameWriter
+    ) -> bytes:
+        refusal = error if isinstance(error, WarmpoolError) else cannot_send(function.name, value, error)
+        return self.refuse(call_id, refusal, writer)
+
+    def undecoded(self, call: Call | Stream, error: BaseException) -> WarmpoolError:
+        """What to say when a call could not be decoded: ours to refuse, or a validator of the app that raised."""
+        if isinstance(error, WarmpoolError):
+            return error
+        if not -(2**63) <= call.id < 2**63:
+            return ProtocolError("the id of a call is a signed number of 64 bits")  # the board has said so
+        return app_error(f"validating the input of {call.function}", error)
+
+    def refuse(self, call_id: int, error: WarmpoolError, writer: FrameWriter) -> bytes:
+        """The frame with an error; with its first words only, where all of it cannot be sent."""
+        error.session_id = self.app.context.session_id
+        try:
+            return writer.frame(to_wire(Failure(call_id, error.to_wire())))
+        except Exception:
+            words = str(error)[:200].encode("utf-8", "replace").decode()
+            short = type(error)(words, session_id=error.session_id)
+            return writer.frame(to_wire(Failure(call_id, short.to_wire())))

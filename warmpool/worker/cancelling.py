@@ -1,0 +1,155 @@
+"""What the daemon has sent to this worker, and how a call is told to stop.
+
+A cancel must reach code that never looks: a loop, a sleep, a read that blocks. So a message of the daemon raises
+SIGURG (the kernel does: O_ASYNC on the channel), for the main thread and no other, and Python runs our handler there
+between two steps of whatever runs. The handler takes what has been sent, and if the call that is exposed is to stop
+it raises `CallCancelled` on the spot. Why that is safe:
+
+- It raises only while `exposed` holds the id of a cancelled call. `exposed` is set and cleared inside a `try` that
+  catches everything, around the app's code and nothing else: wherever the exception falls, it ends up there. It is
+  cleared before the exception is raised, so there is one a call.
+- What of ours the app's code calls (progress, print, the logger) is shielded: `exposed` is cleared on the way in; on
+  the way out `expose` looks at what has been missed.
+- A cancel that comes before its call is exposed finds nothing to stop. It is remembered by its id, and `alert` makes
+  the call look right after it is exposed: either the handler sees the call, or the call sees the cancel. Ids are
+  unique, so what comes too late stops nothing; what never comes is forgotten some time.
+- Taking messages is not to be interrupted half-way, or one would be lost: in the handler all signals are blocked for
+  it, and elsewhere the handler only notes that there is something to take.
+
+An async call is not exposed. Its loop looks at `cancelled` when it has heeded the daemon, and cancels the task.
+(Refused: a thread that raises in the main one by `PyThreadState_SetAsyncExc`. It cannot wake a call that blocks, and
+may raise after the call.)
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import socket
+import struct
+import threading
+from collections import deque
+from collections.abc import Callable
+from types import FrameType
+from typing import Final
+
+from ..app import CallCancelled
+from ..errors import ProtocolError
+from ..packets import receive
+from ..wire.messages import TO_WORKER, Cancel, Message
+
+NOTHING: Final = 0
+"""In place of a call's id: no code of the app's runs that may be stopped."""
+
+REMEMBERED: Final = 1024
+"""Cancelled calls that have not come yet."""
+FORGOTTEN_AFTER: Final = 10_000
+"""Other calls that may come before one that was cancelled."""
+
+_F_SETOWN_EX: Final = 15
+_F_OWNER_TID: Final = 0
+
+
+class Inbox:
+    def __init__(self, channel: socket.socket, is_over: Callable[[int], bool]) -> None:
+        """`is_over` says whether a call has been answered already."""
+        self._channel = channel
+        self._is_over = is_over
+        self._doomed: dict[int, None] = {}
+        self._stopped = NOTHING  # the last call that was, which may be cancelled again while it cleans up
+        self._misses = 0
+        self.messages: deque[tuple[Message, list[int]] | ProtocolError] = deque()
+        """What is to be heeded, in its order; or why it could not be taken."""
+        self.called = False
+        """There may be more: the daemon has sent something since this was cleared."""
+        self.alert = False
+        """A call that is exposed must look."""
+        self.exposed = NOTHING
+        """Id of the call whose code, the app's, may be interrupted right now."""
+        self.delivered = False
+        """The call that runs, or ran last, was stopped while it ran. The loop's to clear, when it has run the hook."""
+
+    def __repr__(self) -> str:
+        return f"<Inbox exposed={self.exposed} doomed={list(self._doomed)} messages={len(self.messages)}>"
+
+    def watch(self, on_signal: Callable[[int, FrameType | None], None]) -> None:
+        """From now on `on_signal`, which must call `heard`, runs in the main thread when the daemon sends something."""
+        fd = self._channel.fileno()
+        signal.signal(signal.SIGURG, on_signal)
+        fcntl.fcntl(fd, _F_SETOWN_EX, struct.pack("@ii", _F_OWNER_TID, threading.get_native_id()))
+        fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)
+
+    def heard(self) -> None:
+        """The signal has come. Raises CallCancelled if the call that is exposed is to stop."""
+        self.called = self.alert = True
+        if self.exposed:
+            self._strike()
+
+    def begin(self) -> None:
+        """Right after a call was exposed, if there is an alert. Raises CallCancelled if it was cancelled before."""
+        try:
+            self.look()
+        except CallCancelled:
+            self.delivered = False  # nothing of the app's has run
+            raise
+
+    def look(self) -> None:
+        """As `begin`, in the middle of a call."""
+        self.alert = False  # first: a signal that comes now sets it again
+        try:
+            self._strike()
+        finally:
+            self._misses = self._misses + 1 if self._doomed else 0
+            if self._misses > FORGOTTEN_AFTER:
+                self._doomed.clear()
+            elif self._doomed:
+                self.alert = True
+
+    def expose(self, call_id: int) -> None:
+        """The app's code goes on. Raises CallCancelled if a cancel has come in between."""
+        self.exposed = call_id
+        if self.alert and call_id:
+            self.look()
+
+    def _strike(self) -> None:
+        if self.called:
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+            try:
+                self.collect()
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if self.exposed and self.cancelled(self.exposed):
+            self.exposed = NOTHING
+            raise CallCancelled("the call was cancelled")
+
+    def cancelled(self, call_id: int) -> bool:
+        """Whether this call, which runs, is to stop. True once."""
+        if call_id not in self._doomed:
+            return False
+        del self._doomed[call_id]
+        self._stopped = call_id
+        self.delivered = True
+        return True
+
+    def collect(self) -> None:
+        """Takes all that is there."""
+        while True:
+            try:
+                received = receive(self._channel, TO_WORKER)
+            except BlockingIOError:
+                return
+            except ProtocolError as error:
+                self.messages.append(error)
+                continue
+            if received is None:
+                os._exit(0)  # the daemon is gone, and with it whoever could want anything
+            message, _ = received
+            if not isinstance(message, Cancel):
+                self.messages.append(received)
+            elif message.call_id != self._stopped and not self._is_over(message.call_id):
+                self._doomed[message.call_id] = None
+                self.alert = True
+                if len(self._doomed) > REMEMBERED:
+                    del self._doomed[next(iter(self._doomed))]
