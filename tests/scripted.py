@@ -87,7 +87,7 @@ class Worker:
         received = packets.receive(to_template, FROM_TEMPLATE)
         assert received is not None
         self.loaded = received[0]
-        packets.send(to_template, Fork("w_1", 0, in_place=True), (worker_end.fileno(),))
+        packets.send(to_template, Fork("w_1", 0, in_place=True), (worker_end.fileno(), write_end))
         to_template.close()
         worker_end.close()
         os.close(write_end)
