@@ -24,7 +24,7 @@ FLOORS: Final[tuple[frozenset[str], ...]] = tuple(
     map(
         frozenset,
         (
-            ["errors"],
+            ["errors", "version"],
             ["settings", "paths", "launch", "lock"],
             ["board", "wire"],
             ["packets"],

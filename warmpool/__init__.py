@@ -9,6 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .version import __version__
+
 if TYPE_CHECKING:
     from .app import (
         AppContext,
@@ -50,8 +52,6 @@ if TYPE_CHECKING:
         WorkerLeasedError,
         WorkerLostError,
     )
-
-__version__ = "0.1.0"
 
 _HOMES = {
     ".app": (

@@ -24,6 +24,13 @@ def python_command(module: str, *arguments: str) -> list[str]:
     return [sys.executable, "-P", "-c", boot, _HOME, *arguments]
 
 
+def foreign_command(python: str, *arguments: str) -> list[str]:
+    """A command line that runs `worker/boot.py` under another interpreter, with the warmpool that is installed there:
+    ours would bring libraries that were built for this one.
+    """
+    return [python, os.path.join(_HOME, "warmpool", "worker", "boot.py"), *arguments]
+
+
 def be_subreaper() -> None:
     """Orphaned descendants become children of this process. Not inherited by its own children."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)

@@ -429,6 +429,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "sessions.keepalive": {"session_id": "sess_nobody"},
     "sessions.end": {"session_id": "sess_nobody"},
     "apps.list": {},
+    "apps.get": {"app": COUNTER, "cwd": "/"},
     "apps.describe": {"app": COUNTER, "cwd": "/"},
     "daemon.status": {},
     "daemon.stop": {},

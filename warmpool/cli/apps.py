@@ -15,7 +15,7 @@ def list_apps(options: argparse.Namespace) -> None:
     if options.json:
         print_json(apps)
     elif apps:
-        print_table(apps, ("name", "state", "version", "workers", "source"))
+        print_table(apps, ("name", "state", "version", "workers", "source", "python"))
     else:
         print("no apps; name one by its path, or start the daemon with `warmpool serve DIRECTORY`")
 
@@ -24,11 +24,13 @@ def describe(options: argparse.Namespace) -> None:
     with Client(options.socket) as client:
         try:
             functions = client.apps.describe(options.app)
+            app = client.apps.get(options.app)
         finally:
             tell_if_started(client)
     if options.json:
         print_json(functions)
         return
+    print(f"{app.name}: {app.source}, under {app.python}")
     for function in functions:
         print(f"{function.name}({_parameters(function.input_schema or {})})")
         if function.description:

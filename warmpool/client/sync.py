@@ -346,6 +346,12 @@ class Apps:
         """The apps that the daemon knows by name, and how they fare."""
         return [Data(app) for app in self._client.request("apps.list")]
 
+    def get(self, app: str) -> Data:
+        """How one app fares, where it lies and under which Python it runs. Does not load it."""
+        cwd = os.getcwd()
+        reference, _ = app_reference(app, cwd)
+        return Data(self._client.request("apps.get", app=reference, cwd=cwd))
+
     def describe(self, app: str) -> builtins.list[Data]:
         """The functions of an app, with their JSON schemas. Loads it if need be."""
         cwd = os.getcwd()

@@ -4,7 +4,8 @@ An app is known by what it is loaded from, not by its name: two files called `co
 from `serve`, and from every path that is used; a name that nobody claimed leads to its latest use.
 
 Whether an app has been edited is asked at every open, by a stat of each of its source files; only if one differs is
-it read, and only if its text differs is that a new edition. Nothing is watched.
+it read, and only if its text differs is that a new edition. That it is to run under another interpreter counts as an
+edit, too. Nothing is watched.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from ..errors import AppNotFoundError
 from ..policy.events import AppEdition
 from ..settings import shorten
 from ..wire.references import AppReference
+from .interpreters import Interpreter, interpreter_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +46,17 @@ class AppEntry:
     class_name: str | None
     revision: int = 1
     files: dict[str, FileMark] = field(default_factory=dict)
+    interpreter: Interpreter = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.interpreter = interpreter_for(self.root)
 
     def edition(self) -> AppEdition:
         """The app as its files are now. Looks at all of them, so that each edit counts once."""
         changed = [path for path in list(self.files) if not self._is_unchanged(path)]
-        self.revision += bool(changed)
+        interpreter, before = interpreter_for(self.root), self.interpreter
+        self.interpreter = interpreter
+        self.revision += bool(changed) or interpreter != before
         return AppEdition(self.key, self.name, self.revision)
 
     def remember(self, sources: Iterable[Sequence[Any]], *, complete: bool) -> None:

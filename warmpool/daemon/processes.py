@@ -17,12 +17,14 @@ from typing import Any
 
 from .. import packets
 from ..board import Board
-from ..launch import python_command
+from ..launch import foreign_command, python_command
 from ..policy import events as ev
 from ..policy.refusals import broken
+from ..version import __version__
 from ..wire.messages import (
     FROM_TEMPLATE,
     FROM_WORKER,
+    PROTOCOL_VERSION,
     Attach,
     Busy,
     Cancel,
@@ -42,9 +44,14 @@ from ..wire.messages import (
     SetupFailed,
 )
 from .children import Channel, Child, Exit, children_of_this_process
+from .interpreters import Interpreter
 from .logs import Logs
 
 Report = Callable[[ev.Event], None]
+
+
+def _under(interpreter: Interpreter, status: str) -> str:
+    return status if interpreter.is_ours else f"under {interpreter.python} {status}"
 
 
 class _Template:
@@ -71,18 +78,19 @@ class Processes:
         logs: Logs,
         *,
         load_for: Callable[[str], Load],
+        interpreter_for: Callable[[str], Interpreter],
         report: Report,
         loaded: Callable[[str, Loaded | LoadFailed], None],
         described: Callable[[ev.Ticket, list[Any] | None], None],
     ) -> None:
-        """`load_for` says how to load an app by its key; `loaded` and `described` are told what templates answer
-        (None: it died),
-        `report` everything that the broker should know.
+        """`load_for` and `interpreter_for` say how to load an app by its key, and under what; `loaded` and `described`
+        are told what templates answer (None: it died), `report` everything that the broker should know.
         """
         self._loop = loop
         self._board = board
         self._logs = logs
         self._load_for = load_for
+        self._interpreter_for = interpreter_for
         self._report = report
         self._loaded = loaded
         self._described = described
@@ -96,15 +104,16 @@ class Processes:
 
     def start_template(self, pool: str, app_key: str) -> None:
         self._apps[pool] = app_key
+        load, interpreter = self._load_for(app_key), self._interpreter_for(app_key)
         try:
-            child, ours = self._spawn()
+            child, ours = self._spawn(load.app, interpreter)
         except OSError as error:
-            self._report(ev.TemplateFailed(pool, broken(app_key, f"no process could be started for it: {error}")))
+            self._report(ev.TemplateFailed(pool, broken(load.app, f"no process could be started for it: {error}")))
             return
-        child.on_exit = lambda end: self._template_exited(pool, end.status)
+        child.on_exit = lambda end: self._template_exited(pool, _under(interpreter, end.status))
         channel = Channel(ours, self._loop, FROM_TEMPLATE, lambda m: self._from_template(pool, m), lambda: None)
         self._templates[pool] = _Template(pool, child, channel)
-        channel.send(self._load_for(app_key))
+        channel.send(load)
 
     def stop_template(self, pool: str) -> None:
         """Its workers do not notice."""
@@ -168,9 +177,10 @@ class Processes:
 
     def _fork_alone(self, pool: str, worker: str, row: int, ends: tuple[int, ...]) -> None:
         """A process of its own imports the app and becomes the worker: for an app that cannot be forked."""
-        load = self._load_for(self._apps[pool])
+        app_key = self._apps[pool]
+        load, interpreter = self._load_for(app_key), self._interpreter_for(app_key)
         try:
-            child, ours = self._spawn()
+            child, ours = self._spawn(load.app, interpreter)
         except OSError as error:
             packets.close_all(ends)
             self._never_born(worker, broken(load.app, f"no process could be started for it: {error}"))
@@ -186,7 +196,8 @@ class Processes:
         def exited(end: Exit) -> None:
             give_ends(None)
             channel.close()
-            self._never_born(worker, broken(load.app, f"its own process {end.status} while it imported the app"))
+            what = f"its own process {_under(interpreter, end.status)} while it imported the app"
+            self._never_born(worker, broken(load.app, what))
 
         def heed(message: Message) -> None:
             if isinstance(message, Loaded):
@@ -281,10 +292,15 @@ class Processes:
 
     # --- children ---------------------------------------------------------------------------------------------
 
-    def _spawn(self) -> tuple[Child, socket.socket]:
+    def _spawn(self, app: str, interpreter: Interpreter) -> tuple[Child, socket.socket]:
         """A fresh template process, and our end of its channel. Raises OSError if there can be none."""
+        if interpreter.problem is not None:
+            raise OSError(interpreter.problem)
+        if interpreter.is_ours:
+            command = python_command("warmpool.worker.template")
+        else:
+            command = foreign_command(interpreter.python, app, str(PROTOCOL_VERSION), __version__)
         ours, theirs = packets.pair()
-        command = python_command("warmpool.worker.template")
         try:
             pid = os.posix_spawn(
                 command[0],

@@ -22,7 +22,7 @@ from ..policy.sessions import Session, SessionView
 from ..settings import PAGE_DEFAULT, PAGE_MAX, Settings, shorten
 from ..wire.messages import PROTOCOL_VERSION, Request
 from ..wire.references import parse
-from .catalog import Catalog
+from .catalog import AppEntry, Catalog
 from .control import Parameters, check_directory, iso, memory_of, present
 from .logs import Logs
 
@@ -65,6 +65,7 @@ class Requests:
             "sessions.logs": self._sessions_logs,
             "calls.cancel": self._calls_cancel,
             "apps.list": self._apps_list,
+            "apps.get": self._apps_get,
             "apps.describe": self._apps_describe,
             "daemon.status": self._status,
             "daemon.stop": self._stop,
@@ -185,18 +186,21 @@ class Requests:
 
     def _apps_list(self, ticket: ev.Ticket, params: Parameters) -> None:
         params.done()
-        apps = self._broker.fleet.editions.apps
-        self._reply(
-            ticket,
-            [
-                {
-                    "name": name,
-                    "source": entry.file or f"{entry.root} ({entry.module})",
-                    **_state_of(apps.get(entry.key)),
-                }
-                for name, entry in self._catalog.entries()
-            ],
-        )
+        self._reply(ticket, [self._view_of_app(name, entry) for name, entry in self._catalog.entries()])
+
+    def _apps_get(self, ticket: ev.Ticket, params: Parameters) -> None:
+        app, cwd = params.text("app"), check_directory(params.text("cwd"))
+        params.done()
+        entry = self._catalog.resolve(parse(app), cwd)
+        self._reply(ticket, self._view_of_app(entry.name, entry))
+
+    def _view_of_app(self, name: str, entry: AppEntry) -> dict[str, Any]:
+        return {
+            "name": name,
+            "source": entry.file or f"{entry.root} ({entry.module})",
+            "python": entry.interpreter.python,
+            **_state_of(self._broker.fleet.editions.apps.get(entry.key)),
+        }
 
     def _apps_describe(self, ticket: ev.Ticket, params: Parameters) -> None:
         app, cwd = params.text("app"), check_directory(params.text("cwd"))

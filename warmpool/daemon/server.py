@@ -100,6 +100,7 @@ class Server:
             board,
             self._logs,
             load_for=self._load_for,
+            interpreter_for=lambda app_key: catalog.by_key(app_key).interpreter,
             report=self.report,
             loaded=self._loaded,
             described=self._described,

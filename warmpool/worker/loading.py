@@ -87,6 +87,8 @@ class AppImporter:
             raise ImportError
         if _LIBRARIES.intersection(path.relative_to(self._root).parts):
             raise ImportError
+        if path.is_relative_to(sys.prefix) and not self._root.is_relative_to(sys.prefix):
+            raise ImportError  # an environment beside the app, which may hold all of Python
         loader = self._loader_class()
         return FileFinder(directory, (ExtensionFileLoader, EXTENSION_SUFFIXES), (loader, SOURCE_SUFFIXES))
 
