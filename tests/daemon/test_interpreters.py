@@ -115,15 +115,37 @@ def test_the_daemons_own_by_another_way_is_its_own(project: Path):
     assert interpreter_for(str(project)).is_ours
 
 
+def test_a_neighbour_of_the_daemons_own_is_another(project: Path, monkeypatch: pytest.MonkeyPatch):
+    for version in ("3.11", "3.12"):
+        program(project, f"#!/bin/sh\n# {version}\n").rename(project / f"python{version}")
+    (project / "python").symlink_to("python3.11")
+    monkeypatch.setattr(sys, "executable", str(project / "python3.11"))
+    name(project, "python")
+    assert interpreter_for(str(project)).is_ours
+    name(project, "python3.12")
+    assert not interpreter_for(str(project)).is_ours
+
+
+def test_settings_that_can_be_read_again_are(project: Path):
+    settings = project / "pyproject.toml"
+    settings.mkdir()
+    assert "settings cannot be used" in (interpreter_for(str(project)).problem or "")
+    settings.rmdir()
+    assert interpreter_for(str(project)) == Interpreter(sys.executable)
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("python =", "settings cannot be read"),
-        ("\xff", "settings cannot be read"),
+        ("python =", "settings cannot be used"),
+        ("\xff", "settings cannot be used"),
         ("[tool.warmpool]\npython = 3.11", "must be the path"),
         ('[tool.warmpool]\npython = ""', "must be the path"),
         ('[tool.warmpool]\npython = "\\u0000"', "must be the path"),
-        ('[tool.warmpool]\npython = "nowhere/python"', "nowhere/python does not exist; correct `python` in"),
+        (
+            '[tool.warmpool]\npython = "nowhere/python"',
+            "nowhere/python cannot be found: No such file or directory; correct `python` in",
+        ),
         ('[tool.warmpool]\npython = "."', "is not a program; correct `python` in"),
         ('[tool.warmpool]\npython = "where.py"', "where.py is not a program; correct `python` in"),
     ],
@@ -147,7 +169,10 @@ def test_an_environment_whose_python_is_gone(project: Path):
     python.parent.mkdir(parents=True)
     python.symlink_to(project / "gone")
     problem = interpreter_for(str(project)).problem
-    assert problem == f"its interpreter {python} does not exist; make {project}/.venv anew, or remove it"
+    assert (
+        problem
+        == f"its interpreter {python} cannot be found: No such file or directory; make {project}/.venv anew, or remove it"
+    )
 
 
 # --- running under it ---------------------------------------------------------------------------------------------
@@ -211,7 +236,7 @@ def test_another_interpreter_counts_as_an_edit(client: Client, project: Path, ot
 def test_a_bad_change_leaves_the_interpreter_before_it_serving(client: Client, project: Path):
     assert prefix_of(client, project) == sys.prefix
     name(project, "nowhere/python")
-    with pytest.warns(AppBrokenWarning, match="nowhere/python does not exist"):
+    with pytest.warns(AppBrokenWarning, match="nowhere/python cannot be found"):
         assert prefix_of(client, project) == sys.prefix
 
 

@@ -11,6 +11,7 @@ clearly. It is said here as far as a look at the files tells; the rest is found 
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from dataclasses import dataclass
 from functools import lru_cache
@@ -34,13 +35,9 @@ def interpreter_for(root: str) -> Interpreter:
     """The interpreter of apps that are imported from the directory `root`. Asked at every open: a few stats."""
     settings = os.path.join(root, "pyproject.toml")
     try:
-        status = os.stat(settings)
-    except OSError:
-        named, problem = None, None
-    else:
-        named, problem = _named_in(settings, status.st_mtime_ns, status.st_size)
-    if problem is not None:
-        return Interpreter(sys.executable, problem)
+        named = _named_in(settings)
+    except (OSError, ValueError) as error:
+        return Interpreter(sys.executable, f"its settings cannot be used: {settings}: {error}")
     if named is not None:
         return _look_at(os.path.normpath(os.path.join(root, named)), f"correct `python` in {settings}")
     venv = os.path.join(root, _VENV)
@@ -50,27 +47,40 @@ def interpreter_for(root: str) -> Interpreter:
 
 
 def _look_at(python: str, remedy: str) -> Interpreter:
-    if os.path.realpath(os.path.dirname(python)) == os.path.realpath(os.path.dirname(sys.executable)):
-        return Interpreter(sys.executable)  # a link to the interpreter of another environment leads out of this one
-    if not os.path.exists(python):
-        return Interpreter(python, f"its interpreter {python} does not exist; {remedy}")
-    if not os.path.isfile(python) or not os.access(python, os.X_OK):
+    try:
+        status = os.stat(python)
+        if _is_ours(python):
+            return Interpreter(sys.executable)
+    except OSError as error:
+        return Interpreter(python, f"its interpreter {python} cannot be found: {error.strerror}; {remedy}")
+    if not stat.S_ISREG(status.st_mode) or not os.access(python, os.X_OK):
         return Interpreter(python, f"its interpreter {python} is not a program; {remedy}")
     return Interpreter(python)
 
 
+def _is_ours(python: str) -> bool:
+    """The same file in the same directory: the file alone is that of all environments that were made with it."""
+    directories = os.path.dirname(python), os.path.dirname(sys.executable)
+    return os.path.samefile(*directories) and os.path.samefile(python, sys.executable)
+
+
+def _named_in(settings: str) -> str | None:
+    try:
+        status = os.stat(settings)
+    except OSError:
+        return None
+    return _read(settings, status.st_mtime_ns, status.st_size)
+
+
 @lru_cache(maxsize=1024)
-def _named_in(settings: str, mtime_ns: int, size: int) -> tuple[str | None, str | None]:
-    """What a `pyproject.toml` names, and what is wrong with it. The file is read again when its stat has changed."""
+def _read(settings: str, mtime_ns: int, size: int) -> str | None:
+    """What a `pyproject.toml` names. The file is read again when its stat has changed."""
     import tomllib
 
-    try:
-        with open(settings, "rb") as file:
-            tool = tomllib.load(file).get("tool", {})
-    except (OSError, ValueError) as error:
-        return None, f"its settings cannot be read: {settings}: {error}"
-    own = tool.get("warmpool", {}) if isinstance(tool, dict) else {}
+    with open(settings, "rb") as file:
+        tool = tomllib.load(file).get("tool")
+    own = tool.get("warmpool") if isinstance(tool, dict) else None
     named = own.get("python") if isinstance(own, dict) else None
     if named is not None and not (isinstance(named, str) and named and "\0" not in named):
-        return None, f"`python` under [tool.warmpool] in {settings} must be the path of an interpreter"
-    return named, None
+        raise ValueError("`python` under [tool.warmpool] must be the path of an interpreter")
+    return named

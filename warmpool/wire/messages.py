@@ -4,8 +4,8 @@ A message is a named tuple; on the wire it is an array, its name first, then its
 a default may be missing at the end. Each conversation accepts its own set of messages and no others, so that a
 message in the wrong place is an error of the peer and not a surprise for us.
 
-Bump PROTOCOL_VERSION if any of these change. Client and daemon compare it in the hello and nowhere else; daemon
-and workers are started from one installation.
+Bump PROTOCOL_VERSION if any of these change, or the board. It is compared in the hello of a client, and before a
+template is made of an interpreter that is not the daemon's: that one has an installation of its own.
 """
 
 from __future__ import annotations
