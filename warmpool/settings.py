@@ -57,7 +57,11 @@ REFILL_LATEST = 0.05
 a session's first call would slow it down. Who finds no warm worker does not wait for that."""
 
 MEMORY_RECHECK = 1.0
-"""While the machine is short of memory, waiting opens are looked at again this often."""
+"""While the machine is short of memory, or of what else a process needs, waiting opens are looked at again this often.
+"""
+
+SPARE_DESCRIPTORS = 8
+"""No process is made with fewer file descriptors than this left: who asks for the status, or for the end, needs one."""
 
 SPARE_IDLE = 60.0
 """A worker of stateless calls that has had none for so long is let go."""

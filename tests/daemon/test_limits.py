@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import select
+import signal
 import socket
 import struct
 import time
@@ -15,9 +16,10 @@ from typing import Any
 import msgpack
 import psutil
 import pytest
-from support import APPS, PATIENCE, Daemon
+from support import APPS, PATIENCE, Daemon, processes_marked, wait_for_exit
 
 from warmpool import Client, PoolExhaustedError, Session
+from warmpool.settings import BACKOFF_FIRST, SPARE_DESCRIPTORS
 from warmpool.wire.messages import PROTOCOL_VERSION
 
 COUNTER = str(APPS / "counter.py")
@@ -230,7 +232,8 @@ def test_without_memory_no_worker_is_made_and_the_error_says_so(start_daemon: Ca
 def leave_descriptors(daemon: Daemon, count: int) -> None:
     """The daemon may open so many more."""
     used = max(int(fd) for fd in os.listdir(f"/proc/{daemon.pid}/fd")) + 1
-    resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (used + count, used + count))
+    _, hard = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (used + count, hard))
 
 
 def connect(path: Path) -> socket.socket:
@@ -258,13 +261,12 @@ def test_clients_that_the_daemon_has_no_descriptor_for_cost_nothing_and_are_serv
         assert late.sessions.get(session.id).call_count == 1
 
 
-@pytest.mark.skip(reason="known fault: without a descriptor left, a fork is answered with INTERNAL and stopping fails")
 def test_opens_that_the_daemon_has_no_descriptor_for_get_the_named_error_and_leave_nothing(
     daemon: Daemon, wait_in_line: Callable[..., Waiting]
 ):
     opened = [daemon.client.session(COUNTER).id]
     wait_for_workers(daemon.client, leased=1, warm=1)
-    leave_descriptors(daemon, 6)
+    leave_descriptors(daemon, SPARE_DESCRIPTORS + 6)
     refused = 0
     for _ in range(8):
         waiting = wait_in_line(daemon, COUNTER, open_timeout=0.3)
@@ -275,8 +277,12 @@ def test_opens_that_the_daemon_has_no_descriptor_for_get_the_named_error_and_lea
             opened.append(answer[1])
         else:
             assert answer[2]["code"] == "POOL_EXHAUSTED"
+            assert "file descriptors" in answer[2]["message"]
+            assert "ulimit" in answer[2]["message"]
             refused += 1
     assert refused
+    with Client(daemon.socket, autostart=False) as late:
+        assert late.status().sessions == len(opened), "there is a descriptor left for who asks"
     for session_id in opened:
         assert daemon.client.sessions.end(session_id).end_reason == "client"
     session = open_when_there_is_room(daemon.client)
@@ -285,6 +291,41 @@ def test_opens_that_the_daemon_has_no_descriptor_for_get_the_named_error_and_lea
     started = time.monotonic()
     daemon.stop()
     assert time.monotonic() - started < 3
+
+
+def test_an_app_that_the_daemon_has_no_descriptor_for_is_not_called_broken_for_long(daemon: Daemon):
+    daemon.client.session(COUNTER)
+    wait_for_workers(daemon.client, leased=1, warm=1)
+    limits = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE)
+    leave_descriptors(daemon, 3)
+    with pytest.raises(PoolExhaustedError, match=r"limited cannot be started.*file descriptors.*ulimit"):
+        daemon.client.session(LIMITED)
+    resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, limits)
+    select.select([], [], [], BACKOFF_FIRST)
+    assert daemon.client.session(LIMITED, open_timeout=5).id
+
+
+@pytest.mark.parametrize("left", range(4))
+def test_a_daemon_without_descriptors_still_stops_and_takes_everything_with_it(daemon: Daemon, left: int):
+    """Clients have taken the last one. Nothing can be looked at and nobody watched anew, but all die with it."""
+    session = daemon.client.session(MISBEHAVES)
+    session.call("leave_children")
+    other = daemon.client.session(MISBEHAVES)
+    wait_for_workers(daemon.client, leased=2, warm=1)
+    leave_descriptors(daemon, left)
+    crowd = [connect(daemon.socket) for _ in range(8)]
+    try:
+        assert session.call("fine") == "fine"
+        assert session.end().end_reason == "client"
+        assert other.call("fine") == "fine"
+        os.kill(daemon.pid, signal.SIGTERM)
+        assert wait_for_exit(daemon.pid, 4)
+        deadline = time.monotonic() + 1
+        while processes_marked(daemon.mark):
+            assert time.monotonic() < deadline
+    finally:
+        for one in crowd:
+            one.close()
 
 
 def open_when_there_is_room(client: Client) -> Session:

@@ -20,7 +20,7 @@ from warmpool.policy import events as ev
 from warmpool.policy.broker import Broker
 from warmpool.policy.listing import Query
 from warmpool.policy.sessions import SessionView
-from warmpool.settings import PAGE_MAX, STOP_GRACE, Settings
+from warmpool.settings import MEMORY_RECHECK, PAGE_MAX, STOP_GRACE, Settings
 from warmpool.wire.messages import Attach, Cancel, Expire, Message, Relabel, Stop
 
 PLENTY = 2**40
@@ -125,6 +125,8 @@ class Story:
         """The app of each pool that there ever was."""
         self.workers: dict[str, Process] = {}
         self.dead: list[Process] = []
+        self.refused: dict[str, float] = {}
+        """When there was no room for a worker of a pool."""
         self.starts: list[str] = []
         """The app of each template ever started."""
         self.logs: list[str] = []
@@ -192,6 +194,7 @@ class Story:
                 assert row not in {w.row for w in self.workers.values()}, "two workers have one row"
                 assert 0 <= row < self.settings.max_workers
                 assert self.free_memory >= self.settings.min_free_bytes, "a fork while memory is short"
+                assert not self.is_refused(pool), "a fork just after one was refused"
                 self.workers[worker] = Process(worker, pool, row)
                 self.board[row] = IDLE
                 assert len(self.workers) <= self.settings.max_workers
@@ -441,6 +444,17 @@ class Story:
         self.workers[worker].failed = True
         self.happens(ev.WorkerFailed(worker, broken(text)))
         return worker
+
+    def refuse_fork(self, worker: str, *, why: str = "the daemon is out of file descriptors") -> None:
+        """The machine has no room for it."""
+        process = self.workers.pop(worker)
+        self.dead.append(process)
+        self.refused[process.pool] = self.now
+        self.happens(ev.ForkRefused(worker, why))
+
+    def is_refused(self, pool: str) -> bool:
+        """There was no room for a worker of it a moment ago."""
+        return self.now < self.refused.get(pool, -MEMORY_RECHECK) + MEMORY_RECHECK
 
     def busy(self, worker: str) -> None:
         assert self.workers[worker].asked is not None

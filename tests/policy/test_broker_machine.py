@@ -356,6 +356,13 @@ class BrokerMachine(RuleBasedStateMachine):
         if not worker.forked:
             self.world.exits(worker.id, status="was never born")
 
+    @precondition(lambda self: self.world.unborn())
+    @rule(pick=picks)
+    def a_fork_is_refused(self, pick: int) -> None:
+        worker = self.world.workers[choose(pick, self.world.unborn())]
+        if not worker.forked:
+            self.world.refuse_fork(worker.id)
+
     @precondition(lambda self: self.world.workers)
     @rule(pick=picks)
     def a_worker_dies(self, pick: int) -> None:
@@ -504,14 +511,16 @@ class BrokerMachine(RuleBasedStateMachine):
             if wish.kind == "open":
                 mine = [w for w in world.workers.values() if w.id in world.of_app(wish.app)]
                 app_is_full = len(mine) == OPTIONS[wish.app][1] and all(w.is_used for w in mine)
-                assert app_is_full or (full and nobody_idle), f"{wish} waits for nothing: {world.broker}"
+                is_refused = any(map(world.is_refused, world.loaded(wish.app)))
+                has_reason = app_is_full or is_refused or (full and nobody_idle)
+                assert has_reason, f"{wish} waits for nothing: {world.broker}"
             else:
                 assert wish.kind in ("hello", "talk", "ask", "attach", "keepalive"), f"{wish} waits for nothing"
         for pool in world.broker.fleet.editions.pools.values():
             assert pool.surplus == 0, f"more warm workers than wanted: {pool}"
             app = world.broker.fleet.editions.apps[pool.app_key]
             quiet = world.now >= pool.refill_at and not self.waiting
-            if pool.lacking and quiet and not full and app.live < pool.max_workers:
+            if pool.lacking and quiet and not full and app.live < pool.max_workers and not world.is_refused(pool.id):
                 assert pool.template.value == "lost" or app.failing(pool.revision, world.now), f"{pool} is not filled"
 
     # --- the laws ---------------------------------------------------------------------------------------------

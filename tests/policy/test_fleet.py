@@ -299,6 +299,58 @@ def test_who_waits_while_memory_is_short_is_told_so_in_the_end():
     assert "memory" in client.error.message
 
 
+# --- no room for a process --------------------------------------------------------------------------------------
+
+
+def test_a_fork_that_the_machine_has_no_room_for_is_tried_again_after_a_second():
+    story = Story(warm=0)
+    client = story.open()
+    story.loads()
+    for _ in range(5):
+        (worker,) = story.unborn()
+        story.refuse_fork(worker)
+        assert story.workers == {}, "it is not tried again at once"
+        assert client.waits, "and nobody is to blame"
+        story.wait(MEMORY_RECHECK)
+    story.rest()
+    assert client.worker
+    assert "is broken" not in "".join(story.logs)
+    assert len([line for line in story.logs if "no worker could be made" in line]) == 1
+
+
+def test_who_waits_while_there_is_no_room_is_told_so_in_the_end():
+    story = Story(warm=0)
+    client = story.open(patience=0.5)
+    story.loads()
+    story.refuse_fork(*story.unborn(), why="the daemon is out of file descriptors")
+    story.wait(0.6)
+    assert type(client.error) is PoolExhaustedError
+    assert "out of file descriptors" in client.error.message
+
+
+def test_a_worker_that_was_asked_for_before_says_nothing_of_the_room_that_there_is():
+    story = Story(warm=0)
+    story.open()
+    client = story.open(patience=0.5)
+    story.loads()
+    first, second = story.unborn()
+    story.refuse_fork(second, why="the daemon is out of file descriptors")
+    story.ready(first)
+    story.wait(0.6)
+    assert "out of file descriptors" in client.error.message
+
+
+def test_an_app_that_is_refused_a_fork_holds_no_other_up():
+    story = Story(warm=0)
+    story.open(app="counter")
+    story.loads()
+    story.refuse_fork(*story.unborn())
+    other = story.open(app="chat")
+    story.loads()
+    story.ready()
+    assert other.worker
+
+
 # --- who waits too long -----------------------------------------------------------------------------------------
 
 

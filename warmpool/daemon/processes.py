@@ -19,7 +19,8 @@ from .. import packets
 from ..board import Board
 from ..launch import foreign_command, python_command
 from ..policy import events as ev
-from ..policy.refusals import broken
+from ..policy.refusals import broken, no_room
+from ..settings import MEMORY_RECHECK
 from ..version import __version__
 from ..wire.messages import (
     FROM_TEMPLATE,
@@ -46,8 +47,16 @@ from ..wire.messages import (
 from .children import Channel, Child, Exit, children_of_this_process
 from .interpreters import Interpreter
 from .logs import Logs
+from .room import check_room, is_shortage, why_no_room
 
 Report = Callable[[ev.Event], None]
+
+
+def _no_process(app: str, error: OSError) -> dict[str, Any]:
+    """What to say when there is no process for an app, in wire form."""
+    if is_shortage(error):
+        return no_room(app, why_no_room(error))
+    return broken(app, f"no process could be started for it: {error}")
 
 
 def _under(interpreter: Interpreter, status: str) -> str:
@@ -108,7 +117,7 @@ class Processes:
         try:
             child, ours = self._spawn(load.app, interpreter)
         except OSError as error:
-            self._report(ev.TemplateFailed(pool, broken(load.app, f"no process could be started for it: {error}")))
+            self._report(ev.TemplateFailed(pool, _no_process(load.app, error)))
             return
         child.on_exit = lambda end: self._template_exited(pool, _under(interpreter, end.status))
         channel = Channel(ours, self._loop, FROM_TEMPLATE, lambda m: self._from_template(pool, m), lambda: None)
@@ -163,17 +172,37 @@ class Processes:
     def fork(self, pool: str, worker: str, row: int) -> None:
         self._board.clear(row)
         template = self._templates.get(pool)
-        ours, theirs = packets.pair()
+        try:
+            check_room()
+            ours, theirs = packets.pair()
+        except OSError as error:
+            self._report(ev.ForkRefused(worker, why_no_room(error)))
+            return
         channel = Channel(
             ours, self._loop, FROM_WORKER, lambda m: self._from_worker(worker, m), lambda: self._hung_up(worker)
         )
         self._workers[worker] = _Worker(worker, channel)
         ends = (theirs.detach(), self._logs.open(worker, row))
         if template is not None and template.can_fork:
-            template.channel.send(Fork(worker, row, in_place=False), ends)
+            self._ask_for_fork(template, Fork(worker, row, in_place=False), ends)
             packets.close_all(ends)
         else:
             self._fork_alone(pool, worker, row, ends)
+
+    def _ask_for_fork(self, template: _Template, fork: Fork, ends: tuple[int, ...]) -> None:
+        try:
+            template.channel.send_now(fork, ends)
+        except BrokenPipeError:
+            pass  # it is gone, and so this channel hangs up
+        except BlockingIOError:
+            self._refused(fork.worker_id, "its template has many others to fork first")
+        except OSError as error:
+            self._refused(fork.worker_id, why_no_room(error))
+
+    def _refused(self, name: str, why: str) -> None:
+        self._workers.pop(name).channel.close()
+        self._logs.finish(name)
+        self._report(ev.ForkRefused(name, why))
 
     def _fork_alone(self, pool: str, worker: str, row: int, ends: tuple[int, ...]) -> None:
         """A process of its own imports the app and becomes the worker: for an app that cannot be forked."""
@@ -183,7 +212,10 @@ class Processes:
             child, ours = self._spawn(load.app, interpreter)
         except OSError as error:
             packets.close_all(ends)
-            self._never_born(worker, broken(load.app, f"no process could be started for it: {error}"))
+            if is_shortage(error):
+                self._refused(worker, why_no_room(error))
+            else:
+                self._never_born(worker, _no_process(load.app, error))
             return
 
         def give_ends(message: Fork | None) -> None:
@@ -262,7 +294,11 @@ class Processes:
     def _born(self, name: str, pid: int) -> None:
         """The worker exists. It is our child, or about to be: its pid is its own until we reap it."""
         worker = self._workers[name]
-        worker.child = self._children.get(pid) or self._watch(pid)
+        try:
+            worker.child = self._children.get(pid) or self._watch(pid)
+        except OSError as error:  # its channel closes, so it will go, and the sweep finds it
+            self._refused(name, why_no_room(error))
+            return
         worker.child.on_exit = lambda end: self._worker_exited(name, end)
         self._report(ev.WorkerForked(name, pid))
 
@@ -300,6 +336,7 @@ class Processes:
             command = python_command("warmpool.worker.template")
         else:
             command = foreign_command(interpreter.python, app, str(PROTOCOL_VERSION), __version__)
+        check_room()
         ours, theirs = packets.pair()
         try:
             pid = os.posix_spawn(
@@ -345,11 +382,24 @@ class Processes:
     def _sweep(self) -> None:
         """Kills and reaps the children that we do not know: what others have left behind."""
         self._sweep_due = False
-        children = children_of_this_process()
+        try:
+            children = children_of_this_process()
+        except OSError:
+            self._sweep_later()
+            return
         for worker in list(self._workers.values()):
             if worker.child is None:
                 worker.channel.drain()  # whoever is our child by now has announced itself before
         for pid in children:
             if pid not in self._children:
-                with suppress(ProcessLookupError):  # reaped meanwhile
+                try:
                     self._watch(pid).kill()
+                except ProcessLookupError:
+                    pass  # reaped meanwhile
+                except OSError:
+                    self._sweep_later()
+
+    def _sweep_later(self) -> None:
+        """Clients have taken the last descriptor, and nothing can be looked at without one."""
+        self._sweep_due = True
+        self._loop.call_later(MEMORY_RECHECK, self._sweep)

@@ -13,6 +13,7 @@ import signal
 import time
 import traceback
 from collections import deque
+from contextlib import suppress
 from typing import Any, Final, assert_never
 
 import psutil
@@ -323,7 +324,8 @@ class Server:
         now = time.monotonic()
         if now >= self._memory_read_at + MEMORY_READ_EVERY:
             self._memory_read_at = now
-            self._memory = psutil.virtual_memory().available
+            with suppress(OSError):  # without a descriptor to look with, it is what it was
+                self._memory = psutil.virtual_memory().available
         return self._memory
 
     def _described(self, ticket: ev.Ticket, functions: list[Any] | None) -> None:

@@ -106,7 +106,7 @@ class Broker:
             case ev.TemplateLoaded() | ev.TemplateFailed() | ev.TemplateExited():
                 self._template_event(event, now)
             case (
-                ev.WorkerForked() | ev.WorkerReady() | ev.WorkerFailed() | ev.WorkerReleased()
+                ev.ForkRefused() | ev.WorkerForked() | ev.WorkerReady() | ev.WorkerFailed() | ev.WorkerReleased()
                 | ev.WorkerBusy() | ev.WorkerLeaving() | ev.WorkerEnded() | ev.WorkerExited()
             ):  # fmt: skip
                 self._worker_event(event, now)
@@ -158,7 +158,7 @@ class Broker:
 
     def _worker_event(
         self,
-        event: ev.WorkerForked | ev.WorkerReady | ev.WorkerFailed | ev.WorkerBusy | ev.WorkerLeaving
+        event: ev.ForkRefused | ev.WorkerForked | ev.WorkerReady | ev.WorkerFailed | ev.WorkerBusy | ev.WorkerLeaving
         | ev.WorkerEnded | ev.WorkerReleased | ev.WorkerExited,
         now: float,
     ) -> None:  # fmt: skip
@@ -166,6 +166,8 @@ class Broker:
         if worker is None:
             return
         match event:
+            case ev.ForkRefused():
+                self.fleet.fork_refused(worker, event.why, now)
             case ev.WorkerForked():
                 worker.pid = event.pid
             case ev.WorkerReady():

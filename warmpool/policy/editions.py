@@ -159,7 +159,7 @@ class Editions:
         """No more workers of this edition; its sessions live on."""
         pool.template = TemplateState.RETIRED
         pool.warm_target = 0
-        for kind in ("load", "refill"):
+        for kind in ("load", "refill", "refused"):
             self._timers.cancel(Timer(kind, pool.id))
         self._effects.append(fx.StopTemplate(pool.id))
         for worker in [*pool.warm.values(), *pool.spare.values()]:

@@ -179,6 +179,14 @@ class TemplateExited:
 
 
 @dataclass(frozen=True, slots=True)
+class ForkRefused:
+    """The machine has no room for this worker now; `why` in words. It never was."""
+
+    worker: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerForked:
     worker: str
     pid: int
@@ -256,6 +264,7 @@ Event: TypeAlias = (
     | TemplateLoaded
     | TemplateFailed
     | TemplateExited
+    | ForkRefused
     | WorkerForked
     | WorkerReady
     | WorkerFailed

@@ -69,10 +69,22 @@ class Fleet:
             return
         worker.pool.step(worker, WorkerEvent.READY)
         worker.pool.stillborn = 0
+        if Timer("refused", worker.pool.id) not in self._timers:
+            worker.pool.refused = None
         if worker.pool.template is TemplateState.RETIRED or self.stopping:
             self.stop_worker(worker, "retired", now)
         else:
             self.editions.promote(worker.pool, now)
+
+    def fork_refused(self, worker: Worker, why: str, now: float) -> None:
+        """Nobody is to blame. It is tried again after a while."""
+        pool = worker.pool
+        if pool.refused is None:
+            self._effects.append(fx.Log(f"app {pool.app}: no worker could be made: {why}"))
+        pool.refused = why
+        self._timers.set(Timer("refused", pool.id), now + MEMORY_RECHECK)
+        self._forget(worker)
+        self.editions.forget_if_empty(pool)
 
     def worker_failed(self, worker: Worker, error: dict[str, Any], now: float) -> None:
         if worker.state is WorkerState.STARTING:
@@ -82,6 +94,16 @@ class Fleet:
     def worker_exited(self, worker: Worker, status: str, now: float) -> None:
         died_in_setup = worker.state is WorkerState.STARTING and worker.pid is not None
         worker.pool.stillborn += worker.state is WorkerState.STARTING and worker.pid is None
+        self._forget(worker)
+        pool = worker.pool
+        if died_in_setup:
+            self.editions.fail(pool, refusals.broken(pool.app, f"its worker {status} while it was set up"), now)
+        elif pool.stillborn >= STILLBORN_LIMIT:
+            pool.stillborn = 0
+            self.editions.fail(pool, refusals.broken(pool.app, f"no worker can be made of it: it {status}"), now)
+        self.editions.forget_if_empty(pool)
+
+    def _forget(self, worker: Worker) -> None:
         app = self.editions.apps[worker.pool.app_key]
         app.live -= 1
         app.going -= worker.state is WorkerState.STOPPING
@@ -90,13 +112,6 @@ class Fleet:
         self._rows.append(worker.row)
         for kind in ("start", "kill", "spare"):
             self._timers.cancel(Timer(kind, worker.id))
-        pool = worker.pool
-        if died_in_setup:
-            self.editions.fail(pool, refusals.broken(pool.app, f"its worker {status} while it was set up"), now)
-        elif pool.stillborn >= STILLBORN_LIMIT:
-            pool.stillborn = 0
-            self.editions.fail(pool, refusals.broken(pool.app, f"no worker can be made of it: it {status}"), now)
-        self.editions.forget_if_empty(pool)
 
     def worker_released(self, worker: Worker, now: float) -> None:
         if worker.state is WorkerState.SERVING:
@@ -123,7 +138,7 @@ class Fleet:
             case "idle app":
                 self.editions.app_idle(str(about), now)
             case _:
-                pass  # "memory" and "refill": `settle` looks again
+                pass  # "memory", "refused" and "refill": `settle` looks again
 
     def _start_overdue(self, worker: Worker, now: float) -> None:
         what = f"its `setup` took longer than {self._settings.start_timeout:g} s"
@@ -194,7 +209,7 @@ class Fleet:
     def _may_fork(self, pool: Pool, now: float) -> bool:
         if pool.template is not TemplateState.READY or self.editions.apps[pool.app_key].failing(pool.revision, now):
             return False
-        if not self._rows or self._is_full(pool):
+        if not self._rows or self._is_full(pool) or Timer("refused", pool.id) in self._timers:
             return False
         if self._free_memory() < self._settings.min_free_bytes:
             self._timers.set(Timer("memory"), now + MEMORY_RECHECK)
@@ -259,6 +274,8 @@ class Fleet:
             return f"the app has its {pool.max_workers} workers (its `max_workers`), all in use"
         if self._free_memory() < self._settings.min_free_bytes:
             return "the machine is short of memory (--min-free-mb)"
+        if pool.refused is not None:
+            return pool.refused
         return f"{len(self.workers)} of {self._settings.max_workers} workers are in use (--max-workers)"
 
     def stop_all(self, now: float) -> None:

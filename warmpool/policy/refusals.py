@@ -92,6 +92,11 @@ def broken(app: str, what: str) -> dict[str, Any]:
     return AppBrokenError(f"app {app} is broken: {what}", details={"message": what}).to_wire()
 
 
+def no_room(app: str, why: str) -> dict[str, Any]:
+    """POOL_EXHAUSTED in wire form, for an app of which not even a template can be started."""
+    return PoolExhaustedError(f"app {app} cannot be started: {why}").to_wire()
+
+
 def notice(serving: Pool, error: dict[str, Any]) -> str:
     """For whoever gets the version before a broken edit."""
     trace = error["details"].get("traceback", "")

@@ -1,0 +1,45 @@
+"""Whether the daemon has descriptors for one more process, and words for when it has not.
+
+A process is made only while some would be left after it, for whoever then asks for the status, ends a session or stops
+the daemon. They are counted by taking them: the kernel gives the lowest number that is free, which says nothing of how
+many there are, and a list of all that are open grows with the sessions.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+from typing import Final
+
+from ..packets import close_all
+from ..settings import SPARE_DESCRIPTORS
+
+_SHORTAGES: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOBUFS}
+
+
+def check_room() -> None:
+    """Raises OSError if there are fewer than SPARE_DESCRIPTORS left."""
+    taken: list[int] = []
+    try:
+        taken.append(os.open("/", os.O_PATH | os.O_CLOEXEC))
+        while len(taken) < SPARE_DESCRIPTORS:
+            taken.append(os.dup(taken[0]))
+    finally:
+        close_all(taken)
+
+
+def is_shortage(error: OSError) -> bool:
+    """Whether it is the machine that has no room, and not the program that cannot be run."""
+    return error.errno in _SHORTAGES
+
+
+def why_no_room(error: OSError) -> str:
+    """What the machine lacks for a process, and what to do about it."""
+    if error.errno != errno.EMFILE:
+        return f"the machine cannot make another process ({error.strerror or error})"
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return (
+        f"the daemon is out of file descriptors: it may have {limit}, and keeps {SPARE_DESCRIPTORS} of them free; "
+        "start it with a higher `ulimit -Hn`"
+    )
