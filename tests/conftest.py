@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,14 @@ from warmpool import Client
 
 settings.register_profile("warmpool", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("warmpool")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def signals_as_in_the_foreground() -> Iterator[None]:
+    """A shell starts what a script puts in the background with SIGINT ignored, and all its children inherit that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

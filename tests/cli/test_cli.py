@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 from support import APPS, MARK, PATIENCE, Daemon, processes_marked, wait_for_exit
 
-from warmpool import Client, cli
+from warmpool import Client, WorkerLostError, cli
 from warmpool.cli import main
 
 COUNTER = str(APPS / "counter.py")
@@ -736,6 +736,37 @@ def test_a_signal_stops_a_daemon_in_the_foreground(free_socket: Path, number: si
         assert wait_for_exit(daemon.pid, 5)
     assert f"{session_id} ended (daemon_stopped) after 1 calls" in "".join(daemon.log)
     assert daemon.log[-1].endswith(" stopped\n")
+    assert processes_marked(os.environ[MARK]) == []
+
+
+DEAF = """\
+import os, signal, sys
+for number in map(int, sys.argv[1].split(",")):
+    signal.signal(number, signal.SIG_IGN)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+def test_a_daemon_in_the_background_of_a_script_heeds_what_it_should(free_socket: Path):
+    """Its shell has it ignore SIGINT, and nohup SIGHUP: so does the daemon. SIGTERM is for it in any case, and how its
+    children die is told to it though its starter does not want to know that of its own.
+    """
+    ignored = ",".join(str(int(n)) for n in (signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGTERM))
+    with running([sys.executable, "-c", DEAF, ignored, *command(free_socket, "serve")]) as process:
+        assert "listening on" in process.stderr.readline()
+        with Client(free_socket, autostart=False) as client:
+            session = client.session(COUNTER)
+            for number in (signal.SIGINT, signal.SIGHUP):
+                process.send_signal(number)
+                assert session.call("add")["total"] >= 1
+                assert client.status().sessions == 1
+            os.kill(session.info().pid, signal.SIGKILL)
+            with pytest.raises(WorkerLostError, match="SIGKILL"):
+                session.call("add")
+        process.terminate()
+        assert wait_for_exit(process.pid, 5)
+        log = process.communicate(timeout=PATIENCE)[1]
+    assert log.endswith(" stopped\n")
     assert processes_marked(os.environ[MARK]) == []
 
 

@@ -457,7 +457,6 @@ def interrupted_when_busy(client: Client, session_id: str) -> Iterator[None]:
         thread.join()
 
 
-@pytest.mark.skip(reason="known fault: hangs in some environments, not yet understood")
 @pytest.mark.parametrize("released_first", [True, False], ids=["released first", "called first"])
 @pytest.mark.parametrize("way", ["call", "run"])
 def test_the_late_answer_to_an_interrupted_call_answers_no_other(
@@ -484,7 +483,6 @@ def test_the_late_answer_to_an_interrupted_call_answers_no_other(
         assert session.info().call_count == 5
 
 
-@pytest.mark.skip(reason="known fault: hangs in some environments, not yet understood")
 def test_an_interrupted_first_call_leaves_its_session(client: Client, fifo: Path):
     def interrupt() -> None:
         with Client(client.places.socket, autostart=False) as other:

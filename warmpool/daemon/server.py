@@ -122,7 +122,8 @@ class Server:
         self._timer: asyncio.Handle | None = None
         self._timer_at: float | None = None
         for number in STOP_SIGNALS:
-            loop.add_signal_handler(number, self.report, ev.StopRequested())
+            if number == signal.SIGTERM or signal.getsignal(number) is not signal.SIG_IGN:  # under nohup it stays so
+                loop.add_signal_handler(number, self.report, ev.StopRequested())
         signal.signal(signal.SIGCHLD, self._child_died)  # uvloop keeps this one to itself, and makes no use of it
         self._set_timer()
 
