@@ -6,15 +6,15 @@ import shutil
 import signal
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
 import pytest
 from hypothesis import HealthCheck, settings
-from support import Daemon, open_files, processes_marked, wait_for_exit
+from support import MARK, Daemon, open_files, processes_marked, wait_for_exit
 
-from warmpool import Client
+from warmpool import Client, DaemonUnavailableError
 
 settings.register_profile("warmpool", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("warmpool")
@@ -80,6 +80,21 @@ def start_daemon(directory: Path) -> Iterator[Callable[..., Daemon]]:
 def daemon(start_daemon: Callable[..., Daemon]) -> Daemon:
     """A daemon of the test's own, for a test that harms it or looks at all of it."""
     return start_daemon()
+
+
+@pytest.fixture
+def free_socket(directory: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A socket for a daemon that the test's own code starts. Whatever runs there at the end is stopped, and of all
+    that was made there only a log may remain.
+    """
+    path = directory / "d.sock"
+    monkeypatch.delenv("WARMPOOL_SOCKET", raising=False)
+    with nothing_left() as mark:
+        monkeypatch.setenv(MARK, mark)
+        yield path
+        with Client(path, autostart=False) as client, suppress(DaemonUnavailableError):
+            assert wait_for_exit(client.stop())
+    assert {found.name for found in directory.glob("d.sock*")} <= {"d.sock.log"}
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 from support import APPS, MARK, PATIENCE, Daemon, processes_marked, wait_for_exit
 
-from warmpool import Client, WorkerLostError, cli
+from warmpool import Client, DaemonUnavailableError, WorkerLostError, cli
 from warmpool.cli import main
 
 COUNTER = str(APPS / "counter.py")
@@ -768,6 +768,50 @@ def test_a_daemon_in_the_background_of_a_script_heeds_what_it_should(free_socket
         log = process.communicate(timeout=PATIENCE)[1]
     assert log.endswith(" stopped\n")
     assert processes_marked(os.environ[MARK]) == []
+
+
+CLOSED = ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"]
+
+
+@pytest.mark.parametrize("closed", CLOSED)
+def test_a_stream_that_is_closed_costs_no_more_than_its_words(shared_daemon: Daemon, closed: str):
+    typed = ["sh", "-c", f'exec "$@" {closed}', "sh", *command(shared_daemon.socket, "status", "--json")]
+    done = subprocess.run(typed, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert bool(done.stdout) == (">&-" not in closed.replace("2>&-", ""))
+
+
+@pytest.mark.parametrize("closed", CLOSED)
+def test_a_daemon_without_streams_gives_their_numbers_to_no_other_file(free_socket: Path, closed: str):
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {closed}', "sh", *command(free_socket, "serve", "--detach")],
+        capture_output=True, text=True, timeout=PATIENCE, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    with Client(free_socket, autostart=False) as client:
+        assert client.session(COUNTER).call("add") == {"total": 1}
+        assert free_socket.with_name("d.sock.lock").read_text() == str(client.status().pid)
+
+
+@pytest.mark.parametrize("closed", CLOSED)
+def test_a_daemon_in_the_foreground_without_streams(free_socket: Path, closed: str):
+    typed = ["sh", "-c", f'exec "$@" {closed}', "sh", *command(free_socket, "serve")]
+    with running(typed) as process:
+        with Client(free_socket, autostart=False) as client:
+            deadline = time.monotonic() + PATIENCE
+            while True:
+                try:
+                    facts = client.status()
+                    break
+                except DaemonUnavailableError:
+                    assert process.poll() is None
+                    assert time.monotonic() < deadline
+            assert client.session(COUNTER).call("add") == {"total": 1}
+            streams = [os.readlink(f"/proc/{facts.pid}/fd/{fd}") for fd in range(3)]
+            assert all(name == os.devnull or name.startswith("pipe:") for name in streams)
+            assert free_socket.with_name("d.sock.lock").read_text() == str(facts.pid)
+        process.terminate()
+        assert process.wait(PATIENCE) == 0
 
 
 def test_log_lines_as_json(free_socket: Path):

@@ -34,6 +34,7 @@ _CODES: tuple[tuple[type[WarmpoolError], int], ...] = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; gives its exit code."""
+    _open_standard_streams()
     options = make_parser().parse_args(arguments)
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
@@ -48,6 +49,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read our output has left, and Python would complain once more at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
+
+
+def _open_standard_streams() -> None:
+    """Whoever started us may have closed some (`>&-`). What is opened next would get the number of such a stream, and
+    then what a daemon and its apps print.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            fd = os.open(os.devnull, os.O_RDWR)
+            os.set_inheritable(fd, True)
+            setattr(sys, name, open(fd, mode, closefd=False))  # noqa: SIM115  (for as long as we live)
 
 
 def _print_error(error: WarmpoolError) -> None:
