@@ -17,6 +17,8 @@ from support import MARK, Daemon, open_files, processes_marked, wait_for_exit
 from warmpool import Client, DaemonUnavailableError
 
 settings.register_profile("warmpool", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("searching", settings.get_profile("warmpool"), derandomize=False, database=None)
+"""`pytest --hypothesis-profile=searching` draws other examples each time."""
 settings.load_profile("warmpool")
 
 
