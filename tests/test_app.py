@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import pytest
 
 from warmpool import app as app_module
-from warmpool.app import HOOKS, AppContext, BaseApp, BaseAppInput, BaseAppOutput
+from warmpool.app import HOOKS, AppContext, BaseApp, BaseAppInput, BaseAppOutput, CallCancelled
 
 
 class State(BaseAppOutput):
@@ -167,6 +167,12 @@ def test_logger_and_context_are_there_in_init():
 
 def test_what_an_author_may_declare_has_its_defaults():
     assert (BaseApp.version, BaseApp.warm, BaseApp.max_workers) == ("", None, None)
+    assert (BaseApp.cancel_grace, BaseApp.max_calls, BaseApp.max_private_bytes, BaseApp.max_lifetime) == (
+        10,
+        None,
+        None,
+        None,
+    )
 
     class Declared(BaseApp):
         version = "1.0"
@@ -174,6 +180,28 @@ def test_what_an_author_may_declare_has_its_defaults():
         max_workers = 10
 
     assert (Declared.version, Declared().warm, Declared().max_workers) == ("1.0", 3, 10)
+
+
+def test_a_context_outside_of_a_worker_hears_nothing_and_asks_nothing():
+    context = AppContext()
+    assert context.cancel_requested is False
+    context.progress(1, 2, "so far")
+    context.end_session()
+    assert context == AppContext()
+    assert "_host" not in repr(context)
+
+
+@pytest.mark.parametrize(
+    "told", [{"done": "1"}, {"done": None}, {"done": True}, {"done": 1, "total": "2"}, {"done": 1, "message": 3}]
+)
+def test_progress_that_is_no_number_is_refused_where_it_is_told(told):
+    with pytest.raises(TypeError, match="progress"):
+        AppContext().progress(**told)
+
+
+def test_an_exception_handler_does_not_stop_a_cancel():
+    assert issubclass(CallCancelled, BaseException)
+    assert not issubclass(CallCancelled, Exception)
 
 
 # --- preload ----------------------------------------------------------------------------------------------------
@@ -333,7 +361,7 @@ def test_base_app_has_no_hook_that_would_run():
 
 
 def test_the_hooks_of_the_docstring_are_hooks():
-    for hook in ("preload", "setup", "on_end", "unload"):
+    for hook in ("preload", "setup", "on_cancel", "on_end", "unload"):
         assert f"`{hook}" in app_module.__doc__
         assert hook in HOOKS
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import datetime as dt
 import functools
 import json
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable, Iterator
 from enum import Enum
 from typing import Annotated, Any, Literal
 
@@ -20,7 +21,7 @@ from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
 
 from warmpool.app import HOOKS, BaseApp
 from warmpool.errors import FunctionNotFoundError, InvalidInputError, from_wire
-from warmpool.signatures import Function, functions_of, select
+from warmpool.signatures import Function, Kind, functions_of, select
 from warmpool.wire.frames import decode, encode
 
 LIMIT = 1024 * 1024
@@ -176,6 +177,113 @@ def test_async_methods_are_known():
     functions = functions_of(Members)
     assert functions["later"].is_async is True
     assert functions["first"].is_async is False
+
+
+async def first_of(iterator: AsyncIterator[Any]) -> Any:
+    return await anext(iterator)
+
+
+def plain_kind(self) -> list[int]: ...
+
+
+async def async_kind(self) -> int: ...
+
+
+def generator_kind(self) -> Generator[Add, None, Colour]:
+    yield Add(amount=1)
+    return Colour.RED
+
+
+def unannotated_generator(self):
+    yield dt.date(2026, 1, 2)
+
+
+def iterable_generator(self) -> Iterable[Add]:
+    yield Add(amount=1)
+
+
+def wrong_generator(self) -> int:
+    yield Add(amount=1)
+
+
+def iterator_kind(self) -> Iterator[Add]:
+    return iter([Add(amount=1)])
+
+
+async def async_generator_kind(self) -> AsyncIterator[Add]:
+    yield Add(amount=1)
+
+
+def async_iterator_kind(self) -> AsyncGenerator[Add, None]:
+    return async_generator_kind(self)
+
+
+def only_keyword(self, *, amount: int = 1) -> Iterator[Add]:
+    yield Add(amount=amount)
+
+
+@pytest.mark.parametrize(
+    ("method", "kind"),
+    [
+        (plain_kind, Kind.PLAIN),
+        (async_kind, Kind.ASYNC),
+        (generator_kind, Kind.GENERATOR),
+        (unannotated_generator, Kind.GENERATOR),
+        (iterable_generator, Kind.GENERATOR),
+        (wrong_generator, Kind.GENERATOR),
+        (iterator_kind, Kind.GENERATOR),
+        (only_keyword, Kind.GENERATOR),
+        (async_generator_kind, Kind.ASYNC_GENERATOR),
+        (async_iterator_kind, Kind.ASYNC_GENERATOR),
+    ],
+)
+def test_how_a_function_gives_what_it_gives(method, kind):
+    function = function_of(method)
+    assert function.kind is kind
+    assert function.is_async == (kind in (Kind.ASYNC, Kind.ASYNC_GENERATOR))
+    assert function.streams == (kind in (Kind.GENERATOR, Kind.ASYNC_GENERATOR))
+    description = function.describe()
+    assert (description["async"], description["streams"]) == (function.is_async, function.streams)
+    if not function.streams:
+        return
+    iterator = function.iterate(Members(), *function.decode({}))
+    item = next(iterator) if kind is Kind.GENERATOR else asyncio.run(first_of(iterator))
+    assert function.encode(item) == (
+        item if "unannotated" in method.__name__ or method is wrong_generator else {"amount": 1, "note": ""}
+    )
+    last = function.method(Members(), *function.decode({}))
+    assert (last if kind is Kind.GENERATOR else asyncio.run(last)) == item
+
+
+def test_a_generator_is_described_by_its_items_and_has_its_result_encoded():
+    function = function_of(generator_kind)
+    assert function.describe()["output_schema"]["title"] == "Add"
+    assert function.encode_return(Colour.RED) == Colour.RED
+    assert function_of(wrong_generator).describe()["output_schema"] is None
+
+
+def test_a_generator_that_is_called_plainly_is_closed_though_it_fails():
+    closed: list[str] = []
+
+    def fails(self) -> Iterator[int]:
+        try:
+            yield 1
+            raise ValueError("enough")
+        finally:
+            closed.append("plain")
+
+    async def fails_async(self) -> AsyncIterator[int]:
+        try:
+            yield 1
+            raise ValueError("enough")
+        finally:
+            closed.append("async")
+
+    with pytest.raises(ValueError, match="enough"):
+        function_of(fails).method(Members())
+    with pytest.raises(ValueError, match="enough"):
+        asyncio.run(function_of(fails_async).method(Members()))
+    assert closed == ["plain", "async"]
 
 
 def test_a_decorated_method_keeps_its_signature():

@@ -42,6 +42,9 @@ class Kind(Enum):
     ASYNC_GENERATOR = "async generator"
 
 
+_NATIVE: Final = (int, float, str, bytes, bool)
+"""Results that are sent as they are."""
+
 _GENERATORS: Final = (collections.abc.Generator, collections.abc.Iterator)
 _ASYNC_GENERATORS: Final = (collections.abc.AsyncGenerator, collections.abc.AsyncIterator)
 _OF_ITEMS: Final = (*_GENERATORS, *_ASYNC_GENERATORS, collections.abc.Iterable, collections.abc.AsyncIterable)
@@ -161,8 +164,8 @@ def _function(name: str, method: Callable[..., Any]) -> Function:
         method=_RUN[kind](iterate),
         iterate=iterate,
         decode=decode,
-        encode=_encoder(output, result if _is_model(result) else None),
-        encode_return=_encoder(_adapter(returned), returned if _is_model(returned) else None),
+        encode=_encoder(result, output),
+        encode_return=_encoder(returned, _adapter(returned)),
         kind=kind,
         takes_action=any("action" in _keys(field_name, field) for field_name, field in model.model_fields.items()),
         input_model=model,
@@ -298,12 +301,13 @@ def _by_position(method: Callable[..., Any], parameters: list[inspect.Parameter]
     return call
 
 
-def _encoder(output: TypeAdapter[Any] | None, model: type[BaseModel] | None) -> Callable[[Any], Any]:
-    if output is None:
+def _encoder(annotation: Any, output: TypeAdapter[Any] | None) -> Callable[[Any], Any]:
+    if output is None or annotation in _NATIVE:
         return lambda value: value
     to_python = output.serializer.to_python
-    if model is None:
+    if not _is_model(annotation):
         return lambda value: to_python(value, warnings=False)
+    model = annotation
     # Something else than the model that was promised would lose what the model does not have.
     return lambda value: to_python(value, warnings=False) if isinstance(value, model) else value
 

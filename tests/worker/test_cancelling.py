@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from scripted import FIRST_ID, Worker
-from support import APPS, open_files
+from support import APPS, PATIENCE, open_files
 
 from warmpool.settings import HOOK_TIMEOUT
 from warmpool.wire.messages import Cancel, Relabel
@@ -228,23 +228,25 @@ def test_a_cancel_of_another_call_stops_nothing(start: Start, kind: str):
 
 @plain_and_async
 def test_whenever_a_cancel_comes_it_stops_its_own_call_or_none(start: Start, kind: str):
-    """A thousand cancels at random moments about the time of their calls, which are 30 us long."""
+    """A thousand cancels at random moments about the time of their calls, which are 30 us long; every tenth is late."""
     worker = start(kind)
     chance = random.Random(1)
-    outcomes = {"Result": 0, "Failure": 0}
+    results = 0
     for number in range(1000):
         call_id = FIRST_ID + 2 * number
         worker.client.send(["Call", call_id, "fine", {"value": number}])
         moment = time.perf_counter() + chance.uniform(0, 100e-6)
+        if number % 10 == 0:
+            assert worker.client.is_answered(PATIENCE)
         while time.perf_counter() < moment:
             pass
         worker.cancel(call_id)
         answer = worker.client.hear()
         assert answer is not None
         assert answer == ["Result", call_id, number] or cancelled(call_id, answer)
-        outcomes[answer[0]] += 1
+        results += answer[0] == "Result"
         assert worker.client.call(call_id + 1, "fine", value=-number) == ["Result", call_id + 1, -number]
-    assert outcomes["Result"] > 100, outcomes
+    assert results >= 100
     assert not worker.activity.busy
     assert worker.activity.started == 2000
 

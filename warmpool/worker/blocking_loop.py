@@ -22,13 +22,15 @@ import socket
 import struct
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import ProtocolError
 from ..settings import HOOK_TIMEOUT
-from ..wire.messages import call_from_wire
+from ..wire.messages import Call, Stream, call_from_wire
 from .runner import Connection
+from .streams import Outlet, answer_plain, wait_until_taken
 
 if TYPE_CHECKING:
     from .runner import AppProcess
@@ -186,9 +188,13 @@ class BlockingLoop:
     def _answer(self, connection: Connection, frame: memoryview) -> Exception | None:
         """Answers a call. Gives what ends the connection, if anything does."""
         try:
-            reply = self._process.caller.answer(call_from_wire(frame), connection.writer)
-            if self._inbox.delivered:
-                self._after_cancel()
+            call = call_from_wire(frame)
+            if type(call) is Call:
+                reply = self._process.caller.answer(call, connection.writer)
+                if self._inbox.delivered:
+                    self._after_cancel()
+            else:
+                reply = self._follow(connection, call)
             sent = connection.socket.send(reply, socket.MSG_DONTWAIT)
         except BlockingIOError:
             sent = 0
@@ -197,6 +203,29 @@ class BlockingLoop:
         if sent != len(reply):
             connection.unsent = memoryview(reply)[sent:]
         return None
+
+    def _follow(self, connection: Connection, stream: Call | Stream) -> bytes:
+        """The whole of a call that is followed; gives what is still to be sent of it."""
+        process, writer = self._process, connection.writer
+        caller = process.caller
+        outlet = process.outlet = Outlet(connection, stream.id)
+        try:
+            caller.begin(stream.id)
+            function, arguments = caller.decode(stream)
+        except BaseException as error:
+            reply = caller.refuse(stream.id, caller.undecoded(stream, error), writer)
+        else:
+            wait = partial(wait_until_taken, outlet, self._inbox, self._channel)
+            reply = answer_plain(caller, outlet, writer, function, arguments, wait)
+        if self._inbox.delivered:
+            self._after_cancel()
+        else:
+            caller.end()
+        process.outlet = None
+        return outlet.close() + reply
+
+    def unstick(self, outlet: Outlet) -> None:
+        """The next event takes it along, or the answer does."""
 
     def _after_cancel(self) -> None:
         self._inbox.delivered = False

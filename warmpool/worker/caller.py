@@ -110,8 +110,13 @@ class Caller:
         return app_error(function, error)
 
     def reply(self, call_id: int, function: Function, value: Any, writer: FrameWriter) -> bytes:
+        return self.reply_with(function.encode, call_id, function, value, writer)
+
+    def reply_with(
+        self, encode: Callable[[Any], Any], call_id: int, function: Function, value: Any, writer: FrameWriter
+    ) -> bytes:
         try:
-            return writer.frame(("Result", call_id, function.encode(value)))
+            return writer.frame(("Result", call_id, encode(value)))
         except Exception as error:
             return self.refuse_output(call_id, function, value, error, writer)
 

@@ -124,6 +124,10 @@ class Inbox:
             self.exposed = NOTHING
             raise CallCancelled("the call was cancelled")
 
+    def holds(self, call_id: int) -> bool:
+        """Whether a cancel of this call waits to be heeded."""
+        return call_id in self._doomed
+
     def cancelled(self, call_id: int) -> bool:
         """Whether this call, which runs, is to stop. True once."""
         if call_id not in self._doomed:

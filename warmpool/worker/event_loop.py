@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import itertools
 import socket
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,17 +23,21 @@ import uvloop
 from ..app import CallCancelled
 from ..errors import ProtocolError
 from ..settings import HOOK_TIMEOUT
-from ..signatures import DEFAULT_FUNCTION, Kind
-from ..wire.messages import Call, call_from_wire
+from ..signatures import DEFAULT_FUNCTION, Arguments, Function, Kind
+from ..wire.frames import FrameWriter
+from ..wire.messages import Call, Stream, call_from_wire
 from .cancelling import NOTHING
 from .failures import print_failure
 from .runner import Connection
+from .streams import AsyncItems, Items, Outlet
 
 if TYPE_CHECKING:
     from .runner import AppProcess
 
 _AT_ONCE: Final = (Kind.PLAIN, Kind.GENERATOR)
 """What runs on the loop and blocks it."""
+ITEMS_AT_ONCE: Final = 16
+"""Of a generator that never waits: so often the loop looks at everything else."""
 _ENDS: Final = (OSError, EOFError, ProtocolError)
 """What ends a connection."""
 
@@ -43,13 +48,17 @@ class EventLoop:
         self._loop = uvloop.new_event_loop()
         asyncio.set_event_loop(self._loop)
         self._connections: dict[int, Connection] = {}
-        self._queue: deque[tuple[Connection, Call]] = deque()
+        self._queue: deque[tuple[Connection, Call | Stream]] = deque()
         self._occupied: set[Connection] = set()  # its call waits or runs, or its answer is not taken
         self._paused: set[Connection] = set()  # of these, the ones that have sent more, and are not read
         self._running: asyncio.Task[None] | None = None
         self._awaited = NOTHING  # id of the call whose code, the app's, the task that runs is in
         self._inbox = process.inbox
         self._on_cancel: asyncio.Task[None] | None = None
+        self._following: Connection | None = None  # whose call is a stream, and runs
+        self._in_generator = False
+        self._stuck: Outlet | None = None  # what it said is pushed when its socket takes more
+        self._taken: asyncio.Future[None] | None = None  # done when it has taken what it was sent
 
     def run_hook(self, hook: Callable[..., Any], *arguments: Any, timeout: float | None) -> Any:
         return self._loop.run_until_complete(self._run_hook(timeout, hook, *arguments))
@@ -94,6 +103,8 @@ class EventLoop:
 
     def _on_bytes(self, connection: Connection) -> None:
         if connection in self._occupied:
+            if connection is self._following and not _is_open(connection.socket):
+                self._lose_follower()
             self._paused.add(connection)
             self._loop.remove_reader(connection.socket.fileno())
             return
@@ -124,7 +135,7 @@ class EventLoop:
         while self._queue and self._running is None and self._process.reason is None:
             connection, call = self._queue.popleft()
             function = caller.functions.get(call.function or DEFAULT_FUNCTION)
-            if function is not None and function.kind in _AT_ONCE:
+            if function is not None and function.kind in _AT_ONCE and type(call) is Call:
                 reply = caller.answer(call, connection.writer)
                 if inbox.delivered:
                     self._running = self._loop.create_task(self._finish(connection, reply))
@@ -135,48 +146,44 @@ class EventLoop:
             else:
                 self._running = self._loop.create_task(self._run(connection, call))
 
-    async def _run(self, connection: Connection, call: Call) -> None:
+    async def _run(self, connection: Connection, call: Call | Stream) -> None:
         caller, writer = self._process.caller, connection.writer
+        outlet = None
+        if type(call) is Stream:
+            self._following, outlet = connection, Outlet(connection, call.id)
+            self._process.outlet = outlet
         try:
             caller.begin(call.id)
             function, arguments = caller.decode(call)
         except BaseException as error:
             reply = caller.refuse(call.id, caller.undecoded(call, error), writer)
         else:
+            self._awaited = call.id
             try:
-                value = caller.run(call.id, function.method, caller.app, *arguments)
-                if function.is_async:
-                    value = await self._await(call.id, value)
+                if outlet is not None and function.streams:
+                    reply = await self._stream(outlet, function, arguments, writer)
+                else:
+                    value = caller.run(call.id, function.method, caller.app, *arguments)
+                    if function.is_async:
+                        value = await value
+                    reply = caller.reply(call.id, function, value, writer)
             except BaseException as error:
+                if self._inbox.delivered and isinstance(error, asyncio.CancelledError):
+                    error = CallCancelled()
                 reply = caller.refuse(call.id, caller.raised(function.name, error), writer)
-            else:
-                reply = caller.reply(call.id, function, value, writer)
-        await self._finish(connection, reply)
-
-    async def _await(self, call_id: int, awaitable: Awaitable[Any]) -> Any:
-        """Waits for code of the app's that a cancel of this call may interrupt. What swallows the cancel goes on."""
-        inbox = self._inbox
-        try:
-            self._awaited = call_id
-            return await awaitable
-        except asyncio.CancelledError:
-            if inbox.delivered:
-                raise CallCancelled from None
-            raise
-        finally:
             self._awaited = NOTHING
-            if inbox.delivered and self._running is not None:
-                self._running.uncancel()
+        await self._finish(connection, reply)
 
     async def _finish(self, connection: Connection, reply: bytes) -> None:
         """The app's code has ended: its hook may be to run; then the reply is sent, and the next call begins."""
         if self._inbox.delivered:
             self._inbox.delivered = False
+            _forget_cancels()
             await (self._on_cancel or self._run_on_cancel())
             self._on_cancel = None
         self._process.caller.end()
         self._running = None
-        self._reply(connection, reply)
+        self._reply(connection, self._end_of_stream() + reply if self._following else reply)
         self._next_calls()
 
     async def _run_on_cancel(self) -> None:
@@ -185,6 +192,90 @@ class EventLoop:
                 await self._run_hook(HOOK_TIMEOUT, hook)
             except BaseException as error:
                 print_failure("on_cancel", error)
+
+    # --- streams ----------------------------------------------------------------------------------------------
+
+    async def _stream(self, outlet: Outlet, function: Function, arguments: Arguments, writer: FrameWriter) -> bytes:
+        """Sends the items of a generator, plain or async. Gives the frame with the answer; raises what it raises."""
+        caller, call_id = self._process.caller, outlet.call_id
+        made = caller.run(call_id, function.iterate, caller.app, *arguments)
+        items = AsyncItems(made) if function.is_async else Items(caller, call_id, made)
+        told: BaseException | None = None
+        self._in_generator = True
+        try:
+            for count in itertools.count():
+                try:
+                    step = items.next() if told is None else items.throw(told)
+                    item = await step if function.is_async else step
+                except (StopIteration, StopAsyncIteration) as end:
+                    value = getattr(end, "value", None)
+                    return caller.reply_with(function.encode_return, call_id, function, value, writer)
+                try:
+                    outlet.item(function.encode(item))
+                except Exception as error:
+                    return caller.refuse_output(call_id, function, item, error, writer)
+                told = await self._breathe(
+                    outlet, count, asyncio.CancelledError if function.is_async else CallCancelled
+                )
+                if outlet.gone:
+                    break
+        finally:
+            self._in_generator = False
+            if isinstance(items, AsyncItems):
+                await items.close()
+            else:
+                items.close()
+        return b""  # nobody is there to read it
+
+    async def _breathe(self, outlet: Outlet, count: int, cancel: type[BaseException]) -> BaseException | None:
+        """Between two items: waits until the client has taken what it was sent, and lets others run now and then.
+        Gives what is to be raised in the generator, if it is to stop.
+        """
+        try:
+            if outlet.unsent:
+                self._push_when_writable(outlet)
+                self._taken = self._loop.create_future()
+                await self._taken
+            elif count % ITEMS_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            return cancel()
+        return None
+
+    def unstick(self, outlet: Outlet) -> None:
+        if outlet is self._stuck:
+            return  # seen to already
+        self._stuck = outlet
+        self._loop.call_soon_threadsafe(self._push_when_writable, outlet)
+
+    def _push_when_writable(self, outlet: Outlet) -> None:
+        self._stuck = outlet
+        if outlet is self._process.outlet:
+            self._loop.add_writer(outlet.fileno(), self._push, outlet)
+
+    def _push(self, outlet: Outlet) -> None:
+        outlet.push()
+        if not outlet.unsent:
+            self._stuck = None
+            self._loop.remove_writer(outlet.fileno())
+            if self._taken is not None and not self._taken.done():
+                self._taken.set_result(None)
+
+    def _lose_follower(self) -> None:
+        """The client of a stream has left: a generator is closed, wherever it waits; another function runs on."""
+        outlet = self._process.outlet
+        assert outlet is not None
+        outlet.leave()
+        if self._in_generator and self._running is not None:
+            self._running.cancel()
+
+    def _end_of_stream(self) -> bytes:
+        """What is to be sent before the answer."""
+        outlet = self._process.outlet
+        assert outlet is not None
+        self._loop.remove_writer(outlet.fileno())
+        self._process.outlet = self._following = self._taken = self._stuck = None
+        return outlet.close()
 
     # --- answers ----------------------------------------------------------------------------------------------
 
@@ -252,3 +343,20 @@ class EventLoop:
         if connection.unsent is not None:
             self._loop.remove_writer(fd)
         connection.close()
+
+
+def _forget_cancels() -> None:
+    """What the app's code has swallowed must not be raised in ours."""
+    task = asyncio.current_task()
+    assert task is not None
+    while task.uncancel():
+        pass
+
+
+def _is_open(connection: socket.socket) -> bool:
+    try:
+        return bool(connection.recv(1, socket.MSG_PEEK))
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False

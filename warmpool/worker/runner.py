@@ -12,6 +12,7 @@ import socket
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from threading import get_ident
 from typing import Any, Protocol
 
 from ..app import BaseApp
@@ -33,8 +34,9 @@ from ..wire.messages import (
     Stop,
 )
 from .caller import Caller
-from .cancelling import Inbox
+from .cancelling import NOTHING, Inbox
 from .failures import app_broken, print_failure
+from .streams import Outlet, wait_until_taken
 
 
 class Loop(Protocol):
@@ -52,6 +54,9 @@ class Loop(Protocol):
 
     def attach(self, connection: Connection) -> None:
         """Serves this client from now on."""
+
+    def unstick(self, outlet: Outlet) -> None:
+        """Not all of a stream was taken: sees to it that the rest is, without waiting. From any thread."""
 
     def is_busy(self) -> bool:
         """Whether a call runs, or any part of one is here."""
@@ -126,6 +131,9 @@ class AppProcess:
         self._worker_id = worker_id
         self._frame_limit = frame_limit
         self.inbox = Inbox(channel, self._is_over)
+        self._main_thread = get_ident()
+        self.outlet: Outlet | None = None
+        """Of the call that runs, if it is followed."""
         self.caller: Caller
         self.loop: Loop
         self.reason: str | None = None
@@ -177,6 +185,31 @@ class AppProcess:
         activity = self._board.read(self._row)
         cancelled = self._board.cells[Board.start_of(self._row) + CANCELLED]
         return activity.busy and cancelled == activity.call_id != 0
+
+    def progress(self, done: float, total: float | None, message: str) -> None:
+        if self.outlet is not None:
+            self._tell(self.outlet, "progress", {"done": done, "total": total, "message": message})
+
+    def end_session(self) -> None:
+        """TODO"""
+
+    def _tell(self, outlet: Outlet, kind: str, data: object) -> None:
+        """Code of the app's has something to say. Shielded: a cancel must not fall into a frame that is half sent."""
+        inbox = self.inbox
+        if get_ident() != self._main_thread:
+            outlet.tell(kind, data)
+            if outlet.unsent:
+                self.loop.unstick(outlet)
+            return
+        exposed, inbox.exposed = inbox.exposed, NOTHING
+        try:
+            outlet.tell(kind, data)
+            if outlet.unsent and exposed:
+                wait_until_taken(outlet, inbox, self.channel)
+            elif outlet.unsent:
+                self.loop.unstick(outlet)
+        finally:
+            inbox.expose(exposed)
 
     def _attach(self, attach: Attach, fd: int) -> None:
         """Takes a client's connection. The first of a session makes this worker the session's own."""

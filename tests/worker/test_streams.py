@@ -1,0 +1,327 @@
+"""Calls that are followed: their events, no faster than they are taken, and what becomes of them when nobody is there."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from scripted import FIRST_ID, Worker
+from support import APPS, PATIENCE, open_files
+
+from warmpool.settings import MIB
+
+STREAMS = APPS / "streams.py"
+AT_ONCE = 0.1
+"""Seconds in which a cancel arrives, whatever flows the other way."""
+
+Start = Callable[..., Worker]
+plain_and_async = pytest.mark.parametrize("kind", ["Plain", "Async"])
+endless = pytest.mark.parametrize(
+    ("kind", "function"), [("Plain", "forever"), ("Async", "forever"), ("Async", "plain_forever")]
+)
+
+
+@pytest.fixture
+def start(directory: Path) -> Iterator[Start]:
+    files = open_files()
+    workers: list[Worker] = []
+
+    def start(kind: str) -> Worker:
+        workers.append(Worker(STREAMS, directory, kind))
+        return workers[-1]
+
+    yield start
+    for worker in workers:
+        worker.close()
+    assert open_files() - files == set()
+
+
+def stream(worker: Worker, function: str, **fields: Any) -> list[list[Any]]:
+    worker.client.send(["Stream", FIRST_ID, function, fields])
+    return worker.client.events()
+
+
+def data_of(events: list[list[Any]], kind: str = "output") -> list[Any]:
+    """What the events of a kind carry, after a look at their form."""
+    numbers = [event[2] for event in events[:-1]]
+    assert numbers == list(range(1, len(events)))
+    times = [event[3] for event in events[:-1]]
+    assert times == sorted(times)
+    assert all(abs(time.time() - moment) < PATIENCE for moment in times)
+    assert {event[1] for event in events} == {FIRST_ID}
+    return [event[5] for event in events[:-1] if event[4] == kind]
+
+
+def cancelled(message: list[Any]) -> bool:
+    return message[:2] == ["Failure", FIRST_ID] and message[2]["code"] == "CALL_CANCELLED"
+
+
+def wait_until_asleep(worker: Worker) -> None:
+    process = psutil.Process(worker.process.pid)
+    worker.wait_until(lambda: process.status() == psutil.STATUS_SLEEPING)
+
+
+# --- events -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "function", "returned"),
+    [
+        ("Plain", "count", "counted"),
+        ("Plain", "iterator", None),
+        ("Plain", "wrapped", None),
+        ("Async", "count", None),
+        ("Async", "wrapped", None),
+        ("Async", "plain_count", "counted"),
+    ],
+)
+def test_items_come_in_order_and_then_what_the_generator_returns(start: Start, kind: str, function: str, returned: Any):
+    worker = start(kind)
+    for to in (3, 0, 1000):
+        events = stream(worker, function, to=to)
+        assert data_of(events) == list(range(to))
+        assert events[-1] == ["Result", FIRST_ID, returned]
+    assert worker.client.call(7, "fine") == ["Result", 7, 1]
+    assert worker.activity.started == worker.activity.finished == 4
+
+
+@plain_and_async
+@pytest.mark.parametrize("function", ["models", "unannotated"])
+def test_items_are_serialised_as_results_are(start: Start, kind: str, function: str):
+    worker = start(kind)
+    wanted = [{"number": number, "day": "2026-01-02"} for number in range(3)]
+    assert data_of(stream(worker, function, to=3)) == wanted
+
+
+@plain_and_async
+def test_a_plain_call_of_a_generator_gives_its_last_item(start: Start, kind: str):
+    worker = start(kind)
+    assert worker.client.call(1, "count", to=5) == ["Result", 1, 4]
+    assert worker.client.call(2, "count", to=0) == ["Result", 2, None]
+    assert worker.client.call(3, "models", to=2) == ["Result", 3, {"number": 1, "day": "2026-01-02"}]
+    answer = worker.client.call(4, "fail", after=2)
+    assert answer is not None
+    assert answer[2]["code"] == "APP_ERROR"
+    worker.wait_for_text("closed")
+
+
+@pytest.mark.parametrize(("kind", "function"), [("Plain", "work"), ("Async", "work"), ("Async", "plain_work")])
+def test_any_function_tells_its_progress_to_who_follows(start: Start, kind: str, function: str):
+    worker = start(kind)
+    events = stream(worker, function, steps=3, message="so far")
+    wanted = [{"done": done, "total": 3, "message": "so far"} for done in (1, 2, 3)]
+    assert data_of(events, "progress") == wanted
+    assert events[-1] == ["Result", FIRST_ID, "worked"]
+    assert worker.client.call(7, function, steps=3) == ["Result", 7, "worked"]
+    assert worker.client.call(8, "fine") == ["Result", 8, 1]
+
+
+@pytest.mark.parametrize("what", ["text", "none", "message", "huge"])
+def test_nonsense_about_progress_is_an_error_of_the_app_or_lost(start: Start, what: str):
+    events = stream(start("Plain"), "tell_nonsense", what=what)
+    if what == "huge":
+        assert events == [["Result", FIRST_ID, None]]
+    else:
+        assert events[0][2]["code"] == "APP_ERROR"
+        assert events[0][2]["details"]["type"] == "TypeError"
+
+
+def test_threads_may_tell_too(start: Start):
+    worker = start("Plain")
+    events = stream(worker, "work_in_threads", steps=100)
+    assert len(data_of(events, "progress")) == 500
+    assert events[-1] == ["Result", FIRST_ID, 4]
+
+
+@plain_and_async
+def test_an_error_comes_after_what_was_before_it(start: Start, kind: str):
+    worker = start(kind)
+    events = stream(worker, "fail", after=2)
+    assert data_of(events) == [0, 1]
+    assert events[-1][2]["message"] == "fail raised ValueError: enough"
+    assert worker.client.call(7, "fine") == ["Result", 7, 1]
+
+
+@plain_and_async
+@pytest.mark.parametrize(
+    ("function", "fields", "code"),
+    [("count", {"to": "many"}, "INVALID_INPUT"), ("count", {}, "INVALID_INPUT"), ("none", {}, "FUNCTION_NOT_FOUND")],
+)
+def test_a_stream_that_cannot_begin_is_refused(start: Start, kind: str, function: str, fields: Any, code: str):
+    worker = start(kind)
+    (answer,) = stream(worker, function, **fields)
+    assert answer[2]["code"] == code
+    assert not worker.activity.busy
+
+
+@plain_and_async
+@pytest.mark.parametrize(
+    ("function", "fields", "items", "code"),
+    [("give_what_cannot_be_sent", {}, [1], "APP_ERROR"), ("give", {"size": 2 * MIB}, [], "PAYLOAD_TOO_LARGE")],
+)
+def test_an_item_that_cannot_be_sent_ends_the_stream(
+    start: Start, kind: str, function: str, fields: Any, items: list[Any], code: str
+):
+    worker = start(kind)
+    events = stream(worker, function, **fields)
+    assert data_of(events) == items
+    assert events[-1][2]["code"] == code
+    worker.wait_for_text("closed")
+    assert worker.client.call(7, "fine") == ["Result", 7, 1]
+
+
+@plain_and_async
+def test_calls_behind_a_stream_wait_for_its_end(start: Start, kind: str):
+    worker = start(kind)
+    call = ["Call", FIRST_ID + 1, "fine", {"value": 5}]
+    worker.client.send(["Stream", FIRST_ID, "count", {"to": 500}], call, ["Stream", FIRST_ID, "count", {"to": 2}])
+    assert len(worker.client.events()) == 501
+    assert worker.client.hear() == ["Result", FIRST_ID + 1, 5]
+    assert len(worker.client.events()) == 3
+
+
+# --- no faster than it is taken -----------------------------------------------------------------------------------
+
+
+@endless
+def test_who_does_not_read_stops_the_generator(start: Start, kind: str, function: str):
+    worker = start(kind)
+    process = psutil.Process(worker.process.pid)
+    stream_of_large_items = ["Stream", FIRST_ID, function, {"size": 100_000}]
+    before = process.memory_info().rss
+    worker.client.send(stream_of_large_items)
+    assert worker.client.is_answered(PATIENCE)
+    wait_until_asleep(worker)
+    used = sum(process.cpu_times()[:2])
+    assert not worker.client.socket.recv(0)
+    assert process.memory_info().rss - before < 8 * MIB
+    started = time.monotonic()
+    worker.cancel(FIRST_ID)
+    made = int(worker.wait_for_text("closed after").split()[-1])
+    assert time.monotonic() - started < AT_ONCE
+    assert made < 20, "two megabytes at most are on their way"
+    assert sum(process.cpu_times()[:2]) - used < 0.1, "it slept"
+    events = worker.client.events()
+    assert len(data_of(events)) == made
+    assert cancelled(events[-1])
+    heard = worker.client.call(7, "heard")
+    assert heard is not None
+    assert heard[2][0] == ("CancelledError" if function == "forever" and kind == "Async" else "CallCancelled")
+
+
+@pytest.mark.parametrize(("kind", "function"), [("Plain", "work_forever"), ("Async", "plain_work_forever")])
+def test_who_does_not_read_stops_what_tells_its_progress(start: Start, kind: str, function: str):
+    worker = start(kind)
+    worker.client.send(["Stream", FIRST_ID, function, {}])
+    assert worker.client.is_answered(PATIENCE)
+    wait_until_asleep(worker)
+    worker.cancel(FIRST_ID)
+    worker.wait_for_text("closed")
+    events = worker.client.events()
+    assert data_of(events, "progress")
+    assert cancelled(events[-1])
+
+
+def test_async_code_cannot_wait_so_much_progress_is_lost_and_the_numbers_show_it(start: Start):
+    worker = start("Async")
+    process = psutil.Process(worker.process.pid)
+    before = process.memory_info().rss
+    message = "x" * 1000
+    worker.client.send(["Stream", FIRST_ID, "work", {"steps": 50_000, "message": message}])
+    worker.wait_until(lambda: worker.activity.finished == 1)
+    assert process.memory_info().rss - before < 16 * MIB
+    events = worker.client.events()
+    numbers = [event[2] for event in events[:-1]]
+    assert numbers == sorted(numbers)
+    assert numbers[-1] == 50_000, "the last are the ones that are kept"
+    assert events[-2][5]["done"] == 50_000
+    assert 1000 < len(numbers) < 50_000
+    assert events[-1] == ["Result", FIRST_ID, "worked"]
+
+
+@endless
+def test_a_cancel_arrives_against_a_flood_that_is_read(start: Start, kind: str, function: str):
+    worker = start(kind)
+    worker.client.send(["Stream", FIRST_ID, function, {}])
+    for _ in range(1000):
+        worker.client.hear()
+    started = time.monotonic()
+    worker.cancel(FIRST_ID)
+    events = worker.client.events()
+    assert time.monotonic() - started < AT_ONCE
+    assert cancelled(events[-1])
+    assert worker.client.call(7, "fine") == ["Result", 7, 1]
+
+
+@plain_and_async
+def test_a_generator_may_swallow_its_cancel(start: Start, kind: str):
+    worker = start(kind)
+    worker.client.send(["Stream", FIRST_ID, "go_on", {}])
+    for _ in range(10):
+        worker.client.hear()
+    worker.cancel(FIRST_ID)
+    events = worker.client.events()
+    assert [event[5] for event in events[-3:-1]] == [-1, -2]
+    assert events[-1] == ["Result", FIRST_ID, None]
+
+
+@plain_and_async
+def test_a_cancel_reaches_a_generator_that_stands(start: Start, kind: str):
+    worker = start(kind)
+    worker.client.send(["Stream", FIRST_ID, "stand", {}])
+    worker.client.hear()
+    worker.cancel(FIRST_ID)
+    assert cancelled(worker.client.events()[-1])
+    worker.wait_for_text("closed")
+
+
+# --- a client that leaves -----------------------------------------------------------------------------------------
+
+
+@endless
+@pytest.mark.parametrize("read", [0, 1000], ids=["that never read", "that read"])
+def test_a_client_that_leaves_closes_the_generator(start: Start, kind: str, function: str, read: int):
+    worker = start(kind)
+    other = worker.attach()
+    worker.client.send(["Stream", FIRST_ID, function, {}])
+    for _ in range(read):
+        worker.client.hear()
+    if not read:
+        assert worker.client.is_answered(PATIENCE)
+        wait_until_asleep(worker)
+    worker.client.close()
+    worker.wait_for_text("closed after")
+    assert other.call(7, "fine") == ["Result", 7, 1]
+    heard = other.call(8, "heard")
+    assert heard is not None
+    assert heard[2][0] in {"GeneratorExit", "CancelledError"}
+    assert not worker.activity.busy
+
+
+def test_a_client_that_leaves_closes_an_async_generator_that_stands(start: Start):
+    worker = start("Async")
+    other = worker.attach()
+    worker.client.send(["Stream", FIRST_ID, "stand", {}])
+    worker.client.hear()
+    worker.client.close()
+    worker.wait_for_text("closed")
+    assert other.call(7, "fine") == ["Result", 7, 1]
+
+
+@plain_and_async
+def test_another_function_runs_to_its_end_though_its_follower_has_left(start: Start, kind: str, directory: Path):
+    worker = start(kind)
+    other = worker.attach()
+    fifo = directory / "fifo"
+    os.mkfifo(fifo)
+    worker.client.send(["Stream", FIRST_ID, "work_on", {"fifo": str(fifo)}])
+    worker.client.hear()
+    worker.client.close()
+    fifo.write_text("")
+    worker.wait_for_text("worked")
+    assert other.call(7, "heard") == ["Result", 7, ["worked"]]
