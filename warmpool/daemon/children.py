@@ -106,7 +106,9 @@ class Channel:
         return True
 
     def send_now(self, message: Message, fds: tuple[int, ...] = ()) -> None:
-        """Raises BlockingIOError if the process has too much unread, and another OSError if it is gone."""
+        """Raises a ConnectionError if the process is gone, and another OSError if it has too much unread."""
+        if not self._open:
+            raise BrokenPipeError
         packets.send(self._socket, message, fds)
 
     def drain(self) -> None:

@@ -72,7 +72,13 @@ class Parameters:
         return str(value)
 
     def labels(self, name: str) -> dict[str, str]:
-        return check_labels(self._left.pop(name, None) or {})
+        return check_labels(self._left.pop(name, None))
+
+    def labels_or_none(self, name: str) -> dict[str, str]:
+        if self._left.get(name) is None:
+            self._left.pop(name, None)
+            return {}
+        return self.labels(name)
 
     def flag(self, name: str) -> bool:
         value = self._left.pop(name, False)
@@ -103,10 +109,11 @@ def check_attach(hello: Open) -> None:
         or hello.labels
         or hello.tags
         or hello.worker is not None
+        or hello.if_exists != "error"
     ):
         raise InvalidRequestError(
-            'name, labels, description, tags and workers go only with session="new"; labels of a session are changed '
-            "with set_labels"
+            'name, if_exists, labels, description, tags and workers go only with session="new"; labels of a session '
+            "are changed with set_labels"
         )
 
 
@@ -114,8 +121,8 @@ def check_patience(hello: Open, open_timeout: float) -> tuple[float, float]:
     """The window of the session, and how long to wait for it, in seconds."""
     if hello.session is None and hello.session_timeout is not None:
         raise InvalidRequestError('session_timeout goes only with session="new"')
-    if hello.session is None and hello.name is not None:
-        raise InvalidRequestError('name goes only with session="new"')
+    if hello.session is None and (hello.name is not None or hello.description is not None or hello.tags):
+        raise InvalidRequestError('name, description and tags go only with session="new"')
     window = SESSION_TIMEOUT_DEFAULT if hello.session_timeout is None else hello.session_timeout
     patience = open_timeout if hello.open_timeout is None else hello.open_timeout
     return check_session_timeout(window), check_number("open_timeout", patience, 0, 3600)

@@ -249,8 +249,8 @@ class Processes:
             known.channel.send(message)
 
     def hand_over(self, worker: str, attach: Attach, fd: int) -> None:
-        """Raises BlockingIOError if the worker has too many connections that it has not taken, and BrokenPipeError if
-        it is dead.
+        """Raises a ConnectionError if the worker is dead, and another OSError if it has too many connections that it
+        has not taken.
         """
         known = self._workers.get(worker)
         if known is None:

@@ -17,6 +17,7 @@ from ..paths import Places
 from ..policy import events as ev
 from ..policy import refusals
 from ..policy.broker import Broker
+from ..policy.history import Entry
 from ..policy.listing import Query
 from ..policy.sessions import Session, SessionView
 from ..settings import PAGE_DEFAULT, PAGE_MAX, Settings, shorten
@@ -111,7 +112,7 @@ class Requests:
         query = Query(
             app=params.text_or_none("app"),
             status=params.one_of("status", _STATUSES),
-            labels=params.labels("labels"),
+            labels=params.labels_or_none("labels"),
             name_prefix=params.text_or_none("name_prefix"),
             limit=params.integer("limit", PAGE_DEFAULT, 1, PAGE_MAX),
             before=_serial(params.text_or_none("cursor")),
@@ -143,15 +144,13 @@ class Requests:
         params.done()
         session = self._session(session_id)
         view = self._broker.leases.view(session, self._board.now())
-        entries = [
-            {"time": iso(self._wall_time(entry.at)), "text": entry.text, "count": entry.times}
-            for entry in session.history.entries()
-        ]
+        entries = session.history.entries()
         if view.status == "active" and view.last_call_at is not None:
             doing = "one runs" if view.busy else "none runs"
-            at = iso(self._wall_time(view.last_call_at))
-            entries.append({"time": at, "text": f"calls so far: {view.call_count}, {doing}", "count": 1})
-        shown = {"session_id": session.id, "status": view.status, "end_reason": view.end_reason, "entries": entries}
+            entries.append(Entry(view.last_call_at, f"calls so far: {view.call_count}, {doing}"))
+            entries.sort(key=lambda entry: entry.at)
+        told = [{"time": iso(self._wall_time(at)), "text": text, "count": times} for at, text, times in entries]
+        shown = {"session_id": session.id, "status": view.status, "end_reason": view.end_reason, "entries": told}
         self._reply(ticket, {**shown, "log": self._logs.last_lines(session.worker_id, LAST_LINES)})
 
     def _sessions_logs(self, ticket: ev.Ticket, params: Parameters) -> None:

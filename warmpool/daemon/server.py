@@ -132,10 +132,14 @@ class Server:
     def report(self, event: ev.Event) -> None:
         """Something has happened."""
         self._events.append(event)
-        if self._performing:
-            return
+        if not self._performing:
+            self._perform_and_go_on([])
+
+    def _perform_and_go_on(self, effects: list[fx.Effect]) -> None:
+        """Performs these, and handles what comes of them, in its order."""
         self._performing = True
         try:
+            self._perform(effects)
             while self._events:
                 self._perform(self._broker.handle(self._events.popleft(), self._board.now()))
         finally:
@@ -198,14 +202,7 @@ class Server:
 
     def _advance(self) -> None:
         self._timer = self._timer_at = None
-        self._performing = True
-        try:
-            self._perform(self._broker.advance(self._board.now()))
-        finally:
-            self._performing = False
-        if self._events:
-            self.report(self._events.popleft())
-        self._set_timer()
+        self._perform_and_go_on(self._broker.advance(self._board.now()))
 
     # --- connections ------------------------------------------------------------------------------------------
 
@@ -265,19 +262,21 @@ class Server:
         client = self._clients.by_number.get(effect.ticket[0])
         if client is None:
             return
+        is_told = False
         try:
             self._processes.hand_over(effect.worker, effect.attach, client.socket.fileno())
-        except BlockingIOError:
-            error = PoolExhaustedError("the worker takes no more connections for now; try again")
-            self._clients.send(client, Failure(0, error.to_wire()))
-        except OSError:
+        except ConnectionError:
             self.report(ev.HandOverFailed(effect.worker, effect.request))
             return
+        except OSError:
+            error = PoolExhaustedError("the worker takes no more connections for now; try again")
+            self._clients.send(client, Failure(0, error.to_wire()))
         else:
             # Before the worker can have read a call, so before anything that it sends.
-            is_new = isinstance(effect.request, ev.OpenRequested)
-            if not self._clients.send(client, effect.opened) and is_new and effect.attach.session_id is not None:
-                self.report(ev.OpenerLeft(effect.attach.session_id))
+            is_told = self._clients.send(client, effect.opened)
+        opened = effect.request.session_id if isinstance(effect.request, ev.OpenRequested) else None
+        if opened is not None and opened == effect.attach.session_id and not is_told:
+            self.report(ev.OpenerLeft(opened))
         self._clients.drop(client)
 
     def _log_grown(self, worker: str) -> None:
@@ -302,7 +301,7 @@ class Server:
 
     def _refuse_connection(self, client: Client, error: ProtocolError) -> None:
         self._refuse((client.number, 0), error)
-        self.report(ev.TicketClosed(client.number))
+        self._client_left(client.number)
 
     def _request(self, client: Client, request: Request) -> None:
         self._broker.touch(self._board.now())

@@ -266,6 +266,7 @@ class Broker:
     def _stop(self, now: float) -> None:
         if self.fleet.stopping:
             return
+        self.fleet.stopping = True  # first: an open that is held at one of these sessions gets no place in the line
         self._opens.refuse_all(refusals.stopping())
         for session in list(self.leases.live.values()):
             self._close(session, "daemon_stopped", QUICK_CANCEL, now)

@@ -8,6 +8,8 @@ waited for, so a late answer can mislead nobody. A call id is unique, so a cance
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
@@ -34,17 +36,25 @@ NEXT_STEP: Final[dict[CancelStep, CancelStep]] = {
 }
 
 
+@dataclass(slots=True)
+class Ladder:
+    """How far one call has been taken, and when the next step is due."""
+
+    step: CancelStep = CancelStep.ASKED
+    due: float = math.inf
+
+
 class Cancels:
     def __init__(self, timers: Timers, effects: list[fx.Effect], fleet: Fleet, leases: Leases) -> None:
         self._timers = timers
         self._effects = effects
         self._fleet = fleet
         self._leases = leases
-        self._steps: dict[tuple[str, int], CancelStep] = {}
+        self._ladders: dict[tuple[str, int], Ladder] = {}
         """By session and call."""
 
     def __repr__(self) -> str:
-        return f"<Cancels {self._steps}>"
+        return f"<Cancels {self._ladders}>"
 
     def ask(self, event: ev.CancelRequested, now: float) -> None:
         """Answered at once with what there was to stop: a call that runs, one that may wait, or none."""
@@ -65,27 +75,30 @@ class Cancels:
         self._effects.append(fx.Report(event.ticket, {"call_id": call_id, "state": state}))
 
     def begin(self, session: Session, activity: Activity, now: float, *, grace: float) -> None:
-        """Has the call stop that runs."""
+        """Has the call stop that runs. To ask once more can hurry it, and never gives it more time."""
         key = (session.id, activity.call_id)
         session.history.add(now, f"cancel of call {activity.started} asked for, {grace:g} s given")
         self._effects.append(fx.Cancel(session.worker_id, session.row, activity.call_id))
-        if self._steps.setdefault(key, CancelStep.ASKED) is CancelStep.ASKED:
-            self._timers.set(Timer("cancel", key), now + grace)
+        ladder = self._ladders.setdefault(key, Ladder())
+        if ladder.step is CancelStep.ASKED and now + grace < ladder.due:
+            ladder.due = now + grace
+            self._timers.set(Timer("cancel", key), ladder.due)
 
     def overdue(self, key: tuple[str, int], now: float) -> None:
         """Looks whether the call has stopped; if not, the next step."""
         session = self._leases.live.get(key[0])
         activity = None if session is None else self._leases.activity_of(session.row)
         if session is None or activity is None or not activity.busy or activity.call_id != key[1]:
-            del self._steps[key]
+            del self._ladders[key]
             return
-        step = self._steps[key] = NEXT_STEP[self._steps[key]]
-        if step is CancelStep.DUMPED:
+        ladder = self._ladders[key]
+        ladder.step = NEXT_STEP[ladder.step]
+        if ladder.step is CancelStep.DUMPED:
             session.history.add(now, f"call {activity.started} did not stop: its stack goes to the log")
             self._effects.append(fx.DumpStack(session.worker_id))
             self._timers.set(Timer("cancel", key), now + DUMP_TIME)
             return
-        del self._steps[key]
+        del self._ladders[key]
         session.history.add(now, f"call {activity.started} did not stop: SIGTERM, and SIGKILL {TERM_GRACE:g} s later")
         self._leases.close(session, "ended", "unresponsive", now)
         self._effects.append(fx.Terminate(session.worker_id))

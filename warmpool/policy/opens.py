@@ -14,7 +14,7 @@ from . import events as ev
 from . import refusals
 from .fleet import Fleet
 from .leases import Leases
-from .pool import Waiter, Worker
+from .pool import Pool, Waiter, Worker
 from .sessions import Session
 from .states import LeaseState, WorkerEvent, WorkerState
 from .timers import Timer, Timers
@@ -46,15 +46,15 @@ class Opens:
         if self._fleet.stopping:
             self._refuse(event.ticket, refusals.stopping())
             return
+        if self._is_named_by_other(event, now):
+            return
         try:
             pool, notice = self._fleet.editions.pool_for(event.edition, now)
             if event.version is not None and pool.version and event.version != pool.version:
                 raise refusals.version_mismatch(pool.app, pool.version, event.version)
-            worker = None if event.worker is None else self._wanted(event.worker, pool.app_key, event)
+            worker = self._wanted(event, pool)
         except WarmpoolError as error:
             self._refuse(event.ticket, error)
-            return
-        if self._is_named_by_other(event, now):
             return
         self._arrivals += 1
         waiter = Waiter(event, self._arrivals, now, notice)
@@ -65,14 +65,18 @@ class Opens:
         pool.waiters.append(waiter)
         self._timers.set(Timer("open", event.ticket), now + event.open_timeout)
 
-    def _wanted(self, name: str, app_key: str, event: ev.OpenRequested) -> Worker:
+    def _wanted(self, event: ev.OpenRequested, pool: Pool) -> Worker | None:
         """The worker that is asked for by its id, if it is free. Raises the refusal."""
-        worker = self._fleet.workers.get(name)
-        if worker is None or worker.pool.app_key != app_key:
-            raise refusals.no_worker(name, event.edition.name)
+        if event.worker is None:
+            return None
+        worker = self._fleet.workers.get(event.worker)
+        if worker is None or worker.pool.app_key != pool.app_key:
+            raise refusals.no_worker(event.worker, pool.app)
         spare = worker.state is WorkerState.SPARE and event.session_id is None
         if worker.state is not WorkerState.WARM and not spare:
             raise refusals.not_free(worker)
+        if worker.pool is not pool:
+            raise refusals.outdated(worker)
         return worker
 
     def _is_named_by_other(self, event: ev.OpenRequested, now: float) -> bool:
@@ -87,6 +91,8 @@ class Opens:
         elif event.version not in (None, holder.version):
             error = refusals.version_mismatch(holder.app, holder.version, event.version, holder.id)
             self._refuse(event.ticket, error)
+        elif event.worker not in (None, holder.worker_id):
+            self._refuse(event.ticket, refusals.elsewhere(holder, event.worker))
         elif holder.state is LeaseState.EXPIRING:
             holder.held.append(event)
         else:

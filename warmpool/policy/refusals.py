@@ -19,6 +19,7 @@ from ..errors import (
     WorkerLeasedError,
     WorkerLostError,
 )
+from ..settings import shorten
 from .pool import Pool, Waiter, Worker
 from .sessions import Session
 
@@ -80,6 +81,21 @@ def not_free(worker: Worker) -> WorkerLeasedError:
         f"worker {worker.id} is {doing}; name one that is free, or none",
         session_id=holder,
         details={"worker": worker.id},
+    )
+
+
+def outdated(worker: Worker) -> InvalidRequestError:
+    return InvalidRequestError(
+        f"worker {worker.id} has an edition of app {worker.pool.app} that another has taken over from; "
+        "leave `workers` out to get one of the newest"
+    )
+
+
+def elsewhere(session: Session, wanted: str | None) -> InvalidRequestError:
+    return InvalidRequestError(
+        f"session {session.id}, which has the name {session.name}, is on worker {session.worker_id}, not on "
+        f"{shorten(wanted)}; leave `workers` out to attach to it",
+        session_id=session.id,
     )
 
 
