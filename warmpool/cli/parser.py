@@ -69,6 +69,8 @@ def _add_serve(commands: _Commands) -> None:
     serve.add_argument("--call-frame-limit", type=int, metavar="BYTES", help="largest call or result (16 MiB)")
     serve.add_argument("--idle-exit", type=float, metavar="S", help="leave after so long without sessions (never)")
     serve.add_argument("--detach", action="store_true", help="run in the background, with a log file")
+    serve.add_argument("--log-cap-mb", type=int, metavar="MB", help="how much of a session's log is kept (10)")
+    serve.add_argument("--tail", action="store_true", help="show what the apps print, line by line, in the log")
     serve.add_argument("--log-json", action="store_true", help="log lines as JSON")
 
 

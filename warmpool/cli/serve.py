@@ -30,7 +30,7 @@ def serve(options: argparse.Namespace) -> int:
 def _serve(options: argparse.Namespace, places: Places, settings: Settings, *, ready: Callable[[], None]) -> None:
     from ..daemon.main import serve
 
-    serve(places, settings, options.apps, log_json=options.log_json, ready=ready)
+    serve(places, settings, options.apps, log_json=options.log_json, tail=options.tail, ready=ready)
 
 
 def _settings(options: argparse.Namespace) -> Settings:
@@ -40,6 +40,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         "min_free_bytes": None if options.min_free_mb is None else options.min_free_mb * MIB,
         "open_timeout": options.open_timeout,
         "call_frame_limit": options.call_frame_limit,
+        "log_cap": None if options.log_cap_mb is None else options.log_cap_mb * MIB,
         "idle_exit": options.idle_exit,
     }
     return Settings(**{name: value for name, value in given.items() if value is not None})

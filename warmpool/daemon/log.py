@@ -32,14 +32,9 @@ def as_json(message: str) -> str:
     return json.dumps({"time": round(time.time(), 6), "message": message}) + "\n"
 
 
-def tail_to(log: Log) -> Callable[[str, bytes], None]:
-    """Writes to the log what workers print."""
-
-    def tail(worker: str, text: bytes) -> None:
-        for line in text.decode(errors="replace").splitlines():
-            log(f"[{worker}] {line}")
-
-    return tail
+def tail_to(log: Log) -> Callable[[str, str], None]:
+    """Writes to the log what workers print, each line with the name of its worker or session."""
+    return lambda name, line: log(f"[{name}] {line}")
 
 
 class LogWriter:

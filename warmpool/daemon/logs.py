@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+from codecs import utf_8_decode
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -22,10 +23,13 @@ from typing import Final, NamedTuple
 READ_SIZE: Final = 64 * 1024
 """As much as a pipe holds."""
 PIECE_SIZE: Final = 32 * 1024
+LINE_MAX: Final = 8 * 1024
+"""Longer ones are cut for whoever follows by `Tail`."""
 LAST_READS: Final = 16
 """Of what a dead worker has left in its pipe. A process of its own may still be writing to it."""
 
-Tail = Callable[[str, bytes], None]
+Tail = Callable[[str, str], None]
+"""Told a worker and a line of its."""
 
 
 class Piece(NamedTuple):
@@ -57,9 +61,15 @@ class LogFile:
 
     def append(self, data: bytes) -> None:
         """A disk that is full loses text and nothing else."""
-        if self._size and self._size + len(data) > self._cap:
-            self._turn()
-        data = data[-self._cap :]
+        while data:
+            if self._size + len(data) > self._cap:
+                self._turn()
+            room = self._cap - self._size
+            cut = len(data) if len(data) <= room else data.rfind(b"\n", 0, room) + 1 or room
+            self._write(data[:cut])
+            data = data[cut:]
+
+    def _write(self, data: bytes) -> None:
         try:
             fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
             try:
@@ -72,25 +82,40 @@ class LogFile:
         self.end += written
 
     def _turn(self) -> None:
+        if not self._size:
+            return
         lost = self.end - self._size
         with suppress(OSError):
             self._path.replace(self._old_path)
         self._old_size, self._size = self._size, 0
         if lost:
-            self.append(f"(the oldest {lost} bytes of this log are lost: it is longer than --log-cap-mb)\n".encode())
+            self._write(f"(the oldest {lost} bytes of this log are lost: it is longer than --log-cap-mb)\n".encode())
 
     def read(self, offset: int, size: int) -> Piece:
-        """From `offset` on, or from the first byte there is."""
+        """From `offset` on, or from the first byte there is: whole lines if there is one, and no part of a letter."""
         begin = min(max(offset, self.start), self.end)
+        data = self._bytes(begin, size)
+        text, used = utf_8_decode(data[: data.rfind(b"\n") + 1] or data, "replace", False)
+        return Piece(text, begin + used, begin - offset if offset < begin else 0)
+
+    def last_lines(self, count: int, size: int) -> list[str]:
+        """As many as there are in the last `size` bytes."""
+        begin = max(self.start, self.end - size)
+        data = self._bytes(begin, size)
+        if begin > self.start:
+            data = data[data.find(b"\n") + 1 :]
+        return data.decode(errors="replace").splitlines()[-count:]
+
+    def _bytes(self, begin: int, size: int) -> bytes:
         middle = self.end - self._size
-        path, base = (self._old_path, self.start) if begin < middle else (self._path, middle)
-        limit = middle - begin if begin < middle else size
         data = b""
-        with suppress(OSError), path.open("rb") as file:
-            file.seek(begin - base)
-            data = file.read(min(size, limit))
-        whole = data[: data.rfind(b"\n") + 1] or data  # a letter of several bytes may be cut at the end
-        return Piece(whole.decode(errors="replace"), begin + len(whole), begin - offset if offset < begin else 0)
+        for path, first, last in ((self._old_path, self.start, middle), (self._path, middle, self.end)):
+            at = begin + len(data)
+            if first <= at < last and len(data) < size:
+                with suppress(OSError), path.open("rb") as file:
+                    file.seek(at - first)
+                    data += file.read(min(last - at, size - len(data)))
+        return data
 
     def remove(self) -> None:
         for path in (self._path, self._old_path):
@@ -104,6 +129,8 @@ class _Source:
         self.fd = fd
         self.row = row
         self.is_mid_line = False
+        self.rest = b""
+        """The line that is not whole yet, for the tail."""
 
 
 class Logs:
@@ -118,7 +145,7 @@ class Logs:
         tail: Tail | None,
     ) -> None:
         """`calls_of` gives the calls begun on a row of the board; `grown` is told of each worker with more text or none
-        to come; `tail` is given the same text as the file.
+        to come; `tail` is given each line as it was printed.
         """
         self._loop = loop
         self._directory = directory
@@ -160,7 +187,7 @@ class Logs:
 
     def last_lines(self, worker: str, count: int) -> list[str]:
         file = self._files.get(worker)
-        return [] if file is None else file.read(max(0, file.end - PIECE_SIZE), PIECE_SIZE).text.splitlines()[-count:]
+        return [] if file is None else file.last_lines(count, PIECE_SIZE)
 
     def is_open(self, worker: str) -> bool:
         """Whether there may be more."""
@@ -180,6 +207,7 @@ class Logs:
             return False
         if not data:
             self._close(worker)
+            self._grown(worker)
             return False
         self._keep(worker, source, data)
         self._grown(worker)
@@ -202,10 +230,19 @@ class Logs:
             file = self._files[worker] = LogFile(self._directory / f"{worker}.log", self._cap)
         file.append(marked)
         if self._tail is not None:
-            self._tail(worker, marked)
+            *lines, source.rest = (source.rest + data).split(b"\n")
+            if len(source.rest) > LINE_MAX:
+                lines, source.rest = [*lines, source.rest], b""
+            self._tell(worker, lines)
+
+    def _tell(self, worker: str, lines: list[bytes]) -> None:
+        if self._tail is not None:
+            for line in lines:
+                self._tail(worker, line.decode(errors="replace"))
 
     def _close(self, worker: str) -> None:
         source = self._sources.pop(worker, None)
         if source is not None:
+            self._tell(worker, [source.rest] if source.rest else [])
             self._loop.remove_reader(source.fd)
             os.close(source.fd)

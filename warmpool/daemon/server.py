@@ -72,7 +72,7 @@ class Server:
         log: Log,
         tail: Tail | None,
     ) -> None:
-        """`tail`: told what workers print."""
+        """`tail`: told each line that workers print, with the session it is of, or else the worker."""
         self._loop = loop
         self._places = places
         self._settings = settings
@@ -94,7 +94,7 @@ class Server:
             settings.log_cap,
             calls_of=lambda row: board.read(row).started,
             grown=self._log_grown,
-            tail=tail,
+            tail=None if tail is None else lambda worker, line: tail(self._holder_of(worker), line),
         )
         self._processes = Processes(
             loop,
@@ -278,6 +278,10 @@ class Server:
         if opened is not None and opened == effect.attach.session_id and not is_told:
             self.report(ev.OpenerLeft(opened))
         self._clients.drop(client)
+
+    def _holder_of(self, worker: str) -> str:
+        known = self._broker.fleet.workers.get(worker)
+        return worker if known is None or known.session is None else known.session.id
 
     def _log_grown(self, worker: str) -> None:
         self._requests.log_grown(worker)
