@@ -69,6 +69,10 @@ class Client:
         return self._told(fx.Answer).view
 
     @property
+    def report(self) -> dict[str, object]:
+        return self._told(fx.Report).value
+
+    @property
     def described_by(self) -> str:
         """The pool whose template was asked for the functions."""
         return self._told(fx.Describe).pool
@@ -94,6 +98,8 @@ class Process:
     terminated: bool = False
     killed: bool = False
     leaving: bool = False
+    is_dead: bool = False
+    """It has died, and nobody has seen it yet."""
     session: str | None = None
     """The one session that it has ever served."""
     serving: Client | None = None
@@ -131,11 +137,13 @@ class Story:
         """The app of each template ever started."""
         self.logs: list[str] = []
         self.forgotten_logs: list[str] = []
+        self._failed: list[ev.HandOverFailed] = []
         self.stop_due: float | None = None
         self.exited = False
         self._connections = 0
         self._sessions = 0
         self._pids = 100
+        self._calls = 0
 
     # --- the daemon's part ------------------------------------------------------------------------------------
 
@@ -173,6 +181,8 @@ class Story:
         for effect in effects:
             self._check_and_do(effect)
         self.broker.check()
+        while self._failed:
+            effects = effects + self.happens(self._failed.pop(0))
         return effects
 
     def _check_and_do(self, effect: fx.Effect) -> None:
@@ -217,7 +227,7 @@ class Story:
             case fx.Exit():
                 self._exit()
 
-    def _tell_client(self, effect: fx.Answer | fx.Refuse | fx.Describe | fx.HandOver) -> None:
+    def _tell_client(self, effect: fx.Answer | fx.Report | fx.Refuse | fx.Describe | fx.HandOver) -> None:
         client = self.clients[effect.ticket]
         assert not client.heard, f"{client} is told twice: {effect}"
         assert not client.left, f"{client} has left and is told {effect}"
@@ -226,6 +236,9 @@ class Story:
 
     def _hand_over(self, effect: fx.HandOver) -> None:
         worker, client = self.workers[effect.worker], self.clients[effect.ticket]
+        if worker.is_dead:
+            self._failed.append(ev.HandOverFailed(effect.worker, effect.request))
+            return
         self._tell_client(effect)
         assert worker.is_ready
         assert worker.stop is None, "a worker that is to go gets no more clients"
@@ -287,6 +300,9 @@ class Story:
         version: str | None = None,
         stateless: bool = False,
         labels: dict[str, str] | None = None,
+        name: str | None = None,
+        if_exists: str = "error",
+        worker: str | None = None,
         client: Client | None = None,
     ) -> Client:
         """Asks for a new session, or for a stateless worker."""
@@ -305,6 +321,9 @@ class Story:
                 version,
                 "/home",
                 labels or {},
+                name,
+                if_exists,
+                worker=worker,
             )
         )
         return client
@@ -340,9 +359,19 @@ class Story:
         self.happens(ev.KeepaliveRequested(client.ticket, str(session)))
         return client
 
-    def end(self, session: str | None) -> Client:
+    def end(self, session: str | None, *, force: bool = False) -> Client:
         client = self.client(request=1)
-        self.happens(ev.EndRequested(client.ticket, str(session)))
+        self.happens(ev.EndRequested(client.ticket, str(session), force=force))
+        return client
+
+    def cancel(self, session: str | None, call_id: int | None = None, *, force: bool = False) -> Client:
+        client = self.client(request=1)
+        self.happens(ev.CancelRequested(client.ticket, str(session), call_id, force))
+        return client
+
+    def set_labels(self, session: str | None, labels: dict[str, str]) -> Client:
+        client = self.client(request=1)
+        self.happens(ev.LabelsRequested(client.ticket, str(session), labels))
         return client
 
     def describe(self, app: str = "counter", revision: int = 1) -> Client:
@@ -383,6 +412,8 @@ class Story:
         version: str | None = None,
         warm: int | None = None,
         max_workers: int | None = None,
+        cancel_grace: float | None = None,
+        max_lifetime: float | None = None,
     ) -> str:
         """A template, the only one that is loading unless named, has imported its app."""
         if pool is None:
@@ -391,7 +422,7 @@ class Story:
         self.templates[pool] = True
         if version is None:
             version = f"v{self.broker.fleet.editions.pools[pool].revision}"
-        self.happens(ev.TemplateLoaded(pool, version, warm, max_workers))
+        self.happens(ev.TemplateLoaded(pool, version, warm, max_workers, cancel_grace, max_lifetime))
         return pool
 
     def does_not_load(self, pool: str | None = None, *, app: str | None = None, text: str = "bad syntax") -> str:
@@ -461,10 +492,14 @@ class Story:
         self.workers[worker].asked = None
         self.happens(ev.WorkerBusy(worker))
 
-    def leaves(self, worker: str) -> None:
-        """It says goodbye: to Expire, or to Stop."""
+    def leaves(self, worker: str, reason: str = "idle") -> None:
+        """It says goodbye: to Expire, to Stop, or of its own accord."""
         self.workers[worker].leaving = True
-        self.happens(ev.WorkerLeaving(worker))
+        self.happens(ev.WorkerLeaving(worker, reason))
+
+    def dies_unseen(self, worker: str) -> None:
+        """It is dead, and the daemon has not noticed: who is handed to it gets no further."""
+        self.workers[worker].is_dead = True
 
     def released(self, client: Client) -> str:
         """A stateless client goes, and its worker is idle."""
@@ -485,15 +520,18 @@ class Story:
 
     # --- calls ------------------------------------------------------------------------------------------------
 
-    def begins(self, client: Client) -> None:
-        """A call begins, of which nobody but the board is told."""
+    def begins(self, client: Client) -> int:
+        """A call begins, of which nobody but the board is told. Gives its id."""
         row = self.workers[client.worker].row
         started, finished = self.board[row].started, self.board[row].finished
-        self.board[row] = Activity(self.now, started + 1, finished, call_id=1000 * row + started + 1)
+        self._calls += 1
+        self.board[row] = Activity(self.now, started + 1, finished, call_id=self._calls)
+        return self._calls
 
     def finishes(self, client: Client) -> None:
         row = self.workers[client.worker].row
         started = self.board[row].started
+        assert self.board[row].busy
         self.board[row] = Activity(self.now, started, started, self.board[row].call_id)
 
     def calls(self, client: Client) -> None:
@@ -517,7 +555,7 @@ class Story:
             self.ready(unborn[0])
         elif asked := [w.id for w in self.workers.values() if w.asked and w.stop is None and not w.leaving]:
             self._answers_expire(asked[0])
-        elif going := [w.id for w in self.workers.values() if w.stop is not None or w.leaving or w.killed]:
+        elif going := [w.id for w in self.workers.values() if is_going(w)]:
             self.exits(going[0])
         else:
             return False
@@ -547,6 +585,10 @@ class Story:
 
     def state(self, worker: str) -> str:
         return self.broker.fleet.workers[worker].state.value
+
+
+def is_going(worker: Process) -> bool:
+    return worker.stop is not None or worker.leaving or worker.killed or worker.is_dead
 
 
 def broken(text: str) -> dict[str, object]:
