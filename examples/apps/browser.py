@@ -22,6 +22,9 @@ from pydantic import Field
 from warmpool import BaseApp
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
+PAGE_PATIENCE = 60
+"""Seconds for a page to load."""
+
 Seconds = Annotated[float, Field(gt=0, le=300)]
 
 
@@ -50,6 +53,7 @@ class Browser(BaseApp):
         )
         self.page = await self.chromium.new_page(viewport={"width": width, "height": height})
         self.page.set_default_timeout(patience * 1000)
+        self.page.set_default_navigation_timeout(PAGE_PATIENCE * 1000)
         return {"executable": str(program), "version": self.chromium.version}
 
     async def open(self, url: str) -> dict[str, Any]:
@@ -59,9 +63,12 @@ class Browser(BaseApp):
         return {"url": page.url, "title": await page.title(), "status": response and response.status}
 
     async def click(self, selector: str) -> dict[str, str]:
-        """Clicks on the element, once it is there and can be clicked: `#id`, `text=Send`, `form button`."""
+        """Clicks on the element, once it is there and can be clicked: `#id`, `text=Send`, `form button`. If that leads
+        to another page, returns when it is loaded.
+        """
         page = self._open_page()
         await page.click(selector)
+        await page.wait_for_load_state()
         return {"url": page.url, "title": await page.title()}
 
     async def type(self, selector: str, text: str) -> str:
