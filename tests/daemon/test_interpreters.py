@@ -222,6 +222,20 @@ def test_what_lies_in_its_environment_is_no_source_of_the_app(client: Client, pr
         assert session.version == sha256(app.read_bytes()).hexdigest()[:8]
 
 
+def test_a_module_is_looked_for_where_its_interpreter_finds_it(
+    client: Client, project: Path, monkeypatch: pytest.MonkeyPatch
+):
+    libraries = make_venv(project / ".venv")
+    install(libraries)
+    (project / "src").mkdir()
+    (project / "where.py").rename(project / "src" / "only_there.py")
+    (libraries / "src.pth").write_text(str(project / "src"))
+    monkeypatch.chdir(project)
+    assert client.run(app="only_there:Where").output[0] == str(project / ".venv")
+    with pytest.raises(AppBrokenError, match="No module named 'nowhere'"):
+        client.run(app="nowhere:Where")
+
+
 def test_another_interpreter_counts_as_an_edit(client: Client, project: Path, other: Path):
     app = str(project / "where.py")
     with client.session(app) as before:

@@ -198,8 +198,10 @@ def _entry_of_path(path: Path, class_name: str | None) -> AppEntry:
 
 
 def _entry_of_module(reference: AppReference, cwd: str) -> AppEntry | None:
-    """A module as Python would find it from `cwd`; its parents are not imported for that."""
-    if not any(_can_find(reference.target, places) for places in ([cwd], None)):
+    """A module as Python would find it from `cwd`; its parents are not imported for that. What another interpreter
+    would find, only that can tell, by importing it.
+    """
+    if interpreter_for(cwd).is_ours and not any(_can_find(reference.target, places) for places in ([cwd], None)):
         return None
     name = f"{reference.target}:{reference.class_name}"
     return AppEntry(
