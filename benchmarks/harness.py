@@ -2,29 +2,66 @@
 
 Machines are noisy and drift: so a thing and what it is divided by are measured in alternating rounds of one run, and
 the ratio that is shown is the median of the rounds' ratios.
+
+A row is judged by its ratio, where it has one, else by its value; `at_most` and `at_least` say what was hoped for.
 """
 
 from __future__ import annotations
 
+import argparse
+import gc
 import json
 import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
 Work = Callable[[], object]
+Points = Sequence[tuple[float, float]]
 
 
 @dataclass
 class Row:
-    """One line: a median in microseconds, and what it is of the floor."""
+    """One line: a figure, and what it is of the floor."""
 
     name: str
-    median_us: float
+    value: float
     ratio: float | None = None
     note: str = ""
+    unit: str = "us"
+    at_most: float | None = None
+    at_least: float | None = None
+
+    @property
+    def verdict(self) -> str:
+        """Whether the bar was met; empty without one."""
+        judged = self.value if self.ratio is None else self.ratio
+        if self.at_most is not None:
+            return f"{'met' if judged <= self.at_most else 'MISSED'}: at most {self.at_most:g}"
+        if self.at_least is not None:
+            return f"{'met' if judged >= self.at_least else 'MISSED'}: at least {self.at_least:g}"
+        return ""
+
+
+@dataclass
+class Plot:
+    """Curves over a scale, both axes logarithmic."""
+
+    x: str
+    y: str
+    curves: Mapping[str, Points]
+
+
+def arguments(description: str | None, **defaults: float) -> argparse.Namespace:
+    """What was typed: `--json`, and a number for each name."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="one JSON document a table")
+    for name, default in defaults.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default, help=f"({default})")
+    return parser.parse_args()
 
 
 def place(pids: Sequence[int], *, own: int, others: int) -> None:
@@ -33,6 +70,17 @@ def place(pids: Sequence[int], *, own: int, others: int) -> None:
     os.sched_setaffinity(0, {own})
     for pid in pids:
         os.sched_setaffinity(pid, {others})
+
+
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """For what is measured in nanoseconds: the collector runs before, not in between."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def sample(work: Work, count: int, warmup: int = 0) -> list[float]:
@@ -47,32 +95,66 @@ def sample(work: Work, count: int, warmup: int = 0) -> list[float]:
     return taken
 
 
+def once(work: Work) -> float:
+    """Seconds that it took."""
+    (taken,) = sample(work, 1)
+    return taken
+
+
 def median_of(seconds: Sequence[float]) -> float:
     """In microseconds."""
     return statistics.median(seconds) * 1e6
 
 
-def compare(floor: Work, others: dict[str, Work], *, rounds: int, count: int, warmup: int) -> list[Row]:
-    """The floor, then each of the others as a ratio to it."""
-    medians: dict[str, list[float]] = {"floor": []} | {name: [] for name in others}
-    for work in (floor, *others.values()):
-        sample(work, warmup)
+def percentile(values: Sequence[float], part: float) -> float:
+    """The value below which `part` of them lie, from 0 to 1."""
+    return sorted(values)[min(int(len(values) * part), len(values) - 1)]
+
+
+def in_turns(works: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """What each gives, round by round."""
+    given: dict[str, list[float]] = {name: [] for name in works}
     for _ in range(rounds):
-        for name, work in {"floor": floor, **others}.items():
-            medians[name].append(median_of(sample(work, count)))
+        for name, work in works.items():
+            given[name].append(work())
+    return given
+
+
+def against(base: Sequence[float], own: Sequence[float]) -> tuple[float, str]:
+    """The median of the rounds' ratios, and how far they lie apart."""
+    ratios = [mine / floor for mine, floor in zip(own, base, strict=True)]
+    return statistics.median(ratios), f"{min(ratios):.2f}-{max(ratios):.2f} over {len(ratios)} rounds"
+
+
+def compare(
+    floor: Work,
+    others: dict[str, Work],
+    *,
+    rounds: int,
+    count: int,
+    warmup: int,
+    at_most: Mapping[str, float] = {},
+) -> list[Row]:
+    """The floor, then each of the others as a ratio to it."""
+    works = {"floor": floor, **others}
+    for work in works.values():
+        sample(work, warmup)
+    medians = in_turns({name: lambda work=work: median_of(sample(work, count)) for name, work in works.items()}, rounds)
     rows = [Row("floor", statistics.median(medians["floor"]))]
     for name in others:
-        ratios = [own / base for own, base in zip(medians[name], medians["floor"], strict=True)]
-        note = f"{min(ratios):.2f}-{max(ratios):.2f} over {rounds} rounds"
-        rows.append(Row(name, statistics.median(medians[name]), statistics.median(ratios), note))
+        ratio, note = against(medians["floor"], medians[name])
+        rows.append(Row(name, statistics.median(medians[name]), ratio, note, at_most=at_most.get(name)))
     return rows
 
 
-def report(title: str, rows: Sequence[Row]) -> None:
+def report(title: str, rows: Sequence[Row], plot: Plot | None = None) -> None:
     if "--json" in sys.argv:
-        print(json.dumps({"title": title, "rows": [asdict(row) for row in rows]}))
+        drawn = None if plot is None else asdict(plot)
+        lines = [{**asdict(row), "verdict": row.verdict} for row in rows]
+        print(json.dumps({"title": title, "rows": lines, "plot": drawn}), flush=True)
         return
     print(title)
     for row in rows:
-        ratio = "" if row.ratio is None else f"{row.ratio:6.2f}x"
-        print(f"  {row.name:34s} {row.median_us:10.2f} us {ratio:>8s}  {row.note}")
+        ratio = "" if row.ratio is None else f"{row.ratio:8.2f}x"
+        tail = "  ".join(part for part in (row.note, row.verdict) if part)
+        print(f"  {row.name:42s} {row.value:12.2f} {row.unit:8s} {ratio:>9s}  {tail}".rstrip(), flush=True)

@@ -6,13 +6,11 @@ Enough workers are warm before a round begins; sessions are ended between the ro
 
 from __future__ import annotations
 
-import select
 import statistics
-import time
 
-from daemon import APPS, daemon
+from daemon import APPS, daemon, wait_until_warm
 from floors import open_floor
-from harness import Row, median_of, report, sample
+from harness import Row, against, arguments, median_of, report, sample
 
 from warmpool import Client
 
@@ -22,23 +20,21 @@ INPUT = {"key": "n", "value": 1}
 
 
 def main() -> None:
+    arguments(__doc__)
     app = str(APPS / "plain.py")
     with daemon("--warm", str(COUNT), "--max-workers", str(3 * COUNT)) as client, open_floor() as (floor, _):
-        floors, opens, ratios = [], [], []
+        floors, opens = [], []
         client.session(app).end()
         for index in range(ROUNDS):
             wait_until_warm(client, COUNT)
-            base = median_of(sample(floor, 4 * COUNT, warmup=20 if index == 0 else 0))
-            own = median_of(open_sessions(client, app))
-            floors.append(base)
-            opens.append(own)
-            ratios.append(own / base)
-    note = f"{min(ratios):.2f}-{max(ratios):.2f} over {ROUNDS} rounds of {COUNT}"
+            floors.append(median_of(sample(floor, 4 * COUNT, warmup=20 if index == 0 else 0)))
+            opens.append(median_of(open_sessions(client, app)))
+    ratio, note = against(floors, opens)
     report(
         "Opening a session on a warm worker, with its first call",
         [
             Row("floor", statistics.median(floors)),
-            Row("warmpool", statistics.median(opens), statistics.median(ratios), note),
+            Row("warmpool", statistics.median(opens), ratio, f"{note} of {COUNT}", at_most=1.4),
         ],
     )
 
@@ -55,14 +51,6 @@ def open_sessions(client: Client, app: str) -> list[float]:
     for session in sessions:
         session.end()
     return taken
-
-
-def wait_until_warm(client: Client, count: int) -> None:
-    deadline = time.monotonic() + 30
-    while client.status()["workers_by_state"] != {"warm": count}:
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"not {count} warm workers: {client.status()}")
-        select.select([], [], [], 0.05)
 
 
 if __name__ == "__main__":
