@@ -3,6 +3,8 @@
     call   one msgpack request and its reply over a Unix socket, both ends blocking
     open   connect, hello, hand-over of the connection to a ready process, first request and reply
     fork   os.fork() of a process that has imported our dependencies, to its child's first byte
+    burst  many double forks of one process, each child's child alive, to the last one's first byte
+    bytes  a length and that many bytes over a Unix socket, and a short answer
 
 Each is a context manager that gives a function, which does the work once, and the pids at its other end. Other
 benchmarks run it in turns with their own work, so that both see the same machine. Alone, this file prints the three
@@ -18,16 +20,20 @@ import signal
 import socket
 import struct
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import msgpack
 import psutil  # noqa: F401  (for its weight in the fork floor)
 import pydantic  # noqa: F401  (likewise)
 import uvloop
-from harness import Row, median_of, report, sample
+from harness import Row, Work, arguments, median_of, report, sample
 
 REQUEST = {"id": 1, "function": "add", "input": {"key": "n", "value": 1}}
+
+_ORDER = struct.Struct("!BI")
 
 Floor = tuple[Callable[[], object], list[int]]
 
@@ -171,7 +177,99 @@ def fork_floor() -> Iterator[Floor]:
         yield once, []
 
 
+@contextmanager
+def double_fork_floor(prepare: Callable[[], None], count: int) -> Iterator[tuple[Callable[[], float], list[int]]]:
+    """As `burst`; the function gives the seconds. `prepare` is run once, in the process that forks."""
+    ours, theirs = socket.socketpair()
+
+    def serve() -> None:
+        ours.close()
+        prepare()
+        gc.collect()
+        gc.freeze()
+        theirs.send(b"p")
+        while theirs.recv(1):
+            _fork_many(theirs, count)
+
+    def once() -> float:
+        start = time.perf_counter()
+        ours.send(b"f")
+        for _ in range(count):
+            ours.recv(1)
+        taken = time.perf_counter() - start
+        ours.send(b"e")
+        ours.recv(1)
+        return taken
+
+    with ours, process(serve) as pid:
+        theirs.close()
+        ours.recv(1)
+        yield once, [pid]
+
+
+def _fork_many(told: socket.socket, count: int) -> None:
+    """Children of children that say so and live on until all of them are let go."""
+    held, letting_go = os.pipe()
+    for _ in range(count):
+        middle = os.fork()
+        if middle == 0:
+            if os.fork() == 0:
+                os.close(letting_go)
+                told.send(b"r")
+                os.read(held, 1)
+            os._exit(0)
+        os.waitpid(middle, 0)
+    told.recv(1)
+    os.close(letting_go)
+    os.close(held)
+    told.send(b"d")
+
+
+@contextmanager
+def bytes_floor() -> Iterator[tuple[Callable[[int], Work], Callable[[int], Work], list[int]]]:
+    """Two functions of a size: so many bytes to the other process, or so many from it. Both ends know nothing of the
+    bytes, and put them where those before were.
+    """
+    ours, theirs = socket.socketpair()
+    buffers: dict[int, bytearray] = {}
+
+    def buffer_of(size: int) -> bytearray:
+        if size not in buffers:
+            buffers[size] = bytearray(size)
+        return buffers[size]
+
+    def serve() -> None:
+        ours.close()
+        while order := theirs.recv(_ORDER.size, socket.MSG_WAITALL):
+            wants, size = _ORDER.unpack(order)
+            if wants:
+                theirs.sendall(buffer_of(size))
+            else:
+                receive(theirs, buffer_of(size))
+                theirs.sendall(order)
+
+    def send(size: int) -> None:
+        ours.sendall(_ORDER.pack(0, size))
+        ours.sendall(buffer_of(size))
+        ours.recv(_ORDER.size, socket.MSG_WAITALL)
+
+    def fetch(size: int) -> None:
+        ours.sendall(_ORDER.pack(1, size))
+        receive(ours, buffer_of(size))
+
+    with ours, process(serve) as pid:
+        theirs.close()
+        yield lambda size: partial(send, size), lambda size: partial(fetch, size), [pid]
+
+
+def receive(connection: socket.socket, space: bytearray) -> None:
+    view = memoryview(space)
+    while view:
+        view = view[connection.recv_into(view) :]
+
+
 if __name__ == "__main__":
+    arguments(__doc__)
     rows = []
     for name, floor, count in (("call", call_floor, 5000), ("open", open_floor, 1000), ("fork", fork_floor, 200)):
         with floor() as (once, _):

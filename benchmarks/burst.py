@@ -1,0 +1,112 @@
+"""A burst: a hundred opens at once, when the template is there and no worker is. Of the rate at which a process like
+that template can be forked twice, which is the least that a worker needs.
+
+Fair is what is served in the order in which it came: then the nth of a hundred waits n hundredths of the whole.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import select
+import socket
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from daemon import APPS, daemon, wait_until_warm
+from floors import double_fork_floor
+from harness import Row, against, arguments, report
+
+from warmpool.settings import CONTROL_FRAME_LIMIT
+from warmpool.wire.frames import FrameReader, FrameWriter
+from warmpool.wire.messages import CALL_ANSWERS, PROTOCOL_VERSION, Open, Opened, from_wire, to_wire
+
+APP = APPS / "plain.py"
+ROUNDS = 5
+
+
+def import_as_a_template_does() -> None:
+    importlib.import_module("warmpool.worker.template")
+    spec = importlib.util.spec_from_file_location("plain", APP)
+    spec.loader.exec_module(importlib.util.module_from_spec(spec))
+
+
+@contextmanager
+def connections(path: Path, count: int) -> Iterator[list[socket.socket]]:
+    with ExitStack() as stack:
+        made = [stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(count)]
+        for one in made:
+            one.connect(str(path))
+        yield made
+
+
+def burst(path: Path, count: int) -> tuple[list[str], list[float]]:
+    """The sessions that were opened, and the seconds after which each was: in the order of asking."""
+    hello = FrameWriter(CONTROL_FRAME_LIMIT).frame(to_wire(Open(PROTOCOL_VERSION, str(APP), "new", "/", 60.0)))
+    ids, waited = [""] * count, [0.0] * count
+    with connections(path, count) as made:
+        number_of = {one.fileno(): number for number, one in enumerate(made)}
+        poll = select.poll()
+        start = time.perf_counter()
+        for one in made:
+            one.sendall(hello)
+            poll.register(one, select.POLLIN)
+        while number_of:
+            for fd, _ in poll.poll():
+                poll.unregister(fd)
+                number = number_of.pop(fd)
+                waited[number] = time.perf_counter() - start
+                ids[number] = _opened(made[number])
+    return ids, waited
+
+
+def _opened(connection: socket.socket) -> str:
+    reader, frame = FrameReader(CONTROL_FRAME_LIMIT), None
+    while frame is None:
+        frame = reader.read(connection.recv_into)
+    answer = from_wire(frame, CALL_ANSWERS)
+    assert isinstance(answer, Opened), answer
+    return str(answer.session_id)
+
+
+def out_of_turn(waited: list[float]) -> int:
+    """By how many places one was served later than it had come, at most."""
+    served = sorted(range(len(waited)), key=waited.__getitem__)
+    return max(place - number for place, number in enumerate(served))
+
+
+def main() -> None:
+    options = arguments(__doc__, opens=100)
+    count = options.opens
+    forks, opens, firsts, places = [], [], [], []
+    with (
+        daemon("--warm", "0") as client,
+        double_fork_floor(import_as_a_template_does, count) as (fork_all, _),
+    ):
+        client.session(str(APP)).end()
+        for _ in range(ROUNDS):
+            wait_until_warm(client, 0)
+            forks.append(count / fork_all())
+            ids, waited = burst(client.places.socket, count)
+            opens.append(count / max(waited))
+            firsts.append(min(waited) * 1e3)
+            places.append(out_of_turn(waited))
+            for session_id in ids:
+                client.sessions.end(session_id)
+    ratio, note = against(forks, opens)
+    report(
+        f"A burst of {count} opens on a template without workers",
+        [
+            Row("double forks", statistics.median(forks), unit="/s"),
+            Row("opens", statistics.median(opens), ratio, note, unit="/s", at_least=0.4),
+            Row("the first is served after", statistics.median(firsts), unit="ms"),
+            Row("served out of turn", max(places), note="at most, of any open of any round", unit="places", at_most=0),
+        ],
+    )
+
+
+if __name__ == "__main__":
+    main()
