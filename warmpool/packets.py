@@ -10,13 +10,16 @@ from __future__ import annotations
 import array
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from typing import Final
+from typing import Final, TypeAlias
 
 from .errors import ProtocolError
 from .wire.frames import HEADER_SIZE, FrameWriter
 from .wire.messages import Conversation, Message, from_wire, to_wire
+
+Ancillary: TypeAlias = tuple[int, int, bytes]
+"""What goes beside the bytes of a message, as `sendmsg` takes it: level, kind, data."""
 
 PACKET_LIMIT: Final = 8 * 1024
 """Bytes of a packet; what is longer is spilled."""
@@ -57,8 +60,7 @@ def send(channel: socket.socket, message: Message, fds: Sequence[int] = ()) -> N
 
 
 def _sendmsg(channel: socket.socket, packet: bytes, fds: Sequence[int]) -> None:
-    ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-    channel.sendmsg([packet], ancillary)
+    channel.sendmsg([packet], [carrying(*fds)] if fds else [])
 
 
 def receive(channel: socket.socket, conversation: Conversation) -> tuple[Message, list[int]] | None:
@@ -67,11 +69,7 @@ def receive(channel: socket.socket, conversation: Conversation) -> tuple[Message
     Raises BlockingIOError if there is none yet, and PROTOCOL_ERROR if it is not of the conversation.
     """
     packet, ancillary, flags, _ = channel.recvmsg(PACKET_LIMIT + 1, _ANCILLARY_SIZE, socket.MSG_CMSG_CLOEXEC)
-    fds = array.array("i")
-    for level, kind, data in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
-    received = list(fds)
+    received = fds_in(ancillary)
     try:
         if flags & (socket.MSG_CTRUNC | socket.MSG_TRUNC):
             raise ProtocolError("a packet was cut")
@@ -84,6 +82,20 @@ def receive(channel: socket.socket, conversation: Conversation) -> tuple[Message
         close_all(received)
         raise
     return message, received
+
+
+def carrying(*fds: int) -> Ancillary:
+    """What sends copies of `fds` along with bytes."""
+    return socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds).tobytes()
+
+
+def fds_in(ancillary: Iterable[Ancillary]) -> list[int]:
+    """The descriptors that came with a message, now the caller's."""
+    fds = array.array("i")
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+    return list(fds)
 
 
 def _spilled_body(received: list[int]) -> bytes:
@@ -101,7 +113,7 @@ def _spilled_body(received: list[int]) -> bytes:
     return body
 
 
-def close_all(fds: Sequence[int]) -> None:
+def close_all(fds: Iterable[int]) -> None:
     for fd in fds:
         with suppress(OSError):
             os.close(fd)

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from ..errors import DaemonUnavailableError, InvalidRequestError, ProtocolError, WarmpoolError
 from ..errors import from_wire as error_from_wire
+from ..packets import Ancillary, carrying
 from ..paths import Places, address_of, peer_of
 from ..settings import CONTROL_FRAME_LIMIT
 from ..wire.calls import OpenCalls
@@ -113,9 +114,11 @@ class Link:
         self.broken = self.broken or "it is closed"
         self._socket.close()
 
-    def _send(self, frame: bytes) -> None:
+    def _send(self, frame: bytes, *beside: Ancillary) -> None:
         try:
-            self._socket.sendall(frame)
+            sent = self._socket.sendmsg([frame], beside)
+            if sent < len(frame):
+                self._socket.sendall(frame[sent:])
         except OSError:
             self.close()
             raise HangupError(sent=False) from None
@@ -144,6 +147,8 @@ class ControlLink(Link):
     def __init__(self, connection: socket.socket) -> None:
         super().__init__(connection, CONTROL_FRAME_LIMIT, _REPLY_LIMIT)
         self._last_id = 0
+        self._sending = Lock()
+        """Held for one frame: who opens does not wait for the answers that others wait for."""
         self._send(self._writer.frame(to_wire(Control(PROTOCOL_VERSION))))
 
     def request(self, method: str, params: dict[str, Any]) -> Any:
@@ -152,7 +157,8 @@ class ControlLink(Link):
             if self.broken is not None:
                 raise cannot_use(self.broken)
             self._last_id += 1
-            self._send(self._writer.frame(to_wire(Request(self._last_id, method, params))))
+            with self._sending:
+                self._send(self._writer.frame(to_wire(Request(self._last_id, method, params))))
             while True:
                 match self._receive():
                     case Reply(id=self._last_id, value=value):
@@ -162,18 +168,34 @@ class ControlLink(Link):
                     case _:
                         pass  # the answer to a request whose caller was interrupted
 
+    def pass_connection(self, hello: Open) -> socket.socket:
+        """Our end of a new connection, of which the daemon has the other and this hello. Raises HangupError."""
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs, self._sending:
+                if self.broken is not None:
+                    raise cannot_use(self.broken)
+                self._send(self._writer.frame(to_wire(hello)), carrying(theirs.fileno()))
+        except BaseException:
+            ours.close()
+            raise
+        return ours
+
 
 class CallLink(Link):
     """A connection that the daemon has handed to a worker."""
 
     _decode = staticmethod(partial(from_wire, conversation=CALL_ANSWERS))
 
-    def __init__(self, connection: socket.socket, hello: Open) -> None:
-        """Opens. Raises the daemon's refusal, or HangupError if the worker died before it could answer."""
+    def __init__(self, connection: socket.socket, hello: Open | None = None) -> None:
+        """Opens; without a `hello` if it has been said. Raises the daemon's refusal, or HangupError if there was no
+        answer.
+        """
         super().__init__(connection, CONTROL_FRAME_LIMIT, CONTROL_FRAME_LIMIT)
         self._calls = OpenCalls()
         try:
-            self._send(self._writer.frame(to_wire(hello)))
+            if hello is not None:
+                self._send(self._writer.frame(to_wire(hello)))
             answer = self._receive()
             if isinstance(answer, Failure):
                 raise error_from_wire(answer.error)

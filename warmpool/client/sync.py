@@ -171,8 +171,7 @@ class Client:
         try:
             return self._control_link().request(method, params)
         except HangupError:
-            with self._lock:
-                self._control = None
+            pass
         try:
             return self._control_link().request(method, params)
         except HangupError:
@@ -181,13 +180,14 @@ class Client:
             ) from None
 
     def open_link(self, request: RunRequest) -> CallLink:
-        """A connection to a worker. That a worker dies before it says a word is no fault of the request, which has
-        had no effect: it is made once more.
+        """A connection to a worker: one that is passed to the daemon, which saves it a hello and an accept. If that is
+        not answered (the daemon is another by now, or out of descriptors) nothing has happened: once more, knocking at
+        the door.
         """
         hello = request.hello(os.getcwd())
         is_new = request.session in (None, NEW)  # any other session is gone with its daemon: why start another
         try:
-            link = CallLink(self._connect(start=is_new), hello)
+            link = CallLink(self._control_link(start=is_new).pass_connection(hello))
         except HangupError:
             try:
                 link = CallLink(self._connect(start=is_new), hello)
@@ -218,10 +218,10 @@ class Client:
             session_id=session_id,
         )
 
-    def _control_link(self) -> ControlLink:
+    def _control_link(self, *, start: bool = True) -> ControlLink:
         with self._lock:
-            if self._control is None:
-                self._control = ControlLink(self._connect())
+            if self._control is None or (self._control.broken is not None and self.broken is None):
+                self._control = ControlLink(self._connect(start=start))
             return self._control
 
     def _connect(self, *, start: bool = True) -> socket.socket:

@@ -3,6 +3,9 @@
 Raw sockets on the loop's readers, never transports: a transport reads ahead, and bytes that are meant for a worker
 would stay here. A client sends nothing after its hello until it is answered, so whatever a connection holds when it
 is handed over is the worker's. From a client that does not read its answers nothing more is read.
+
+A client that has a control connection need not connect again for each session: it makes a pair of sockets and passes
+one of them with its Open. That is a client like any other, whose hello has come before it.
 """
 
 from __future__ import annotations
@@ -11,9 +14,13 @@ import asyncio
 import errno
 import os
 import socket
+from array import array
+from collections import deque
 from collections.abc import Callable
+from typing import Final
 
 from ..errors import ProtocolError
+from ..packets import close_all, fds_in
 from ..paths import peer_of
 from ..settings import CONTROL_FRAME_LIMIT, MIB
 from ..wire.frames import FrameReader, encode
@@ -24,6 +31,8 @@ UNSENT_LIMIT = 4 * MIB
 """A client that has so much of its answers unread is dropped. One answer may be longer."""
 ACCEPT_PAUSE = 1.0
 """Seconds without accepting after the process has run out of descriptors: trying on would take all of the CPU."""
+
+_ONE_FD: Final = socket.CMSG_SPACE(array("i").itemsize)
 
 
 class Client:
@@ -39,6 +48,22 @@ class Client:
         """Whether the loop reads it. Most are handed over before that is needed."""
         self.unsent: memoryview | None = None
         """What it has not taken of its answers. Nothing more is read from it until it has."""
+        self.passed: deque[int | None] = deque()
+        """The connections that have come with its messages; None: one that we had no descriptor for."""
+
+    def receive_into(self, space: memoryview) -> int:
+        """`recv_into` that never blocks, and that keeps what is passed."""
+        count, ancillary, came, _ = self.socket.recvmsg_into(
+            [space], _ONE_FD, socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
+        )
+        self.passed.extend(fds_in(ancillary))
+        if came & socket.MSG_CTRUNC:
+            self.passed.append(None)
+        return count
+
+    def close(self) -> None:
+        self.socket.close()
+        close_all(fd for fd in self.passed if fd is not None)
 
     def __repr__(self) -> str:
         return f"<Client {self.number} fd={self.socket.fileno()}>"
@@ -121,7 +146,7 @@ class Clients:
             self._unwatch(client)
             if client.unsent is not None:
                 self._loop.remove_writer(client.socket.fileno())
-            client.socket.close()
+            client.close()
 
     def _accept(self) -> None:
         while True:
@@ -149,26 +174,54 @@ class Clients:
         if uid not in (0, os.getuid()):
             connection.close()
             return
-        connection.setblocking(False)
-        self._last += 1
-        client = self.by_number[self._last] = Client(self._last, connection, pid)
-        self._read(client)  # its hello has nearly always come with it
+        client = self._add(connection, pid)
+        self._read(client)  # its hello may have come with it
         if client.conversation is HELLO and client.number in self.by_number:
             self._connected(client)
+
+    def _add(self, connection: socket.socket, pid: int) -> Client:
+        self._last += 1
+        client = self.by_number[self._last] = Client(self._last, connection, pid)
+        return client
+
+    def _take(self, client: Client, frame: memoryview) -> None:
+        if client.conversation is HELLO:
+            message = hello_from_wire(frame)
+            if isinstance(message, Open) and client.reader.pending:
+                raise ProtocolError("bytes follow the hello; wait for its answer")
+            self._received(client, message)
+        elif isinstance(message := from_wire(frame, client.conversation), Open):
+            self._take_passed(client, message)
+        else:
+            self._received(client, message)
+
+    def _take_passed(self, passer: Client, hello: Open) -> None:
+        """A client that another has brought."""
+        if not passer.passed:
+            raise ProtocolError("on a control connection an Open comes with the connection that is meant")
+        fd = passer.passed.popleft()
+        if fd is None:
+            return  # the kernel has closed it, so its other end knows
+        try:
+            connection = socket.socket(fileno=fd)
+        except OSError as error:
+            os.close(fd)
+            raise ProtocolError(f"what came with Open is no connection: {error.strerror}") from None
+        client = self._add(connection, passer.pid)
+        self._received(client, hello)
+        self._watch(client)
 
     def _read(self, client: Client) -> None:
         """Reads what is there and has it handled."""
         try:
-            frame = client.reader.read(client.socket.recv_into)
+            frame = client.reader.read(client.receive_into)
             if not client.conversation:
                 raise ProtocolError("nothing may be sent before the hello is answered")
             while frame is not None and client.number in self.by_number:
-                is_hello = client.conversation is HELLO
-                message = hello_from_wire(frame) if is_hello else from_wire(frame, client.conversation)
-                if isinstance(message, Open) and client.reader.pending:
-                    raise ProtocolError("bytes follow the hello; wait for its answer")
-                self._received(client, message)
+                self._take(client, frame)
                 frame = client.reader.next_frame()
+            if len(client.passed) > client.reader.pending:
+                raise ProtocolError("a connection was passed without an Open")
         except BlockingIOError:
             pass
         except ProtocolError as error:

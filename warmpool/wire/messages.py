@@ -19,11 +19,13 @@ from .frames import decode
 
 PROTOCOL_VERSION: Final = 2
 
-# --- client → daemon: the one frame that says what a connection is for ---------------------------------------
+# --- client → daemon: the first frame, which says what a connection is for -----------------------------------
 
 
 class Open(NamedTuple):
-    """Hand this connection to a worker. Answered with Opened or Failure, the daemon's last word on it."""
+    """Hand a connection to a worker: this one, or, on a control connection, the one that comes with this. Answered on
+    it with Opened or Failure, the daemon's last word on it.
+    """
 
     protocol: int
     app: str | None
@@ -46,7 +48,7 @@ class Open(NamedTuple):
 
 
 class Control(NamedTuple):
-    """Keep this connection at the daemon; Requests follow."""
+    """Keep this connection at the daemon; Requests follow, and Opens of connections that come with them."""
 
     protocol: int
 
@@ -295,7 +297,7 @@ def _conversation(*kinds: type[Message]) -> Conversation:
 
 
 HELLO: Final = _conversation(Open, Control)
-CONTROL: Final = _conversation(Request)
+CONTROL: Final = _conversation(Request, Open)
 CONTROL_ANSWERS: Final = _conversation(Reply, Failure)
 CALLS: Final = _conversation(Call, Stream)
 CALL_ANSWERS: Final = _conversation(Opened, Result, Event, Failure)
