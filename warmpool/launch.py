@@ -12,6 +12,7 @@ from typing import Final
 _HOME: Final = str(Path(__file__).resolve().parent.parent)
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_CHILD_SUBREAPER: Final = 36
+_libc: Final = ctypes.CDLL(None, use_errno=True)  # in the template, whose workers would each make classes for it
 
 
 def python_command(module: str, *arguments: str) -> list[str]:
@@ -44,7 +45,6 @@ def die_with(parent: int) -> None:
 
 
 def _prctl(option: int, value: int) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(option, value, 0, 0, 0):
+    if _libc.prctl(option, value, 0, 0, 0):
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
