@@ -40,10 +40,14 @@ from ..wire.messages import (
 from .birth import await_adoption, keep_freed_memory, shed_inheritance, threads_besides_main
 from .failures import app_broken
 from .loading import AppImporter
-from .rehearsal import rehearse
+from .rehearsal import handle, rehearse
 from .runner import AppProcess, log_to_stderr, loop_for
 
 CHANNEL_FD: Final = 3
+REHEARSALS: Final = 10
+"""Python fits its code to what it meets, in place, in the first eight runs. What the template has fitted its workers
+share; otherwise each would write to pages of its own, 300 kB of them.
+"""
 
 
 class Template:
@@ -53,7 +57,7 @@ class Template:
         self._app = app
         self._version = version
         self._functions: dict[str, Function] = functions_of(app)
-        self._loop = loop_for(self._functions)
+        self.loop = loop_for(self._functions)
         self._board = Board.open(Path(load.board))
 
     def serve(self) -> None:
@@ -116,13 +120,13 @@ class Template:
             channel = socket.socket(fileno=worker_end)
             if middle is None:
                 send(channel, Forked(os.getpid()))
-            log_to_stderr()
-            rehearse(self._loop)
+            rehearse(self.loop)
+            handle(self._functions.values(), self._board, fork.row)
             AppProcess(
                 channel, self._app, self._functions, self._board,
                 worker_id=fork.worker_id, row=fork.row, name=self._load.app, version=self._version,
                 frame_limit=self._load.frame_limit,
-            ).live(self._loop)  # fmt: skip
+            ).live(self.loop)  # fmt: skip
             status = 0
         except OSError as error:
             print(  # noqa: T201  (the session's log)
@@ -165,6 +169,7 @@ def main() -> None:
     sys.argv = [load.file or load.module]
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    log_to_stderr()
     template = _load_app(channel, load)
     if template is not None:
         template.serve()
@@ -184,6 +189,8 @@ def _load_app(channel: socket.socket, load: Load) -> Template | None:
     except BaseException as error:
         send(channel, LoadFailed(app_broken(load.app, doing, error).to_wire(), importer.sources()))
         return None
+    for _ in range(REHEARSALS):
+        rehearse(template.loop)
     gc.collect()
     gc.disable()
     gc.freeze()
