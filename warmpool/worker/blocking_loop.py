@@ -41,7 +41,10 @@ HOT_WAIT: Final = 0.02
 CALLS_ALONE: Final = 256
 """Calls of one client after which the loop looks at everybody."""
 
+_EVENTS: Final = 16
+"""Taken from one poll. Each has its place in memory, whether it comes or not."""
 _NOBODY: Final = -1
+_HOT_WAIT: Final = struct.pack("@ll", 0, int(HOT_WAIT * 1e6))
 _ENDS: Final = (OSError, EOFError, ProtocolError)
 """What ends a connection."""
 
@@ -87,13 +90,12 @@ class BlockingLoop:
                 (connection,) = self._connections.values()
                 if connection.unsent is None:
                     self._serve_alone(connection)
-            self._serve_ready(self._poll.poll(0 if self._behind or self._inbox.called else None))
+            self._serve_ready(self._poll.poll(0 if self._behind or self._inbox.called else None, _EVENTS))
         for connection in self._connections.values():
             connection.close()
 
     def attach(self, connection: Connection) -> None:
-        connection.socket.setblocking(True)
-        connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(HOT_WAIT))
+        connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _HOT_WAIT)
         fd = connection.socket.fileno()
         self._connections[fd] = connection
         self._poll.register(fd, select.EPOLLIN)
@@ -257,7 +259,3 @@ class BlockingLoop:
 
 def _raise_timeout(number: int, frame: FrameType | None) -> None:
     raise TimeoutError("it took too long")
-
-
-def _timeval(seconds: float) -> bytes:
-    return struct.pack("@ll", int(seconds), int(seconds % 1 * 1e6))
