@@ -77,16 +77,19 @@ def loop_for(functions: dict[str, Function]) -> type[Loop]:
 
 
 class Connection:
-    """A client's connection, in the hands of the worker."""
+    """A client's connection, in the hands of the worker. Can be made before the client is there."""
 
     __slots__ = ("reader", "socket", "unsent", "writer")
 
-    def __init__(self, fd: int, frame_limit: int) -> None:
-        self.socket = socket.socket(fileno=fd)
+    def __init__(self, frame_limit: int) -> None:
+        self.socket: socket.socket
         self.reader = FrameReader(frame_limit)
         self.writer = FrameWriter(frame_limit)
         self.unsent: memoryview | None = None
         """What the client has not taken of its last answer."""
+
+    def take(self, fd: int) -> None:
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=fd)
 
     def close(self) -> None:
         """Ends the connection, also where a process that the app has forked holds a copy of it."""
@@ -134,6 +137,8 @@ class AppProcess:
         self._main_thread = get_ident()
         self.outlet: Outlet | None = None
         """Of the call that runs, if it is followed."""
+        self._prepared: Connection | None = Connection(frame_limit)
+        """For the first client, who need not wait for its buffers."""
         self.caller: Caller
         self.loop: Loop
         self.reason: str | None = None
@@ -221,7 +226,9 @@ class AppProcess:
         if attach.session_id is None or self.caller.calls == 0:
             with suppress(OSError):  # the client's directory may be gone
                 os.chdir(attach.cwd)
-        self.loop.attach(Connection(fd, self._frame_limit))
+        connection, self._prepared = self._prepared or Connection(self._frame_limit), None
+        connection.take(fd)
+        self.loop.attach(connection)
 
     def _expire(self, expire: Expire) -> None:
         if self.caller.calls != expire.started or self.loop.is_busy():
