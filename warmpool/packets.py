@@ -7,9 +7,9 @@ the last descriptor. Descriptors are received close-on-exec; `socket.recv_fds` w
 
 from __future__ import annotations
 
-import array
 import os
 import socket
+import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Final, TypeAlias
@@ -29,7 +29,8 @@ _SPILL_LIMIT: Final = 64 * 1024 * 1024
 _INLINE: Final = b"\0"
 _SPILLED: Final = b"\1"
 
-_ANCILLARY_SIZE: Final = socket.CMSG_SPACE((FDS_LIMIT + 1) * array.array("i").itemsize)
+_FD_SIZE: Final = 4
+_ANCILLARY_SIZE: Final = socket.CMSG_SPACE((FDS_LIMIT + 1) * _FD_SIZE)
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
@@ -86,16 +87,16 @@ def receive(channel: socket.socket, conversation: Conversation) -> tuple[Message
 
 def carrying(*fds: int) -> Ancillary:
     """What sends copies of `fds` along with bytes."""
-    return socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds).tobytes()
+    return socket.SOL_SOCKET, socket.SCM_RIGHTS, b"".join(fd.to_bytes(_FD_SIZE, sys.byteorder) for fd in fds)
 
 
 def fds_in(ancillary: Iterable[Ancillary]) -> list[int]:
     """The descriptors that came with a message, now the caller's."""
-    fds = array.array("i")
+    fds: list[int] = []
     for level, kind, data in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
-    return list(fds)
+            fds += memoryview(data[: len(data) & -_FD_SIZE]).cast("i")
+    return fds
 
 
 def _spilled_body(received: list[int]) -> bytes:

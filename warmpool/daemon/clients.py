@@ -14,7 +14,6 @@ import asyncio
 import errno
 import os
 import socket
-from array import array
 from collections import deque
 from collections.abc import Callable
 from typing import Final
@@ -32,7 +31,7 @@ UNSENT_LIMIT = 4 * MIB
 ACCEPT_PAUSE = 1.0
 """Seconds without accepting after the process has run out of descriptors: trying on would take all of the CPU."""
 
-_ONE_FD: Final = socket.CMSG_SPACE(array("i").itemsize)
+_ONE_FD: Final = socket.CMSG_SPACE(4)
 
 
 class Client:

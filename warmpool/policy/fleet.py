@@ -181,7 +181,8 @@ class Fleet:
             pool.drained_since = None
             return
         if now < pool.refill_at:
-            self._timers.set(Timer("refill", pool.id), pool.refill_at)
+            if (refill := Timer("refill", pool.id)) not in self._timers:  # met too early, it is set once more
+                self._timers.set(refill, pool.refill_at)
             return
         pool.drained_since = None
         for _ in range(pool.lacking):

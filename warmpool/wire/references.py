@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 from ..errors import InvalidRequestError
@@ -44,6 +45,7 @@ class AppReference(NamedTuple):
         return text if self.version is None else f"{text}@{self.version}"
 
 
+@lru_cache(maxsize=128)
 def parse(text: str) -> AppReference:
     """Reads a reference. Raises INVALID_REQUEST if it has none of the forms above."""
     match = None if "\0" in text else _FORM.fullmatch(text)
