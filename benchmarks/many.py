@@ -17,7 +17,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import datetime
 
-
 from daemon import APPS, daemon
 from floors import call_floor
 from harness import Row, against, arguments, in_turns, median_of, once, percentile, report, sample
