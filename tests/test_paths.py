@@ -103,6 +103,7 @@ def test_every_file_is_named_after_its_socket():
         "/run/me/my.sock.starting",
         "/run/me/my.sock.board",
         "/run/me/my.sock.log",
+        "/run/me/my.sock.logs",
     ]
 
 

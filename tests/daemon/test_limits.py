@@ -221,6 +221,7 @@ def test_calls_without_a_session_at_the_same_time_have_a_worker_each(
 
 def test_without_memory_no_worker_is_made_and_the_error_says_so(start_daemon: Callable[..., Daemon]):
     daemon = start_daemon("--min-free-mb", str(2**30))
+    daemon.client.apps.describe(COUNTER)  # imports it, so that memory is all that is waited for
     with pytest.raises(PoolExhaustedError, match=r"(?i)memory.*--min-free-mb"):
         daemon.client.session(COUNTER, open_timeout=0.5)
     assert daemon.client.status().workers == 0
