@@ -41,7 +41,10 @@ class Client:
 
     def hear(self) -> list[Any] | None:
         """The next message; None when the worker hangs up."""
-        header = self._file.read(4)
+        try:
+            header = self._file.read(4)
+        except ConnectionResetError:  # it had not read all that it was sent
+            return None
         if not header:
             return None
         return msgpack.unpackb(self._file.read(*struct.unpack("!I", header)), strict_map_key=False)

@@ -86,6 +86,9 @@ class BlockingLoop:
             if self._inbox.called:
                 self._process.heed_daemon()
                 continue
+            if self._process.wish is not None:
+                self._send_the_rest()
+                continue
             if len(self._connections) == 1:
                 (connection,) = self._connections.values()
                 if connection.unsent is None:
@@ -102,6 +105,15 @@ class BlockingLoop:
 
     def is_busy(self) -> bool:
         return any(connection.has_bytes() for connection in self._connections.values())
+
+    def is_calling(self) -> bool:
+        return False  # a call has the only thread
+
+    def owes(self) -> bool:
+        return any(connection.unsent is not None for connection in self._connections.values())
+
+    def wake(self) -> None:
+        self._inbox.called = True
 
     def close(self) -> None:
         self._poll.close()
@@ -163,8 +175,25 @@ class BlockingLoop:
             if self._connections.get(fd) is connection:
                 self._serve_once(connection)
 
+    def _send_the_rest(self) -> None:
+        """It is about to leave, and somebody has not taken his answer: waits for that and the daemon alone."""
+        poll = select.poll()
+        poll.register(self._channel, select.POLLIN)
+        for connection in self._connections.values():
+            if connection.unsent is not None:
+                poll.register(connection.socket, select.POLLOUT)
+        for fd, _ in poll.poll():
+            if fd != self._channel.fileno():
+                try:
+                    self._send_more(self._connections[fd])
+                except BlockingIOError:
+                    continue
+                except OSError as error:
+                    self._give_up(self._connections[fd], error)
+        self._process.heed_daemon()
+
     def _serve_once(self, connection: Connection) -> None:
-        if self._process.reason is not None:
+        if self._process.wish is not None:
             return
         reader = connection.reader
         try:

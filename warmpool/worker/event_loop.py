@@ -87,10 +87,22 @@ class EventLoop:
         waiting = self._running is not None or bool(self._queue)
         return waiting or any(connection.has_bytes() for connection in self._connections.values())
 
+    def is_calling(self) -> bool:
+        return self._running is not None
+
+    def owes(self) -> bool:
+        unsent = any(connection.unsent is not None for connection in self._connections.values())
+        return self._running is not None or unsent
+
+    def wake(self) -> None:
+        self._loop.call_soon_threadsafe(self._heed_daemon)
+
     def close(self) -> None:
         self._loop.close()
 
     def _heed_daemon(self) -> None:
+        if self._process.reason is not None:
+            return  # woken for what has been done: it stops once
         self._process.heed_daemon()
         if self._process.reason is not None:
             self._loop.stop()
@@ -132,7 +144,7 @@ class EventLoop:
     def _next_calls(self) -> None:
         """Runs what waits, one after another, until a call has to be awaited."""
         caller, inbox = self._process.caller, self._inbox
-        while self._queue and self._running is None and self._process.reason is None:
+        while self._queue and self._running is None and self._process.wish is None:
             connection, call = self._queue.popleft()
             function = caller.functions.get(call.function or DEFAULT_FUNCTION)
             if function is not None and function.kind in _AT_ONCE and type(call) is Call:
@@ -184,6 +196,8 @@ class EventLoop:
         self._process.caller.end()
         self._running = None
         self._reply(connection, self._end_of_stream() + reply if self._following else reply)
+        if self._process.wish is not None:
+            self._heed_daemon()
         self._next_calls()
 
     async def _run_on_cancel(self) -> None:
@@ -308,6 +322,8 @@ class EventLoop:
         if connection.unsent is None:
             self._loop.remove_writer(connection.socket.fileno())
             self._free(connection)
+            if self._process.wish is not None:
+                self._heed_daemon()
             self._next_calls()
 
     def _free(self, connection: Connection) -> None:
@@ -331,7 +347,9 @@ class EventLoop:
             with suppress(OSError):
                 connection.socket.send(self._process.caller.refuse(0, end, connection.writer), socket.MSG_DONTWAIT)
         self._close(connection)
-        if not self._connections:
+        if self._process.wish is not None:
+            self.wake()
+        elif not self._connections:
             self._process.release_if_stateless()
 
     def _close(self, connection: Connection) -> None:

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from threading import get_ident
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from ..app import BaseApp
 from ..board import CANCELLED, Board
@@ -25,6 +25,7 @@ from ..wire.frames import FrameReader, FrameWriter
 from ..wire.messages import (
     Attach,
     Busy,
+    Ended,
     Expire,
     Leaving,
     Ready,
@@ -36,7 +37,11 @@ from ..wire.messages import (
 from .caller import Caller
 from .cancelling import NOTHING, Inbox
 from .failures import app_broken, print_failure
+from .limits import LimitedCaller, Limits
 from .streams import Outlet, wait_until_taken
+
+END_VALUE_LIMIT: Final = 64 * 1024
+"""Bytes of what `on_end` returns."""
 
 
 class Loop(Protocol):
@@ -60,6 +65,15 @@ class Loop(Protocol):
 
     def is_busy(self) -> bool:
         """Whether a call runs, or any part of one is here."""
+
+    def is_calling(self) -> bool:
+        """Whether a call runs while the daemon is heeded."""
+
+    def owes(self) -> bool:
+        """Whether a call runs, or a client has not taken all of an answer."""
+
+    def wake(self) -> None:
+        """Has the process heed the daemon, and itself, as soon as may be. From any thread."""
 
     def close(self) -> None:
         """Lets go of what it has open."""
@@ -141,6 +155,10 @@ class AppProcess:
         """For the first client, who need not wait for its buffers."""
         self.caller: Caller
         self.loop: Loop
+        self._limits = Limits(app, board)
+        self.wish: str | None = None
+        """Why it wants to go, as soon as it owes nothing; no call is begun any more."""
+        self._told: str | None = None  # why the daemon wants it to go, as soon as no call runs
         self.reason: str | None = None
         """Why the worker is to go, once it is."""
 
@@ -155,7 +173,10 @@ class AppProcess:
         send(self.channel, Ready())
         self.loop.serve()
         if self.caller.app.context.session_id is not None:
-            self.run_hook("on_end", self.reason, timeout=HOOK_TIMEOUT)
+            value = self.run_hook("on_end", self.reason, timeout=HOOK_TIMEOUT)
+            if value is not None:
+                with suppress(OSError):
+                    send(self.channel, Ended(_keepable(value)))
         self.run_hook("unload", timeout=UNLOAD_TIMEOUT)
         self.loop.close()
 
@@ -178,7 +199,20 @@ class AppProcess:
                 case Relabel():
                     self.caller.app.context.labels = dict(message.labels)
                 case Stop():
-                    self._leave(message.reason)
+                    self._told = self.wish = message.reason
+        if self.reason is None:
+            self.leave_if_done()
+
+    def leave_if_done(self) -> None:
+        """Goes if it is to, and nothing holds it."""
+        if self._told is not None and not self.loop.is_calling():
+            self._leave(self._told)
+        elif self.wish is not None and not self.loop.owes():
+            self._leave(self.wish)
+
+    def want_to_leave(self, reason: str) -> None:
+        self.wish = self.wish or reason
+        self.loop.wake()
 
     def _is_over(self, call_id: int) -> bool:
         activity = self._board.read(self._row)
@@ -196,7 +230,7 @@ class AppProcess:
             self._tell(self.outlet, "progress", {"done": done, "total": total, "message": message})
 
     def end_session(self) -> None:
-        """TODO"""
+        self.want_to_leave("app")
 
     def _tell(self, outlet: Outlet, kind: str, data: object) -> None:
         """Code of the app's has something to say. Shielded: a cancel must not fall into a frame that is half sent."""
@@ -223,6 +257,7 @@ class AppProcess:
             assert context.session_id is None, f"{self._worker_id} serves {context.session_id}"
             context.session_id = attach.session_id
             context.labels = dict(attach.labels)
+        self._limits.begin()
         if attach.session_id is None or self.caller.calls == 0:
             with suppress(OSError):  # the client's directory may be gone
                 os.chdir(attach.cwd)
@@ -242,7 +277,7 @@ class AppProcess:
 
     def release_if_stateless(self) -> None:
         """The last connection is gone. A session's worker waits for the next; a stateless one is free."""
-        if self.caller.app.context.session_id is None:
+        if self.caller.app.context.session_id is None and self.wish is None:
             send(self.channel, Released())
 
     def _set_up(self) -> None:
@@ -251,19 +286,32 @@ class AppProcess:
         context.app, context.version, context.worker_id = self._name, self._version, self._worker_id
         context._host = self
         app.__init__()  # type: ignore[misc]
-        self.caller = Caller(app, self._functions, self._board, self._row, self._name, self.inbox)
+        kind = LimitedCaller if self._limits else Caller
+        self.caller = kind(app, self._functions, self._board, self._row, self._name, self.inbox)
+        if isinstance(self.caller, LimitedCaller):
+            self.caller.limits, self.caller.on_limit = self._limits, self.want_to_leave
         if (setup := getattr(app, "setup", None)) is not None:
             self.loop.run_hook(setup, timeout=None)
 
-    def run_hook(self, name: str, *arguments: Any, timeout: float) -> None:
+    def run_hook(self, name: str, *arguments: Any, timeout: float) -> Any:
         """Runs a hook of the app, if there is one, while nothing is served. What it raises goes to the log."""
         hook = getattr(self.caller.app, name, None)
         if hook is None:
-            return
+            return None
         try:
-            self.loop.run_hook(hook, *arguments, timeout=timeout)
+            return self.loop.run_hook(hook, *arguments, timeout=timeout)
         except BaseException as error:
             print_failure(f"{self._name}: {name}", error)
+            return None
+
+
+def _keepable(value: object) -> object:
+    """The value of a session's end; or, if it cannot be sent or is too large, what it was."""
+    try:
+        FrameWriter(END_VALUE_LIMIT).frame(value)
+    except Exception as error:
+        return f"a {type(value).__qualname__} that cannot be kept: {error}"
+    return value
 
 
 def log_to_stderr() -> None:

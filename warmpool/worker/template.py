@@ -39,6 +39,7 @@ from ..wire.messages import (
 )
 from .birth import await_adoption, keep_freed_memory, shed_inheritance, threads_besides_main
 from .failures import app_broken
+from .limits import options_of
 from .loading import AppImporter
 from .rehearsal import handle, rehearse
 from .runner import AppProcess, log_to_stderr, loop_for
@@ -185,7 +186,7 @@ def _load_app(channel: socket.socket, load: Load) -> Template | None:
             _run_hook(preload)
         doing = "reading its functions"
         template = Template(channel, load, app, importer.version(app))
-        options = {"warm": _count(app, "warm"), "max_workers": _count(app, "max_workers")}
+        options = options_of(app)
     except BaseException as error:
         send(channel, LoadFailed(app_broken(load.app, doing, error).to_wire(), importer.sources()))
         return None
@@ -206,10 +207,3 @@ def _run_hook(preload: object) -> None:
         import asyncio
 
         asyncio.run(result)
-
-
-def _count(app: type[BaseApp], option: str) -> int | None:
-    value = getattr(app, option)
-    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
-        return value
-    raise ValueError(f"{app.__name__}.{option} must be a whole number or None, not {value!r}")

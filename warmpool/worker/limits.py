@@ -1,0 +1,118 @@
+"""What an app says of itself in its class: checked in the template; and how long a session of it may last, looked at
+by its worker after each call. A call is never cut short by these, and its reply is sent first.
+
+Memory is looked at in two steps: a cheap one that counts too much, since pages that are still shared with the template
+are in it, and where that is over the limit, the kernel's own account, which takes it milliseconds.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from ..app import BaseApp
+from ..board import Board
+from ..wire.frames import FrameWriter
+from ..wire.messages import Call
+from .caller import Caller
+
+_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
+_STATM: Final = "/proc/self/statm"
+_SMAPS: Final = "/proc/self/smaps_rollup"
+
+
+def options_of(app: type[BaseApp]) -> dict[str, Any]:
+    """What the daemon needs to know. Raises ValueError that names what cannot be."""
+    for option in ("max_calls", "max_private_bytes"):
+        _count(app, option, least=1)
+    return {
+        "warm": _count(app, "warm", least=0),
+        "max_workers": _count(app, "max_workers", least=0),
+        "cancel_grace": _seconds(app, "cancel_grace", least=0.0),
+        "max_lifetime": None if app.max_lifetime is None else _seconds(app, "max_lifetime", least=0.001),
+    }
+
+
+def _count(app: type[BaseApp], option: str, *, least: int) -> int | None:
+    value = getattr(app, option)
+    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= least):
+        return value
+    raise ValueError(f"{app.__name__}.{option} must be a whole number, {least} or more, or None, not {value!r}")
+
+
+def _seconds(app: type[BaseApp], option: str, *, least: float) -> float:
+    value = getattr(app, option)
+    if isinstance(value, int | float) and not isinstance(value, bool) and least <= value < math.inf:
+        return value
+    raise ValueError(f"{app.__name__}.{option} must be a number of seconds, {least} or more, not {value!r}")
+
+
+class Limits:
+    def __init__(self, app: type[BaseApp], board: Board) -> None:
+        self._max_calls = app.max_calls or math.inf
+        self._max_lifetime = app.max_lifetime or math.inf
+        self._max_bytes = app.max_private_bytes
+        self._suspicious = app.max_private_bytes
+        """Bytes of the cheap look from which on it is worth to look closer."""
+        self._now = board.now
+        self._began = math.inf
+
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return self._max_bytes is not None or min(self._max_calls, self._max_lifetime) < math.inf
+
+    def begin(self) -> None:
+        """The session begins, if it has not before."""
+        self._began = min(self._began, self._now())
+
+    def reached(self, calls: int) -> str | None:
+        """The limit that is reached after so many calls, as the reason to leave."""
+        if calls >= self._max_calls:
+            return "max_calls"
+        if self._now() - self._began >= self._max_lifetime:
+            return "max_lifetime"
+        return "max_private_bytes" if self._max_bytes is not None and self._is_too_large(self._max_bytes) else None
+
+    def _is_too_large(self, limit: int) -> bool:
+        assert self._suspicious is not None
+        if (seen := _unshared_bytes()) <= self._suspicious:
+            return False
+        self._suspicious = seen + limit // 16
+        return private_bytes() > limit
+
+
+def _unshared_bytes() -> int:
+    """Not shared with a file; but perhaps with the template."""
+    with open(_STATM, "rb") as file:
+        _, resident, shared, *_ = map(int, file.read().split())
+    return (resident - shared) * _PAGE
+
+
+def private_bytes() -> int:
+    """Memory that goes when this process goes."""
+    lines = Path(_SMAPS).read_text().splitlines()
+    return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith(("Private_Clean", "Private_Dirty")))
+
+
+class LimitedCaller(Caller):
+    """For apps that have limits: others do not pay for the look."""
+
+    limits: Limits
+    on_limit: Callable[[str], None]
+
+    def answer(self, call: Call, writer: FrameWriter) -> bytes:
+        reply = super().answer(call, writer)
+        if not self.inbox.delivered:  # else `end` is still to come
+            self._look()
+        return reply
+
+    def end(self) -> None:
+        super().end()
+        self._look()
+
+    def _look(self) -> None:
+        if (reason := self.limits.reached(self.calls)) is not None:
+            self.on_limit(reason)
