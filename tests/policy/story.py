@@ -36,6 +36,8 @@ class Client:
     heard: list[fx.Effect] = field(default_factory=list)
     heard_at: float | None = None
     left: bool = False
+    has_opened: bool = False
+    """Its session began with it; else it was attached."""
 
     @property
     def waits(self) -> bool:
@@ -252,6 +254,7 @@ class Story:
             assert worker.session in (None, effect.attach.session_id), "two sessions share a worker"
             holders = [w for w in [*self.workers.values(), *self.dead] if w.session == effect.attach.session_id]
             assert holders in ([], [worker]), "a session changes its worker"
+            client.has_opened = worker.session is None
             worker.session = client.session = effect.attach.session_id
 
     @staticmethod
@@ -369,9 +372,9 @@ class Story:
         self.happens(ev.CancelRequested(client.ticket, str(session), call_id, force))
         return client
 
-    def set_labels(self, session: str | None, labels: dict[str, str]) -> Client:
+    def set_labels(self, session: str | None, labels: dict[str, str] | None = None) -> Client:
         client = self.client(request=1)
-        self.happens(ev.LabelsRequested(client.ticket, str(session), labels))
+        self.happens(ev.LabelsRequested(client.ticket, str(session), labels or {}))
         return client
 
     def describe(self, app: str = "counter", revision: int = 1) -> Client:

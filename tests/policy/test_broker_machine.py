@@ -11,21 +11,24 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from policy.story import NOTHING, PLENTY, Client, Process, Story, broken
+from policy.story import NOTHING, PLENTY, Client, Process, Story, broken, is_going
 
 from warmpool.policy import effects as fx
 from warmpool.policy import events as ev
 from warmpool.settings import (
     BACKOFF_FIRST,
+    CANCEL_GRACE,
+    DUMP_TIME,
     EXPIRE_ANSWER_TIMEOUT,
     EXPLAIN_TIMEOUT,
     HELLO_TIMEOUT,
+    QUICK_CANCEL,
     RECORDS_AGE,
     STOP_GRACE,
 )
@@ -37,12 +40,15 @@ BLINK = 1e-6
 MAX_WORKERS = 4
 OPTIONS = {"counter": (None, None), "chat": (0, 2), "poll": (2, 3)}
 """What each app says of its own `warm` and `max_workers`."""
+GRACES = {"counter": None, "chat": 1.0, "poll": 0.0}
+LIFETIMES = {"counter": None, "chat": None, "poll": 200.0}
 
 Thing = TypeVar("Thing")
 
 picks = st.integers(0, 11)
 apps = st.sampled_from(sorted(OPTIONS))
 timeouts = st.sampled_from([1.0, 10.0, 60.0, 3600.0])
+names = st.sampled_from([None, None, "vision", "text"])
 
 
 @dataclass(eq=False)
@@ -59,6 +65,24 @@ class Lease:
     gone: bool = False
     """Its worker's exit was reported."""
     over_at: float = 0.0
+    app: str = "counter"
+    name: str | None = None
+    labels: dict[str, str] | None = None
+    opened_at: float = 0.0
+    call: int = 0
+    stops_from: float | None = None
+    """The call that runs was cancelled: from when on its process may be terminated for it."""
+    stops_by: float = 0.0
+    """And when it must have been."""
+
+    def cancel(self, grace: float, now: float) -> None:
+        if self.busy and (self.stops_from is None or now + grace + DUMP_TIME < self.stops_from):
+            self.stops_from = self.stops_by = now + grace + DUMP_TIME
+
+    @property
+    def grace(self) -> float:
+        grace = GRACES[self.app]
+        return CANCEL_GRACE if grace is None else grace
 
     @property
     def id(self) -> str:
@@ -81,6 +105,8 @@ class Wish:
     revision: int = 0
     version: str | None = None
     timeout: float = 0
+    name: str | None = None
+    patience: float = 0
     lease: Lease | None = None
     is_told: bool = False
 
@@ -92,6 +118,8 @@ class World(Story):
         super().__init__(**settings)
         self.edition_of: dict[str, tuple[str, int]] = {}
         self.failed_at: dict[tuple[str, int], float] = {}
+        self.retried_at: dict[ev.Ticket, float] = {}
+        """Those whose worker was found dead when they were handed to it."""
 
     def _check_and_do(self, effect: fx.Effect) -> None:
         super()._check_and_do(effect)
@@ -101,6 +129,8 @@ class World(Story):
                 if known is not None:
                     self.edition_of[pool] = known.app, known.revision
                     self.is_tried(pool)
+            case fx.HandOver(ticket, worker) if self.workers[worker].is_dead:
+                self.retried_at[ticket] = self.now
             case fx.Fork(pool):
                 self.is_tried(pool)
                 app, _ = self.edition_of[pool]
@@ -152,7 +182,7 @@ class BrokerMachine(RuleBasedStateMachine):
         """Some sessions and stateless clients are there from the start."""
         self.world = World(max_workers=MAX_WORKERS, start_timeout=20, app_idle_timeout=60, idle_exit=idle_exit)
         for app, stateless, timeout in opened:
-            self.opens(app, stateless, timeout, 30.0, None)
+            self.opens(app, stateless, timeout, 30.0)
             self.rest()
 
     # --- helpers ----------------------------------------------------------------------------------------------
@@ -201,24 +231,53 @@ class BrokerMachine(RuleBasedStateMachine):
         version = None if behind is None else f"v{self.revisions[app] - behind}"
         self.opens(app, stateless, timeout, patience, version)
 
+    @rule(app=apps, timeout=timeouts, name=names, if_exists=st.sampled_from(["error", "attach", "attach"]))
+    def somebody_opens_by_a_name(self, app: str, timeout: float, name: str | None, if_exists: str) -> None:
+        self.opens(app, False, timeout, 30.0, name=name, if_exists=if_exists)
+
+    @precondition(lambda self: self.world.workers)
+    @rule(app=apps, pick=picks, stateless=st.booleans())
+    def somebody_opens_on_a_worker_by_its_id(self, app: str, pick: int, stateless: bool) -> None:
+        """And is told at once whether it is free."""
+        worker = choose(pick, self.workers())
+        free = worker.is_ready and not worker.is_used and worker.stop is None and not worker.is_dead
+        client = self.opens(app, stateless, 60.0, 30.0, worker=worker.id)
+        assert not client.waits
+        if isinstance(client.heard[0], fx.HandOver):
+            assert client.worker == worker.id
+            assert free
+
     @rule(app=apps, stateless=st.booleans(), timeout=timeouts)
     def somebody_opens_and_everybody_answers(self, app: str, stateless: bool, timeout: float) -> None:
-        self.opens(app, stateless, timeout, 30.0, None)
+        self.opens(app, stateless, timeout, 30.0)
         self.rest()
         self.everyone_who_waits_has_a_reason()
 
-    def opens(self, app: str, stateless: bool, timeout: float, patience: float, version: str | None) -> None:
+    def opens(
+        self, app: str, stateless: bool, timeout: float, patience: float, version: str | None = None, **how: Any
+    ) -> Client:
         silent = [w for w in self.waiting if w.kind == "hello"]
         if silent:
             self.wishes.remove(silent[0])
         client = silent[0].client if silent else self.world.client()
         revision = self.revisions[app]
-        self.wish(client, "open", patience, app=app, revision=revision, version=version, timeout=timeout)
+        wish = self.wish(client, "open", patience, app=app, revision=revision, version=version, timeout=timeout)
+        wish.patience, wish.name = patience, how.get("name")
+        if how.get("if_exists") == "attach":
+            wish.until = None  # its patience begins once it is clear that there is nobody to attach to
         self.world.open(
-            app, revision, timeout=timeout, patience=patience, version=version, stateless=stateless, client=client
+            app,
+            revision,
+            timeout=timeout,
+            patience=patience,
+            version=version,
+            stateless=stateless,
+            client=client,
+            **how,
         )
         if self.world.stop_due is not None:
             assert not client.waits
+        return client
 
     @precondition(lambda self: self.leases)
     @rule(pick=picks, app=st.sampled_from([None, None, "counter", "chat"]), version=st.sampled_from([None, None, "v1"]))
@@ -235,7 +294,10 @@ class BrokerMachine(RuleBasedStateMachine):
         elif version not in (None, view.version):
             assert client.error.code == "VERSION_MISMATCH"
         elif client.waits:
-            assert self.world.workers[lease.client.worker].asked
+            worker = self.world.workers[lease.client.worker]
+            assert worker.asked or worker.is_dead
+            if worker.is_dead:
+                self.wishes[-1].until = None  # until the exit is seen
         else:
             assert client.worker == lease.client.worker
 
@@ -260,20 +322,53 @@ class BrokerMachine(RuleBasedStateMachine):
             view = client.view
             assert (view.status, view.end_reason) == (lease.status, lease.reason)
             assert view.busy == (lease.busy and lease.status == "active")
+            assert view.call_id == (lease.call if view.busy else None)
+            assert (view.name, view.labels) == (lease.name, lease.labels or {})
 
     @precondition(lambda self: self.leases)
-    @rule(pick=picks)
-    def somebody_ends(self, pick: int) -> None:
+    @rule(pick=picks, labels=st.dictionaries(st.sampled_from("ab"), st.sampled_from("xy")))
+    def somebody_sets_labels(self, pick: int, labels: dict[str, str]) -> None:
         lease = choose(pick, self.leases)
+        client = self.world.set_labels(lease.id, labels)
+        if lease.status == "active":
+            lease.labels = labels
+            assert client.view.labels == labels
+            assert self.world.workers[lease.client.worker].labels == labels
+        else:
+            assert client.error.code == self.code_of(lease)
+
+    @precondition(lambda self: self.leases)
+    @rule(pick=picks, which=st.sampled_from(["any", "any", "this", "another"]), force=st.booleans())
+    def somebody_cancels(self, pick: int, which: str, force: bool) -> None:
+        lease = choose(pick, self.leases)
+        call_id = {"any": None, "this": lease.call or 1, "another": 10**6}[which]
+        client = self.world.cancel(lease.id, call_id, force=force)
+        if lease.status != "active":
+            assert client.error.code == self.code_of(lease)
+        elif lease.busy and call_id in (None, lease.call):
+            assert client.report == {"call_id": lease.call, "state": "running"}
+            lease.cancel(0.0 if force else lease.grace, self.world.now)
+        else:
+            assert client.report == {"call_id": call_id, "state": "waiting" if call_id else "idle"}
+
+    @precondition(lambda self: self.leases)
+    @rule(pick=picks, force=st.sampled_from([False, False, True]))
+    def somebody_ends(self, pick: int, force: bool) -> None:
+        lease = choose(pick, self.leases)
+        if lease.status == "active" and not force:
+            lease.cancel(lease.grace, self.world.now)
         lease.decide("ended", "client", self.world.now)
-        client = self.world.end(lease.id)
+        client = self.world.end(lease.id, force=force)
         self.wish(client, "end", lease=lease)
         assert client.waits != lease.gone
+        assert lease.gone or not force or self.world.workers[lease.client.worker].killed
 
     @precondition(lambda self: self.leases)
     @rule()
     def the_last_opener_turns_out_to_have_left(self) -> None:
         lease = self.leases[-1]
+        if lease.status == "active":
+            lease.cancel(QUICK_CANCEL, self.world.now)
         lease.decide("ended", "client", self.world.now)
         self.world.happens(ev.OpenerLeft(lease.id))
 
@@ -284,7 +379,7 @@ class BrokerMachine(RuleBasedStateMachine):
         edition = self.world.edition(app, self.revisions[app])
         self.world.happens(ev.DescribeRequested(client.ticket, edition))
 
-    @rule(what=st.sampled_from(["ask", "keepalive", "end", "attach"]))
+    @rule(what=st.sampled_from(["ask", "keepalive", "end", "attach", "cancel", "set_labels"]))
     def somebody_asks_for_nobodys_session(self, what: str) -> None:
         assert getattr(self.world, what)("sess_nobody").error.code == "SESSION_NOT_FOUND"
 
@@ -307,7 +402,10 @@ class BrokerMachine(RuleBasedStateMachine):
         app, revision = self.world.edition_of[pool]
         self.versions[pool] = f"v{revision}"
         warm, max_workers = OPTIONS[app]
-        self.world.loads(pool, version=f"v{revision}", warm=warm, max_workers=max_workers)
+        self.world.loads(
+            pool, version=f"v{revision}", warm=warm, max_workers=max_workers,
+            cancel_grace=GRACES[app], max_lifetime=LIFETIMES[app],
+        )  # fmt: skip
 
     @precondition(lambda self: self.world.loading())
     @rule(pick=picks)
@@ -375,9 +473,21 @@ class BrokerMachine(RuleBasedStateMachine):
     @rule(pick=picks, goodbye=st.booleans())
     def a_worker_goes_as_it_was_told(self, pick: int, goodbye: bool) -> None:
         worker = self.world.workers[choose(pick, self.world.told_to_stop())]
-        if goodbye:
+        if goodbye and not worker.is_dead:
             self.world.leaves(worker.id)
         self.exits(worker)
+
+    @precondition(lambda self: any(w.is_ready and not w.leaving for w in self.workers()))
+    @rule(pick=picks)
+    def a_worker_dies_and_nobody_sees_it(self, pick: int) -> None:
+        self.world.dies_unseen(choose(pick, [w for w in self.workers(ready=True) if not w.leaving]).id)
+
+    @precondition(lambda self: self.callable_leases(busy=False))
+    @rule(pick=picks, reason=st.sampled_from(["app", "max_calls"]))
+    def a_worker_leaves_of_itself(self, pick: int, reason: str) -> None:
+        lease = choose(pick, self.callable_leases(busy=False))
+        lease.decide("ended", reason, self.world.now)
+        self.world.leaves(lease.client.worker, reason)
 
     def exits(self, worker: Process) -> None:
         for lease in self.leases:
@@ -394,7 +504,7 @@ class BrokerMachine(RuleBasedStateMachine):
     def answers(self, worker: Process, *, bytes_wait: bool) -> None:
         """It answers when no call keeps it, and leaves only if it has had none since it was asked."""
         activity = self.world.board[worker.row]
-        if activity.busy or worker.leaving:
+        if activity.busy or worker.leaving or worker.is_dead:
             return
         assert worker.asked is not None
         if bytes_wait or activity.started != worker.asked.started:
@@ -403,10 +513,10 @@ class BrokerMachine(RuleBasedStateMachine):
             worker.asked = None
             self.world.leaves(worker.id)
 
-    @precondition(lambda self: any(w.serving for w in self.workers()))
+    @precondition(lambda self: any(w.serving and not w.is_dead for w in self.workers()))
     @rule(pick=picks)
     def a_stateless_client_goes(self, pick: int) -> None:
-        self.world.released(choose(pick, [w.serving for w in self.workers() if w.serving]))
+        self.world.released(choose(pick, [w.serving for w in self.workers() if w.serving and not w.is_dead]))
 
     @precondition(lambda self: self.world.dead)
     @rule(pick=picks, kind=st.sampled_from([ev.WorkerReady, ev.WorkerBusy, ev.WorkerLeaving, ev.WorkerReleased]))
@@ -421,24 +531,22 @@ class BrokerMachine(RuleBasedStateMachine):
     # --- calls ------------------------------------------------------------------------------------------------
 
     def callable_leases(self, *, busy: bool) -> list[Lease]:
-        return [
-            lease
-            for lease in self.leases
-            if lease.busy is busy and not lease.gone and not self.world.workers[lease.client.worker].leaving
-        ]
+        live = [lease for lease in self.leases if lease.busy is busy and not lease.gone]
+        workers = [self.world.workers[lease.client.worker] for lease in live]
+        return [lease for lease, w in zip(live, workers, strict=True) if not w.leaving and not w.is_dead]
 
     @precondition(lambda self: self.callable_leases(busy=False))
     @rule(pick=picks)
     def a_call_begins(self, pick: int) -> None:
         lease = choose(pick, self.callable_leases(busy=False))
         lease.busy, lease.last = True, self.world.now
-        self.world.begins(lease.client)
+        lease.call = self.world.begins(lease.client)
 
     @precondition(lambda self: self.callable_leases(busy=True))
     @rule(pick=picks)
     def a_call_ends(self, pick: int) -> None:
         lease = choose(pick, self.callable_leases(busy=True))
-        lease.busy, lease.last = False, self.world.now
+        lease.busy, lease.last, lease.stops_from = False, self.world.now, None
         self.world.finishes(lease.client)
 
     # --- the world --------------------------------------------------------------------------------------------
@@ -462,6 +570,8 @@ class BrokerMachine(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([0.01, 3.0, 25.0, 400.0, 7200.0]))
     def the_daemon_is_stalled(self, seconds: float) -> None:
         self.world.stall(seconds)
+        for lease in self.leases:
+            lease.stops_by = max(lease.stops_by, self.world.now + DUMP_TIME)
 
     @rule(short=st.booleans())
     def memory_changes(self, short: bool) -> None:
@@ -475,6 +585,7 @@ class BrokerMachine(RuleBasedStateMachine):
 
     def stop(self) -> None:
         for lease in self.active:
+            lease.cancel(QUICK_CANCEL, self.world.now)
             lease.decide("ended", "daemon_stopped", self.world.now)
         self.world.stop()
 
@@ -492,9 +603,9 @@ class BrokerMachine(RuleBasedStateMachine):
                 self.loads(pools[0])
             elif unborn := [w for w in world.unborn() if world.workers[w].stop is None]:
                 world.ready(unborn[0])
-            elif asked := [w for w in self.workers() if w.asked and not w.leaving and not self.world.board[w.row].busy]:
+            elif asked := [w for w in self.workers() if w.asked and not is_going(w) and not world.board[w.row].busy]:
                 self.answers(asked[0], bytes_wait=False)
-            elif going := [w for w in self.workers() if w.stop is not None or w.leaving or w.killed or w.failed]:
+            elif going := [w for w in self.workers() if is_going(w) or w.failed]:
                 self.exits(going[0])
             else:
                 return
@@ -528,9 +639,14 @@ class BrokerMachine(RuleBasedStateMachine):
     def look(self) -> None:
         """Takes in what clients have been told, and checks that it is what they may be told."""
         for wish in self.wishes:
+            if wish.client.has_opened and not wish.is_told:
+                self.has_opened(wish)
+        for wish in self.wishes:
             if wish.client.heard and not wish.is_told:
                 wish.is_told = True
                 self.is_told(wish, wish.client.heard[0])
+            elif wish.until is not None and (retried := self.world.retried_at.get(wish.client.ticket)) is not None:
+                wish.until = retried + wish.patience
         self.leases = [lease for lease in self.leases if not self.is_forgotten(lease)]
         for lease in self.leases:
             self.check_lease(lease)
@@ -539,22 +655,32 @@ class BrokerMachine(RuleBasedStateMachine):
         """What is over is remembered for a day, give or take the seconds in which its worker went."""
         return lease.gone and self.world.now > lease.over_at + RECORDS_AGE - STOP_GRACE - 1
 
+    def has_opened(self, wish: Wish) -> None:
+        now = wish.client.heard_at
+        assert now is not None
+        self.leases.append(Lease(wish.client, wish.timeout, now, app=wish.app, name=wish.name, opened_at=now))
+
     def is_told(self, wish: Wish, told: fx.Effect) -> None:
         now = wish.client.heard_at
         assert now is not None
+        if isinstance(told, fx.Refuse) and told.error.code == "NAME_TAKEN":
+            (holder,) = [lease for lease in self.leases if lease.id == told.error.session_id]
+            assert holder.name == wish.name
+            assert holder.status == "active" or holder.over_at >= now
         if isinstance(told, fx.Refuse) and told.error.code == "POOL_EXHAUSTED":
             assert wish.kind == "open"
-            assert wish.until is not None
-            assert now > wish.until - BLINK, "refused before its time"
-        if wish.kind == "open" and isinstance(told, fx.HandOver):
+            if wish.until is not None:
+                assert now > wish.until - BLINK, "refused before its time"
+        if wish.kind == "open" and isinstance(told, fx.HandOver) and not wish.client.has_opened and wish.client.session:
+            (holder,) = [lease for lease in self.leases if lease.id == wish.client.session]
+            assert holder.name == wish.name is not None
+        elif wish.kind == "open" and isinstance(told, fx.HandOver):
             pool = self.world.workers[told.worker].pool if told.worker in self.world.workers else None
             if pool is not None:
                 _, revision = self.world.edition_of[pool]
                 assert wish.version in (None, self.versions[pool]), "another version than the one asked for"
                 is_older = revision < wish.revision
                 assert is_older == (told.opened.notice is not None), "an older edition comes with a notice, no other"
-            if told.attach.session_id is not None:
-                self.leases.append(Lease(wish.client, wish.timeout, now))
         if wish.kind == "keepalive" and isinstance(told, fx.Answer):
             assert told.view.status == "active"
             assert wish.lease is not None
@@ -568,9 +694,24 @@ class BrokerMachine(RuleBasedStateMachine):
             assert session.ended_at is not None
             assert session.ended_at >= lease.last + lease.timeout, f"{session} expired early: {lease}"
             lease.decide("expired", "idle", session.ended_at)
+        if lease.status == "active" and session.end_reason == "max_lifetime":
+            lifetime = LIFETIMES[lease.app]
+            assert not lease.busy, f"{session} ended in the middle of a call"
+            assert session.ended_at is not None
+            assert lifetime is not None
+            assert session.ended_at >= lease.opened_at + lifetime
+            lease.decide("ended", "max_lifetime", session.ended_at)
+        if lease.status == "active" and session.end_reason == "unresponsive":
+            assert lease.busy
+            assert lease.stops_from is not None, "nobody has cancelled it"
+            assert session.ended_at is not None
+            assert session.ended_at > lease.stops_from - BLINK, "the call had more time"
+            lease.decide("ended", "unresponsive", session.ended_at)
         assert (session.status, session.end_reason) == (lease.status, lease.reason)
         worker = self.world.workers.get(lease.client.worker)
         assert (worker is None) == lease.gone
+        if worker is not None and lease.busy and lease.stops_from is not None:
+            assert worker.terminated or self.world.now < lease.stops_by + 3 * TICK, f"{lease} is left to itself"
         if lease.status == "active":
             assert worker is not None
             assert worker.stop is None, "a live lease has a live worker"

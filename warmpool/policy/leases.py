@@ -199,7 +199,8 @@ class Leases:
         activity = self.activity_of(session.row)
         end = session.window_end(activity, now)
         if end > now:
-            session.history.add(now, "slid by calls")
+            if activity.busy or activity.used > session.slid_at:
+                session.history.add(now, "slid by calls")
             self._timers.set(Timer("lease", session.id), end)
         else:
             self._ask_to_go(session, activity, now)
