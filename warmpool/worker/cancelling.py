@@ -59,6 +59,7 @@ class Inbox:
         self._doomed: dict[int, None] = {}
         self._stopped = NOTHING  # the last call that was, which may be cancelled again while it cleans up
         self._misses = 0
+        self._armed = False
         self.messages: deque[tuple[Message, list[int]] | ProtocolError] = deque()
         """What is to be heeded, in its order; or why it could not be taken."""
         self.called = False
@@ -74,12 +75,20 @@ class Inbox:
         return f"<Inbox exposed={self.exposed} doomed={list(self._doomed)} messages={len(self.messages)}>"
 
     def watch(self, on_signal: Callable[[int, FrameType | None], None]) -> None:
-        """From now on `on_signal`, which must call `heard`, runs in the main thread when the daemon sends something."""
+        """Once armed, `on_signal`, which must call `heard`, runs in the main thread when the daemon sends something."""
         fd = self._channel.fileno()
         signal.signal(signal.SIGURG, on_signal)
         fcntl.fcntl(fd, _F_SETOWN_EX, struct.pack("@ii", _F_OWNER_TID, threading.get_native_id()))
         fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
-        fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)
+
+    def arm(self) -> None:
+        """The daemon's messages raise the signal from now on. Comes when the first of them is there and is yet to be
+        taken: it brings the first client, whom a signal would keep waiting, and until then there is no call to stop.
+        """
+        if not self._armed:
+            self._armed = True
+            fd = self._channel.fileno()
+            fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)
 
     def heard(self) -> None:
         """The signal has come. Raises CallCancelled if the call that is exposed is to stop."""

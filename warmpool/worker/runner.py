@@ -184,6 +184,7 @@ class AppProcess:
         """Does what the daemon has said by now."""
         inbox = self.inbox
         inbox.called = False
+        inbox.arm()
         inbox.collect()
         while inbox.messages and self.reason is None:
             received = inbox.messages.popleft()
