@@ -31,7 +31,8 @@ FLOORS: Final[tuple[frozenset[str], ...]] = tuple(
             ["policy", "app"],
             ["signatures"],
             ["daemon", "worker", "client"],
-            ["cli"],
+            ["testing"],
+            ["cli", "pytest_plugin"],
             ["__init__", "__main__"],
         ),
     )

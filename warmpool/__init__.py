@@ -52,6 +52,10 @@ if TYPE_CHECKING:
         WorkerLeasedError,
         WorkerLostError,
     )
+    from .testing.embedded import (
+        TestingClient,
+        embedded,
+    )
 
 _HOMES = {
     ".app": (
@@ -92,6 +96,10 @@ _HOMES = {
         "WorkerLeasedError",
         "WorkerLostError",
     ),
+    ".testing.embedded": (
+        "TestingClient",
+        "embedded",
+    ),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -123,12 +131,14 @@ __all__ = [
     "SessionError",
     "SessionExpiredError",
     "SessionNotFoundError",
+    "TestingClient",
     "UnavailableError",
     "VersionMismatchError",
     "WarmpoolError",
     "WorkerLeasedError",
     "WorkerLostError",
     "__version__",
+    "embedded",
 ]
 
 

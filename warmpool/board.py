@@ -4,7 +4,8 @@ One mapped file; a header, then one row of eight 64-bit integers a worker. The w
 of each call, plain stores and no system call; the daemon reads it when it must know. So a sliding window costs
 a call nothing, a call count is exact at once, and a worker that is stuck is still seen to be busy.
 
-Only the worker writes its row, but for CANCELLED, and `clear`, which the daemon calls while no worker has it. A reader
+Only the worker writes its row, but for CANCELLED, `clear`, which the daemon calls while no worker has it, and a clock
+that a test has stopped (`daemon/virtual.py`). A reader
 can see a row between two stores: `USED_NS` is stored first, so a call that has just begun may show its new time
 with its old count, never the other way round. (Refused: messages about activity. They cost a call a system
 call, and a stuck worker sends none.)

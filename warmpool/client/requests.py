@@ -6,6 +6,8 @@ The forms are those that users of hosted session services know: a `run` with a d
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -94,10 +96,25 @@ def run_request(params: Mapping[str, Any], overrides: Mapping[str, Any], cwd: st
 
 def app_reference(app: object, cwd: str) -> tuple[str, str | None]:
     """A reference fit for the wire, and the function that it names."""
+    if isinstance(app, type):
+        return _reference_of(app), None
     if not isinstance(app, str):
         raise InvalidRequestError(f"app must be a text, not {type(app).__name__}")
     reference = parse(app)
     return absolute(reference, cwd).without_function(), reference.function
+
+
+def _reference_of(app: type) -> str:
+    """A class by its file and its name in it: it is imported there, never pickled."""
+    file = getattr(sys.modules.get(app.__module__), "__file__", None)
+    name = app.__qualname__
+    if not file:
+        raise InvalidRequestError(f"{name} was not defined in a file: write it to one, which the worker can import")
+    if "<locals>" in name or not name[0].isupper():
+        raise InvalidRequestError(
+            f"{name} cannot be imported by its name: define it outside of functions, and begin its name with a capital"
+        )
+    return f"{os.path.abspath(file)}:{name}"
 
 
 def call_arguments(function: object, input: object, fields: Mapping[str, Any]) -> tuple[str | None, object]:

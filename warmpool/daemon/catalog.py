@@ -19,10 +19,10 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
-from ..errors import AppNotFoundError
+from ..errors import AppNotFoundError, InvalidRequestError
 from ..policy.events import AppEdition
 from ..settings import shorten
-from ..wire.references import AppReference
+from ..wire.references import AppReference, parse
 from .interpreters import Interpreter, interpreter_for
 
 
@@ -94,7 +94,9 @@ class Catalog:
         found: list[AppEntry] = []
         for text in paths:
             path = Path(text).absolute()
-            if path.is_dir() and not (path / "__init__.py").exists():
+            if (named := _class_in_path(text)) is not None:
+                found.append(self.resolve(named, os.getcwd()))
+            elif path.is_dir() and not (path / "__init__.py").exists():
                 self._directories.append(path)
                 found += self._scan(path)
             else:
@@ -158,6 +160,17 @@ class Catalog:
             if any(map(_speaks_of_apps, texts)):
                 found.append(self._register(_entry_of_path(path, None)))
         return found
+
+
+def _class_in_path(text: str) -> AppReference | None:
+    """`file.py:Class`, where there is no file of that whole name."""
+    if os.path.exists(text):
+        return None
+    with suppress(InvalidRequestError):
+        reference = parse(text)
+        if reference.is_path and reference.class_name is not None:
+            return reference
+    return None
 
 
 def _speaks_of_apps(path: Path) -> bool:

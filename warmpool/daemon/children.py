@@ -50,6 +50,13 @@ class Child:
 
     def signal(self, number: int) -> None:
         self._sent.add(number)
+        self._signal(number)
+
+    def lose(self) -> None:
+        """As a stranger would kill it: we know nothing of it."""
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: int) -> None:
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._pidfd, number)
 

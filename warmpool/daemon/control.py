@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..errors import InvalidRequestError
+from ..policy.events import Ticket
 from ..policy.sessions import SessionView
 from ..settings import (
     DESCRIPTION_MAX,
@@ -28,6 +29,8 @@ from ..settings import (
 from ..wire.messages import Open
 
 KIB: Final = 1024
+TESTING: Final = "testing."
+"""How the names begin of what only a daemon that was started for tests does."""
 Params = Mapping[str, Any]
 
 
@@ -86,10 +89,23 @@ class Parameters:
             raise InvalidRequestError(f"{name} of {self._method} must be true or false, not {shorten(value)}")
         return value
 
+    def number(self, name: str, low: float, high: float) -> float:
+        return check_number(f"{name} of {self._method}", self._left.pop(name, None), low, high)
+
     def done(self) -> None:
         if self._left:
             names = [name[:60] if isinstance(name, str) else shorten(name) for name in self._left]
             raise InvalidRequestError(f"{self._method} does not take {', '.join(names)}")
+
+
+Method = Callable[[Ticket, Parameters], None]
+
+
+def not_for_tests(method: str) -> InvalidRequestError:
+    return InvalidRequestError(
+        f"this daemon does not do {method}: its time and its processes are not a test's to move. Use "
+        "warmpool.embedded(), or the fixture `warmpool` without --warmpool-socket"
+    )
 
 
 def check_directory(path: str) -> str:

@@ -21,6 +21,7 @@ from ..settings import Settings
 from .catalog import Catalog
 from .log import STDERR, LogWriter, as_json, as_text, tail_to
 from .server import Server
+from .virtual import MovableBoard
 
 BACKLOG = 1024
 
@@ -33,9 +34,10 @@ def serve(
     log_json: bool = False,
     tail: bool = False,
     ready: Callable[[], None] = lambda: None,
+    owner: socket.socket | None = None,
 ) -> None:
-    """Runs a daemon until it is told to stop. `ready` is called when clients can connect; with `tail` the daemon's log
-    has what workers print, too.
+    """Runs a daemon until it is told to stop, or `owner`, for whose tests it is, hangs up. `ready` is called when
+    clients can connect; with `tail` the daemon's log has what workers print, too.
 
     Raises INVALID_REQUEST if one runs already on this socket, and APP_NOT_FOUND for a path that is no app.
     """
@@ -57,7 +59,8 @@ def serve(
         open_files = _raise_open_files()
         be_subreaper()
         try:
-            board = Board.create(places.board, settings.max_workers)
+            kind = Board if owner is None else MovableBoard
+            board = kind.create(places.board, settings.max_workers)
             stack.callback(_remove, places.board)
             stack.callback(board.close)
             listener = _listen(places.socket)
@@ -72,6 +75,8 @@ def serve(
         log(f"listening on {places.socket}, pid {os.getpid()}; whoever can open it can run code as you")
         for entry in entries:
             server.report(ev.WarmUpRequested(entry.edition()))
+        if owner is not None:
+            loop.add_reader(owner.fileno(), server.owner_has_gone)
         ready()
         loop.run_forever()
         log("stopped")

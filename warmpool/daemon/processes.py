@@ -35,6 +35,7 @@ from ..wire.messages import (
     Fork,
     Forked,
     ForkFailed,
+    HangsNext,
     Leaving,
     Load,
     Loaded,
@@ -91,6 +92,7 @@ class Processes:
         report: Report,
         loaded: Callable[[str, Loaded | LoadFailed], None],
         described: Callable[[ev.Ticket, list[Any] | None], None],
+        hangs_next: Callable[[str], None] = lambda _: None,
     ) -> None:
         """`load_for` and `interpreter_for` say how to load an app by its key, and under what; `loaded` and `described`
         are told what templates answer (None: it died), `report` everything that the broker should know.
@@ -103,6 +105,7 @@ class Processes:
         self._report = report
         self._loaded = loaded
         self._described = described
+        self._hangs_next = hangs_next
         self._apps: dict[str, str] = {}
         self._templates: dict[str, _Template] = {}
         self._workers: dict[str, _Worker] = {}
@@ -274,6 +277,22 @@ class Processes:
         elif known is not None:  # should its template still make it, it will find its channel closed
             self._never_born(worker, broken(worker, "its template did not make it in time"))
 
+    def lose(self, worker: str) -> None:
+        """Kills it as a stranger would."""
+        known = self._workers.get(worker)
+        if known is not None and known.child is not None:
+            known.child.lose()
+
+    def lose_template(self, pool: str) -> None:
+        template = self._templates.get(pool)
+        if template is not None:
+            template.child.lose()
+
+    def kill_all(self) -> None:
+        """At once, and without a word."""
+        for child in self._children.values():
+            child.kill()
+
     def _from_worker(self, name: str, message: Message) -> None:
         match message:
             case Forked():
@@ -290,6 +309,8 @@ class Processes:
                 self._report(ev.WorkerEnded(name, message.value))
             case Released():
                 self._report(ev.WorkerReleased(name))
+            case HangsNext():
+                self._hangs_next(name)
 
     def _born(self, name: str, pid: int) -> None:
         """The worker exists. It is our child, or about to be: its pid is its own until we reap it."""

@@ -24,7 +24,7 @@ from ..settings import PAGE_DEFAULT, PAGE_MAX, Settings, shorten
 from ..wire.messages import PROTOCOL_VERSION, Request
 from ..wire.references import parse
 from .catalog import AppEntry, Catalog
-from .control import Parameters, check_directory, iso, memory_of, present
+from .control import TESTING, Method, Parameters, check_directory, iso, memory_of, not_for_tests, present
 from .logs import Logs
 
 LAST_LINES = 10
@@ -54,9 +54,10 @@ class Requests:
         self._report = report
         self._reply = reply
         self._started_at = time.time()
+        self._wall_time: Callable[[float], float] = self._real_wall_time
         self._followers: dict[str, list[tuple[ev.Ticket, int]]] = {}
         """By worker: who waits for more of its log, and from where."""
-        self._methods: dict[str, Callable[[ev.Ticket, Parameters], None]] = {
+        self._methods: dict[str, Method] = {
             "sessions.get": self._sessions_get,
             "sessions.list": self._sessions_list,
             "sessions.keepalive": self._sessions_keepalive,
@@ -76,10 +77,17 @@ class Requests:
         """Raises the error to answer with."""
         method = self._methods.get(request.method)
         if method is None:
+            if request.method.startswith(TESTING):
+                raise not_for_tests(request.method)
             raise InvalidRequestError(
                 f"there is no method {shorten(request.method)}; there are {', '.join(self._methods)}"
             )
         method(ticket, Parameters(request.method, request.params))
+
+    def add(self, methods: dict[str, Method], wall_time: Callable[[float], float]) -> None:
+        """What tests may ask beside, and how moments are shown where they can move time."""
+        self._methods |= methods
+        self._wall_time = wall_time
 
     def forget(self, connection: int) -> None:
         """Nobody waits behind these tickets any more."""
@@ -234,7 +242,7 @@ class Requests:
         self._reply(ticket, {"pid": os.getpid()})
         self._report(ev.StopRequested())
 
-    def _wall_time(self, moment: float) -> float:
+    def _real_wall_time(self, moment: float) -> float:
         return time.time() + moment - self._board.now()
 
 

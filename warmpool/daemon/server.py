@@ -24,6 +24,7 @@ from ..paths import Places
 from ..policy import effects as fx
 from ..policy import events as ev
 from ..policy.broker import Broker
+from ..policy.virtual import SplitTimers
 from ..settings import Settings
 from ..wire.messages import (
     Control,
@@ -53,6 +54,8 @@ from .log import Log
 from .logs import Logs, Tail
 from .processes import Processes
 from .requests import Requests
+from .testing import TestControls
+from .virtual import MovableBoard
 
 NEW: Final = "new"
 MEMORY_READ_EVERY: Final = 0.1
@@ -82,11 +85,13 @@ class Server:
         self._log = log
         self._memory = 0
         self._memory_read_at = -MEMORY_READ_EVERY
+        timers = SplitTimers(board.now(), board.lead, lambda: board.stands) if isinstance(board, MovableBoard) else None
         self._broker = Broker(
             settings,
             now=board.now(),
             activity_of=board.read,
             free_memory=self._free_memory,
+            timers=timers,
         )
         self._logs = Logs(
             loop,
@@ -105,6 +110,7 @@ class Server:
             report=self.report,
             loaded=self._loaded,
             described=self._described,
+            hangs_next=lambda worker: self._controls.hangs_next(worker) if self._controls else None,
         )
         self._clients = Clients(
             loop,
@@ -121,6 +127,11 @@ class Server:
         self._performing = False
         self._timer: asyncio.Handle | None = None
         self._timer_at: float | None = None
+        self._controls: TestControls | None = None
+        if isinstance(board, MovableBoard):
+            assert timers is not None
+            self._controls = TestControls(self, board, timers)
+            self._requests.add(self._controls.methods, self._controls.wall_time)
         for number in STOP_SIGNALS:
             if number == signal.SIGTERM or signal.getsignal(number) is not signal.SIG_IGN:  # under nohup it stays so
                 loop.add_signal_handler(number, self.report, ev.StopRequested())
@@ -185,6 +196,8 @@ class Server:
                     assert_never(effect)
 
     def _set_timer(self) -> None:
+        if self._controls is not None:
+            self._controls.has_changed()
         deadline = self._broker.next_deadline()
         if deadline == self._timer_at:
             return
@@ -202,7 +215,11 @@ class Server:
 
     def _advance(self) -> None:
         self._timer = self._timer_at = None
-        self._perform_and_go_on(self._broker.advance(self._board.now()))
+        self._meet(self._board.now())
+
+    def _meet(self, now: float) -> None:
+        """Does what is due."""
+        self._perform_and_go_on(self._broker.advance(now))
 
     # --- connections ------------------------------------------------------------------------------------------
 
@@ -340,6 +357,11 @@ class Server:
 
     def _child_died(self, *_: object) -> None:
         self._loop.call_soon_threadsafe(self._processes.look_for_strangers)
+
+    def owner_has_gone(self) -> None:
+        """Whom this daemon was for is dead or done: stops at once."""
+        self._processes.kill_all()
+        self.report(ev.StopRequested())
 
     def close(self) -> None:
         self._clients.close()

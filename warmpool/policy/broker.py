@@ -34,11 +34,12 @@ class Broker:
         now: float,
         activity_of: Callable[[int], Activity],
         free_memory: Callable[[], int],
+        timers: Timers | None = None,
     ) -> None:
         """`activity_of` reads a row of the board; `free_memory` gives the machine's available bytes."""
         self._settings = settings
         self._effects: list[fx.Effect] = []
-        self._timers = Timers(now)
+        self._timers = Timers(now) if timers is None else timers
         self._used_at = now
         self._opens = opens = Opens(settings, self._timers, self._effects)
         self.fleet = Fleet(

@@ -51,6 +51,8 @@ class Fleet:
         self._grant = grant
         self._rows = list(range(settings.max_workers - 1, -1, -1))
         self.stopping = False
+        self.full = False
+        """A test has it that nothing is free."""
         self.editions = Editions(settings, timers, effects, refuse=refuse, stop_worker=self.stop_worker)
         self.workers: dict[str, Worker] = {}
 
@@ -149,7 +151,7 @@ class Fleet:
 
     def settle(self, now: float) -> None:
         """See the head of this file. Calling it once more changes nothing."""
-        if self.stopping:
+        if self.stopping or self.full:
             return
         for pool in self._in_line():
             for waiter, worker in pool.matches():
@@ -267,6 +269,8 @@ class Fleet:
 
     def why_waiting(self, pool: Pool) -> str:
         """What an open on this pool waits for, in words."""
+        if self.full:
+            return f"{self._settings.max_workers} of {self._settings.max_workers} workers are in use (--max-workers)"
         if pool.template is not TemplateState.READY:
             return "the app is still being imported"
         if pool.starting:

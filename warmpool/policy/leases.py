@@ -164,7 +164,7 @@ class Leases:
             self._effects.append(fx.Answer(event.ticket, self.view(session, now)))
         else:
             session.watchers.append(event.ticket)
-            self.close(session, "ended", event.reason, now)
+            self.close(session, event.status, event.reason, now)
             if event.force:
                 self._effects.append(fx.Kill(session.worker_id))
 

@@ -219,6 +219,10 @@ class Relabel(NamedTuple):
     labels: dict[str, str]
 
 
+class HangNext(NamedTuple):
+    """A test wants the next call to hang. Answered by HangsNext."""
+
+
 # --- worker → daemon ----------------------------------------------------------------------------------------
 
 
@@ -242,6 +246,10 @@ class Busy(NamedTuple):
 
 class Released(NamedTuple):
     """A stateless worker has no connection left and no call running: it can serve the next."""
+
+
+class HangsNext(NamedTuple):
+    """The next call will not return."""
 
 
 class Leaving(NamedTuple):
@@ -303,8 +311,8 @@ CALLS: Final = _conversation(Call, Stream)
 CALL_ANSWERS: Final = _conversation(Opened, Result, Event, Failure)
 TO_TEMPLATE: Final = _conversation(Load, Fork, Describe)
 FROM_TEMPLATE: Final = _conversation(Loaded, LoadFailed, Described, ForkFailed)
-TO_WORKER: Final = _conversation(Attach, Expire, Stop, Cancel, Relabel)
-FROM_WORKER: Final = _conversation(Forked, Ready, SetupFailed, Busy, Released, Leaving, Ended)
+TO_WORKER: Final = _conversation(Attach, Expire, Stop, Cancel, Relabel, HangNext)
+FROM_WORKER: Final = _conversation(Forked, Ready, SetupFailed, Busy, Released, Leaving, Ended, HangsNext)
 
 
 def to_wire(message: Message) -> Message:

@@ -4,7 +4,7 @@ counter                       registered by `serve`, or by an earlier use of its
 counter@1.0                   pinned to a version
 counter:add  counter@1.0:add  with the function to call
 examples/apps/counter.py      a path: it has a slash, or ends with .py; a file or a package directory
-shop.py:Cart                  one class of several: it begins with a capital
+shop.py:Cart                  one class of several: it begins with a capital; Outer.Cart: one inside another
 package.module:Class          a module to import; the first name behind its colon is always the class
 """
 
@@ -19,7 +19,7 @@ from ..errors import InvalidRequestError
 from ..settings import shorten
 
 _FORM = re.compile(
-    r"(?s:(?P<target>(?:.*/)?[^@:/]+|.*/))(:(?P<class>[A-Za-z_]\w*))?(@(?P<version>[^@:/]+))?(:(?P<function>[A-Za-z_]\w*))?"
+    r"(?s:(?P<target>(?:.*/)?[^@:/]+|.*/))(:(?P<class>[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*))?(@(?P<version>[^@:/]+))?(:(?P<function>[A-Za-z_]\w*))?"
 )
 
 
@@ -59,6 +59,8 @@ def parse(text: str) -> AppReference:
     if class_name is not None and not _is_class(reference):
         if function is not None or version is not None:
             raise InvalidRequestError(f"{text!r} names two functions, or one before its version")
+        if "." in class_name:
+            raise InvalidRequestError(f"{text!r}: a class begins with a capital, and a function has no dots")
         reference = AppReference(target, None, None, class_name)
     return reference
 

@@ -62,7 +62,9 @@ class AppImporter:
         name = self._load.class_name
         if name is None:
             return self._only_class(module)
-        found = getattr(module, name, None)
+        found: Any = module
+        for part in name.split("."):
+            found = getattr(found, part, None)
         if not (isinstance(found, type) and issubclass(found, BaseApp)):
             raise AppLoadError(f"{module.__name__} has no subclass of warmpool.BaseApp that is called {name}")
         return found

@@ -27,6 +27,8 @@ from ..wire.messages import (
     Busy,
     Ended,
     Expire,
+    HangNext,
+    HangsNext,
     Leaving,
     Ready,
     Relabel,
@@ -37,6 +39,7 @@ from ..wire.messages import (
 from .caller import Caller
 from .cancelling import NOTHING, Inbox
 from .failures import app_broken, print_failure
+from .faults import hanging_once
 from .limits import LimitedCaller, Limits
 from .streams import Outlet, wait_until_taken
 
@@ -201,6 +204,9 @@ class AppProcess:
                     self.caller.app.context.labels = dict(message.labels)
                 case Stop():
                     self._told = self.wish = message.reason
+                case HangNext():
+                    self.caller.functions = hanging_once(self.caller)
+                    send(self.channel, HangsNext())
         if self.reason is None:
             self.leave_if_done()
 

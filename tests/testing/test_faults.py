@@ -1,0 +1,148 @@
+"""Faults on demand: each looks to the one who tests as the real one would, and is settled when it returns."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+from support import APPS, wait_for_exit
+
+from warmpool import (
+    InvalidRequestError,
+    PoolExhaustedError,
+    SessionEndedError,
+    SessionExpiredError,
+    SessionNotFoundError,
+    TestingClient,
+    WorkerLostError,
+)
+
+
+def test_a_killed_worker_looks_as_if_memory_had_been_short(client: TestingClient):
+    session = client.session("counter")
+    pid = session.info().pid
+    info = client.kill_worker(session)
+    assert wait_for_exit(pid, 0)
+    assert (info.status, info.end_reason) == ("ended", "worker_lost")
+    assert info.end_detail == "was killed by SIGKILL that we did not send, perhaps out of memory"
+    with pytest.raises(WorkerLostError, match="perhaps out of memory"):
+        session.call("add")
+
+
+def test_a_worker_can_be_killed_in_the_middle_of_a_call(client: TestingClient):
+    session = client.session("counter")
+    lost = []
+
+    def call() -> None:
+        with pytest.raises(WorkerLostError) as caught:
+            session.call("add")
+        lost.append(caught.value)
+
+    client.hang_next_call(session)
+    caller = threading.Thread(target=call)
+    caller.start()
+    while not session.info().busy:
+        pass
+    client.kill_worker(session.id)
+    caller.join()
+    assert lost[0].session_id == session.id
+
+
+def test_a_session_that_expires_now_runs_its_hooks(client: TestingClient, tmp_path):
+    log = tmp_path / "log"
+    session = client.session("hooks")
+    session.call("begin", file=str(log))
+    info = client.expire_now(session)
+    assert (info.status, info.end_reason, info.busy) == ("expired", "idle", False)
+    assert log.read_text() == "on_end idle\nunload\n"
+    with pytest.raises(SessionExpiredError):
+        session.call("begin", file=str(log))
+
+
+@pytest.mark.parametrize("app", ["counter", "async_counter"])
+def test_the_next_call_hangs_and_those_of_others_do_not(client: TestingClient, app: str):
+    with client.session(app) as session, client.session(app) as other:
+        client.hang_next_call(session)
+        caller = threading.Thread(target=call_and_lose, args=(session,))
+        caller.start()
+        while not session.info().busy:
+            pass
+        other.call("add", amount=1)
+        with pytest.raises(InvalidRequestError, match="a call of it runs"):
+            client.expire_now(session)
+        client.kill_worker(session)
+        caller.join()
+
+
+def call_and_lose(session) -> None:
+    with pytest.raises(WorkerLostError):
+        session.call("add", amount=1)
+
+
+def test_a_lost_template_takes_no_session_with_it_and_is_made_again(client: TestingClient):
+    with client.session("counter") as session:
+        session.call("add")
+        client.lose_template("counter")
+        assert session.call("add") == {"total": 2}
+        for _ in range(3):
+            with client.session("counter") as another:
+                assert another.call("add") == {"total": 1}
+
+
+def test_in_a_full_pool_an_open_waits_and_is_refused(client: TestingClient):
+    with client.session("counter") as session:
+        with client.fill_pool():
+            with pytest.raises(PoolExhaustedError, match="256 of 256 workers are in use"):
+                client.session("counter", open_timeout=0)
+            with pytest.raises(PoolExhaustedError):
+                client.run(app="counter", function="add", open_timeout=0)
+            assert session.call("add") == {"total": 1}, "who has one keeps it"
+        client.session("counter").end()
+
+
+def test_who_waits_is_served_when_the_pool_is_free_again(client: TestingClient):
+    served = threading.Event()
+
+    def wait() -> None:
+        with client.session("counter", open_timeout=20):
+            served.set()
+
+    with client.fill_pool():
+        waiter = threading.Thread(target=wait)
+        waiter.start()
+        assert not served.is_set()
+    waiter.join()
+    assert served.is_set()
+
+
+FAULTS = ["kill_worker", "expire_now", "hang_next_call"]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_is_over_cannot_fail_any_more(client: TestingClient, fault: str):
+    session = client.session("counter")
+    session.end()
+    with pytest.raises(SessionEndedError):
+        getattr(client, fault)(session)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_never_was_cannot_fail(client: TestingClient, fault: str):
+    with pytest.raises(SessionNotFoundError):
+        getattr(client, fault)("sess_nobody")
+
+
+def test_a_template_that_is_not_there_cannot_be_lost(client: TestingClient):
+    with pytest.raises(InvalidRequestError, match="nobody has used it yet"):
+        client.lose_template(str(APPS / "actions.py"))
+
+
+def test_faults_work_from_inside_a_loop(client: TestingClient):
+    async def test() -> None:
+        session = client.session("async_counter")
+        await asyncio.to_thread(client.kill_worker, session)
+        with pytest.raises(WorkerLostError):
+            session.call("add", amount=1)
+
+    asyncio.run(test())

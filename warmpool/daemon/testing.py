@@ -1,0 +1,221 @@
+"""What tests may ask of a daemon that was started for them: to move time, and faults on demand.
+
+Each is answered when its consequences are settled: what was told to go is gone, and what is asked next sees it so.
+`advance` goes from deadline to deadline. After each it waits until no worker is leaving and no session is asked
+whether it may expire; their exits and answers bring it on, nothing polls. Meanwhile lease time stands still.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from ..errors import InvalidRequestError
+from ..policy import events as ev
+from ..policy import refusals
+from ..policy.pool import Pool, TemplateState
+from ..policy.sessions import Session
+from ..policy.states import LeaseState, WorkerState
+from ..policy.virtual import SplitTimers
+from ..wire.messages import HangNext
+from ..wire.references import parse
+from .control import TESTING, Method, Parameters, check_directory
+from .virtual import MovableBoard
+
+if TYPE_CHECKING:
+    from .server import Server
+
+ADVANCE_MAX: Final = 10 * 365 * 86_400.0
+_TICK: Final = 0.001
+_SLACK: Final = 1e-6
+"""Moments are sums of fractions: two that should be equal may differ by less than this."""
+
+
+class TestControls:
+    def __init__(self, server: Server, board: MovableBoard, timers: SplitTimers) -> None:
+        self._server = server
+        self._loop = server._loop
+        self._board = board
+        self._timers = timers
+        self._wall_offset = time.time() - board.now()
+        self._target: float | None = None
+        self._step_due = False
+        self._then: Callable[[], None] = lambda: None
+        self._next: deque[Callable[[], None]] = deque()
+        self._awaited: list[tuple[Callable[[], bool], Callable[[], None]]] = []
+        self._arming: dict[str, list[ev.Ticket]] = {}
+        self.methods: dict[str, Method] = {
+            f"{TESTING}now": self._now,
+            f"{TESTING}advance": self._advance,
+            f"{TESTING}freeze": self._freeze,
+            f"{TESTING}thaw": self._thaw,
+            f"{TESTING}kill_worker": self._kill_worker,
+            f"{TESTING}expire_now": self._expire_now,
+            f"{TESTING}hang_next_call": self._hang_next_call,
+            f"{TESTING}lose_template": self._lose_template,
+            f"{TESTING}fill_pool": self._fill_pool,
+            f"{TESTING}free_pool": self._free_pool,
+        }
+
+    def wall_time(self, moment: float) -> float:
+        """Unix time as it would be, had it been moved along: what is shown of a moment never changes."""
+        return moment + self._wall_offset
+
+    def has_changed(self) -> None:
+        """Something has happened and was handled."""
+        ready = [then for reached, then in self._awaited if reached()]
+        self._awaited = [(reached, then) for reached, then in self._awaited if then not in ready]
+        for then in ready:
+            then()
+        if self._target is not None and not self._step_due:
+            self._step_due = True
+            self._loop.call_soon(self._step)
+
+    # --- time -------------------------------------------------------------------------------------------------
+
+    def _now(self, ticket: ev.Ticket, params: Parameters) -> None:
+        params.done()
+        self._in_turn(lambda: self._tell_time(ticket))
+
+    def _freeze(self, ticket: ev.Ticket, params: Parameters) -> None:
+        params.done()
+
+        def freeze() -> None:
+            self._board.stop()
+            self._tell_time(ticket)
+
+        self._in_turn(freeze)
+
+    def _thaw(self, ticket: ev.Ticket, params: Parameters) -> None:
+        params.done()
+
+        def thaw() -> None:
+            self._tell_time(ticket)
+            self._board.go_on()
+
+        self._in_turn(thaw)
+
+    def _advance(self, ticket: ev.Ticket, params: Parameters) -> None:
+        seconds = params.number("seconds", 0, ADVANCE_MAX)
+        params.done()
+
+        def advance() -> None:
+            stood = self._board.stands
+            self._board.stop()
+            self._target = self._board.now() + seconds
+            self._then = lambda: self._arrived(ticket, stood=stood)
+            self._step_due = True
+            # Twice round the loop first, which reads its sockets between the two: what was sent earlier comes first.
+            self._loop.call_soon(lambda: self._loop.call_soon(self._step))
+
+        self._in_turn(advance)
+
+    def _in_turn(self, work: Callable[[], None]) -> None:
+        """What concerns time is done one after another."""
+        self._next.append(work)
+        self._take_turns()
+
+    def _take_turns(self) -> None:
+        while self._next and self._target is None:
+            self._next.popleft()()
+        self._server._set_timer()
+
+    def _step(self) -> None:
+        """To the next deadline, once the consequences of the last are settled."""
+        self._step_due = False
+        if self._target is None or not self._is_settled():
+            return
+        deadline = self._timers.next_lease_deadline()
+        if deadline is not None and deadline <= self._target + _TICK:
+            self._board.move_to(max(self._board.now(), min(deadline, self._target)))
+            self._server._meet(self._board.now() + _SLACK)
+            return
+        self._board.move_to(self._target)
+        self._target = None
+        self._then()
+        self._take_turns()
+
+    def _arrived(self, ticket: ev.Ticket, *, stood: bool) -> None:
+        if not stood:
+            self._board.go_on()
+        self._tell_time(ticket)
+
+    def _is_settled(self) -> bool:
+        broker = self._server._broker
+        return not any(worker.state is WorkerState.STOPPING for worker in broker.fleet.workers.values()) and not any(
+            session.state is LeaseState.EXPIRING for session in broker.leases.live.values()
+        )
+
+    def _tell_time(self, ticket: ev.Ticket) -> None:
+        self._reply(ticket, {"now": self.wall_time(self._board.now())})
+
+    # --- faults -----------------------------------------------------------------------------------------------
+
+    def _kill_worker(self, ticket: ev.Ticket, params: Parameters) -> None:
+        session = self._live_session(params)
+        self._server._processes.lose(session.worker_id)
+        self._server.report(ev.SessionAsked(ticket, session.id, settle=True))
+
+    def _expire_now(self, ticket: ev.Ticket, params: Parameters) -> None:
+        session = self._live_session(params)
+        if self._board.read(session.row).busy:
+            raise InvalidRequestError(f"session {session.id} cannot expire now: a call of it runs")
+        self._server.report(ev.EndRequested(ticket, session.id, "idle", status="expired"))
+
+    def _hang_next_call(self, ticket: ev.Ticket, params: Parameters) -> None:
+        session = self._live_session(params)
+        self._arming.setdefault(session.worker_id, []).append(ticket)
+        self._server._processes.tell(session.worker_id, HangNext())
+
+    def hangs_next(self, worker: str) -> None:
+        """The worker has heard it."""
+        for ticket in self._arming.pop(worker, []):
+            self._reply(ticket, None)
+
+    def _lose_template(self, ticket: ev.Ticket, params: Parameters) -> None:
+        app, cwd = params.text("app"), check_directory(params.text("cwd"))
+        params.done()
+        key = self._server._catalog.resolve(parse(app), cwd).key
+        fleet = self._server._broker.fleet
+        pools = [
+            pool
+            for pool in fleet.editions.pools.values()
+            if pool.app_key == key and pool.template is TemplateState.READY
+        ]
+        if not pools:
+            raise InvalidRequestError(f"app {app} has no template that could be lost: nobody has used it yet")
+        for pool in pools:
+            self._server._processes.lose_template(pool.id)
+
+        def is_lost(pool: Pool) -> bool:
+            return pool.template is not TemplateState.READY or pool.id not in fleet.editions.pools
+
+        self._awaited.append((lambda: all(map(is_lost, pools)), lambda: self._reply(ticket, None)))
+
+    def _fill_pool(self, ticket: ev.Ticket, params: Parameters) -> None:
+        params.done()
+        self._server._broker.fleet.full = True
+        self._reply(ticket, None)
+
+    def _free_pool(self, ticket: ev.Ticket, params: Parameters) -> None:
+        params.done()
+        self._server._broker.fleet.full = False
+        self._server._meet(self._board.now())
+        self._reply(ticket, None)
+
+    def _live_session(self, params: Parameters) -> Session:
+        """The session that is meant, if it has a worker; else it is refused as any request about it."""
+        session_id = params.text("session_id")
+        params.done()
+        broker = self._server._broker
+        session = broker.leases.find(session_id, self._board.now())
+        if session is None:
+            raise refusals.not_found(session_id)
+        if not session.is_open:
+            raise refusals.over(session)
+        return session
+
+    def _reply(self, ticket: ev.Ticket, value: Any) -> None:
+        self._server._reply(ticket, value)

@@ -1,0 +1,88 @@
+"""`with warmpool.embedded(apps=[…]) as client:` a daemon for this block, and a client with a test's powers over it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any
+
+from ..client.requests import Data, app_reference
+from ..client.sync import Client, Session
+from .clock import Clock
+from .owned import OwnedDaemon
+
+
+def _id_of(session: Session | str) -> str:
+    return session if isinstance(session, str) else session.id
+
+
+class TestingClient(Client):
+    """A client of a daemon that was started for tests. Each of these returns when its consequences are settled."""
+
+    __test__ = False  # no test case, whatever pytest thinks of its name
+
+    def __init__(self, socket: str | os.PathLike[str]) -> None:
+        super().__init__(socket, autostart=False)
+        self.clock = Clock(self.request)
+
+    def kill_worker(self, session: Session | str) -> Data:
+        """SIGKILL, as the kernel does when memory is short: the session is lost. Gives its info."""
+        return Data(self.request("testing.kill_worker", session_id=_id_of(session)))
+
+    def expire_now(self, session: Session | str) -> Data:
+        """As if its window were over. INVALID_REQUEST while a call runs: that holds it open. Gives its info."""
+        return Data(self.request("testing.expire_now", session_id=_id_of(session)))
+
+    def hang_next_call(self, session: Session | str) -> None:
+        """The next call never returns, whatever it calls: it has to be cancelled, timed out, or killed."""
+        self.request("testing.hang_next_call", session_id=_id_of(session))
+
+    def lose_template(self, app: str | type) -> None:
+        """Kills the process from which workers of this app are made. Sessions go on; the next open makes it again."""
+        cwd = os.getcwd()
+        self.request("testing.lose_template", app=app_reference(app, cwd)[0], cwd=cwd)
+
+    @contextmanager
+    def fill_pool(self) -> Iterator[None]:
+        """Inside of the block no worker is free: an open waits for `open_timeout`, then it is POOL_EXHAUSTED."""
+        self.request("testing.fill_pool")
+        try:
+            yield
+        finally:
+            self.request("testing.free_pool")
+
+
+class embedded:  # noqa: N801  (used as a function: `with embedded() as client`)
+    """A daemon that lives as long as the block, and no longer than this process, however that dies.
+
+    `apps` are classes, paths, or directories of apps; others can be used as well, by path or class. `log`: a file
+    for the daemon's log and what apps print. `settings` are those of `warmpool serve`, as `max_workers=4`.
+    """
+
+    def __init__(
+        self,
+        apps: Sequence[str | os.PathLike[str] | type] = (),
+        *,
+        log: str | os.PathLike[str] | None = None,
+        **settings: Any,
+    ) -> None:
+        self._apps = apps
+        self._log = log
+        self._settings = settings
+        self._daemon: OwnedDaemon | None = None
+        self._client: TestingClient | None = None
+
+    def __enter__(self) -> TestingClient:
+        self._daemon = OwnedDaemon(self._apps, self._settings, self._log)
+        self._client = TestingClient(self._daemon.places.socket)
+        return self._client
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._client is not None
+        assert self._daemon is not None
+        self._client.close()
+        self._daemon.stop()
