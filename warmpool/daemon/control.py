@@ -83,6 +83,12 @@ class Parameters:
             return {}
         return self.labels(name)
 
+    def texts(self, name: str) -> list[str]:
+        value = self._left.pop(name, None)
+        if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
+            raise InvalidRequestError(f"{self._method} needs {name}, a list of texts, not {shorten(value)}")
+        return value
+
     def flag(self, name: str) -> bool:
         value = self._left.pop(name, False)
         if not isinstance(value, bool):

@@ -69,6 +69,7 @@ class Requests:
             "apps.list": self._apps_list,
             "apps.get": self._apps_get,
             "apps.describe": self._apps_describe,
+            "apps.serve": self._apps_serve,
             "daemon.status": self._status,
             "daemon.stop": self._stop,
         }
@@ -214,6 +215,15 @@ class Requests:
         params.done()
         entry = self._catalog.resolve(parse(app), cwd)
         self._report(ev.DescribeRequested(ticket, entry.edition()))
+
+    def _apps_serve(self, ticket: ev.Ticket, params: Parameters) -> None:
+        """As if the daemon had been started with these."""
+        apps = params.texts("apps")
+        params.done()
+        entries = self._catalog.serve(apps)
+        for entry in entries:
+            self._report(ev.WarmUpRequested(entry.edition()))
+        self._reply(ticket, [entry.name for entry in entries])
 
     def _status(self, ticket: ev.Ticket, params: Parameters) -> None:
         params.done()

@@ -17,8 +17,8 @@ from .timers import TICKS_PER_SECOND, Timer, Timers
 WAITS: Final = frozenset({"hello", "answer", "explain", "load", "start", "kill", "memory", "refill", "stopped"})
 """Kinds of deadlines that come in real time alone."""
 
-EITHER: Final = frozenset({"open"})
-"""Those that real time brings as well as lease time: a client may wait out its time, or be moved over it."""
+EITHER: Final = frozenset({"open", "cancel"})
+"""Those that real time brings as well as lease time: what waits may wait it out, or be moved over it."""
 
 
 class SplitTimers(Timers):

@@ -17,6 +17,7 @@ class Clock:
 
     def __init__(self, request: Request) -> None:
         self._request = request
+        self._touched = False
 
     def __repr__(self) -> str:
         return "<Clock>"
@@ -29,15 +30,25 @@ class Clock:
         """Moves time on. All that falls due on the way happens in its order, and when this returns it has: workers
         that had to go are gone, and what is asked next sees it so. Gives the new `now`.
         """
-        return float(self._request("testing.advance", seconds=seconds)["now"])
+        now = float(self._request("testing.advance", seconds=seconds)["now"])
+        self._touched = True
+        return now
 
     def freeze(self) -> float:
         """Stops it: from now on it moves by `advance` alone, to the millisecond. Gives the `now` at which it stands."""
-        return float(self._request("testing.freeze")["now"])
+        now = float(self._request("testing.freeze")["now"])
+        self._touched = True
+        return now
 
     def thaw(self) -> float:
         """Lets it go on from where it stands. No matter if it never stood."""
         return float(self._request("testing.thaw")["now"])
+
+    def let_go(self) -> None:
+        """As `thaw`, if this clock was ever touched."""
+        if self._touched:
+            self.thaw()
+            self._touched = False
 
     @contextmanager
     def frozen(self) -> Iterator[float]:

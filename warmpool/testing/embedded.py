@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
-from ..client.requests import Data, app_reference
+from ..client.links import CallLink
+from ..client.requests import NEW, Data, RunRequest, app_reference
 from ..client.sync import Client, Session
 from .clock import Clock
-from .owned import OwnedDaemon
+from .owned import OwnedDaemon, references_of
 
 
 def _id_of(session: Session | str) -> str:
@@ -23,9 +24,17 @@ class TestingClient(Client):
 
     __test__ = False  # no test case, whatever pytest thinks of its name
 
-    def __init__(self, socket: str | os.PathLike[str]) -> None:
-        super().__init__(socket, autostart=False)
+    def __init__(self, socket: str | os.PathLike[str], *, autostart: bool = False) -> None:
+        super().__init__(socket, autostart=autostart)
         self.clock = Clock(self.request)
+        self.opened: set[str] = set()
+        """Ids of the sessions that this client has opened."""
+
+    def open_link(self, request: RunRequest) -> CallLink:
+        link = super().open_link(request)
+        if request.session == NEW and link.opened.session_id is not None:
+            self.opened.add(link.opened.session_id)
+        return link
 
     def kill_worker(self, session: Session | str) -> Data:
         """SIGKILL, as the kernel does when memory is short: the session is lost. Gives its info."""
@@ -86,3 +95,15 @@ class embedded:  # noqa: N801  (used as a function: `with embedded() as client`)
         assert self._daemon is not None
         self._client.close()
         self._daemon.stop()
+
+
+@contextmanager
+def lasting(
+    socket: str | os.PathLike[str], apps: Sequence[str | os.PathLike[str] | type] = ()
+) -> Iterator[TestingClient]:
+    """A client of the daemon on this socket, which is started if none runs, and lives on. Its apps are loaded now, if
+    they are not yet. It is not a test's alone, so its time cannot be moved, nor its processes broken.
+    """
+    with TestingClient(socket, autostart=True) as client:
+        client.request("apps.serve", apps=references_of(apps))
+        yield client

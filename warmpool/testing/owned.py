@@ -57,14 +57,13 @@ class OwnedDaemon:
 
         Raises INVALID_REQUEST and APP_NOT_FOUND as `warmpool serve` does.
         """
-        references = [app_reference(app, os.getcwd())[0] if isinstance(app, type) else _path_of(app) for app in apps]
         self.directory = Path(tempfile.mkdtemp(prefix="warmpool-"))
         self.places = Places.of(self.directory / "daemon.sock")
         self.log = self.places.log if log is None else Path(log).absolute()
         given = {
             "directory": str(self.directory),
             "settings": {"app_idle_timeout": 86_400, **(settings or {})},
-            "apps": references,
+            "apps": references_of(apps),
             "path": [os.path.abspath(entry) for entry in sys.path],
         }
         self._tie, theirs = socket.socketpair()
@@ -111,8 +110,9 @@ class OwnedDaemon:
         self._end()
 
 
-def _path_of(app: str | os.PathLike[str]) -> str:
-    return os.path.abspath(app)
+def references_of(apps: Sequence[str | os.PathLike[str] | type]) -> list[str]:
+    """Classes by their files and names, and absolute paths."""
+    return [app_reference(app, "/")[0] if isinstance(app, type) else os.path.abspath(app) for app in apps]
 
 
 def _spawn(given: dict[str, Any], tie: int, log: Path) -> int:

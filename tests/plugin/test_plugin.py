@@ -1,0 +1,400 @@
+"""The plugin, as a suite sees it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+from support import APPS, MARK, processes_marked, wait_for_exit
+
+COUNTER = str(APPS / "counter.py")
+
+
+def test_a_session_in_a_test(suite, run):
+    suite.makepyfile("""
+        import pytest
+
+        @pytest.mark.parametrize("turn", range(4))
+        def test_total(warmpool_session, turn):
+            session = warmpool_session("counter")
+            assert session.call("add", amount=2) == {"total": 2}
+
+        def test_client(warmpool):
+            with warmpool.session("counter", session_timeout=60) as session:
+                assert session.call("add") == {"total": 1}
+            assert warmpool.sessions.list() == []
+    """)
+    run("-W", "error").assert_outcomes(passed=5)
+
+
+def test_an_app_in_the_test_module_itself(suite, run):
+    suite.makepyfile("""
+        from warmpool import BaseApp
+
+        class Greeter(BaseApp):
+            def hello(self, name: str) -> str:
+                return f"hello, {name}"
+
+        class TestGreeter:
+            class Loud(BaseApp):
+                def hello(self, name: str) -> str:
+                    return f"HELLO, {name}"
+
+            def test_outer(self, warmpool):
+                with warmpool.session(Greeter) as session:
+                    assert session.call("hello", name="you") == "hello, you"
+
+            def test_inner(self, warmpool_session):
+                assert warmpool_session(self.Loud).call("hello", name="you") == "HELLO, you"
+    """)
+    run("-W", "error").assert_outcomes(passed=2)
+
+
+def test_an_app_of_a_test_package_may_import_its_neighbours(suite, run):
+    package = suite.mkpydir("checks")
+    (package / "helpers.py").write_text("WORD = 'from a neighbour'\n")
+    (package / "test_it.py").write_text(
+        "from warmpool import BaseApp\n"
+        "from .helpers import WORD\n\n\n"
+        "class Speaker(BaseApp):\n"
+        "    def say(self) -> str:\n"
+        "        return WORD\n\n\n"
+        "def test_it(warmpool_session):\n"
+        "    assert warmpool_session(Speaker).call('say') == 'from a neighbour'\n"
+    )
+    run("-W", "error").assert_outcomes(passed=1)
+
+
+def test_the_apps_and_settings_can_be_overridden(suite, run):
+    suite.makeconftest(f"""
+        import pytest
+
+        @pytest.fixture(scope="session")
+        def warmpool_apps():
+            return [{str(APPS / "async_counter.py")!r}]
+
+        @pytest.fixture(scope="session")
+        def warmpool_settings():
+            return {{"max_workers": 7}}
+    """)
+    suite.makepyfile("""
+        def test_it(warmpool):
+            assert [app.name for app in warmpool.apps.list()] == ["async_counter"]
+            assert warmpool.status().max_workers == 7
+    """)
+    run("-W", "error").assert_outcomes(passed=1)
+
+
+def test_time_moves_and_goes_on_in_the_next_test(suite, run):
+    suite.makepyfile("""
+        import pytest
+        from warmpool import SessionExpiredError
+
+        @pytest.mark.parametrize("turn", range(3))
+        def test_an_hour(warmpool, warmpool_session, turn):
+            before = warmpool.clock.now()
+            assert warmpool.clock.now() > before, "it stands no more, whatever the test before did"
+            warmpool.clock.freeze()
+            session = warmpool_session("counter", session_timeout=3600)
+            warmpool.clock.advance(3599)
+            session.keepalive()
+            warmpool.clock.advance(3600)
+            with pytest.raises(SessionExpiredError):
+                session.call("add")
+    """)
+    run("-W", "error").assert_outcomes(passed=3)
+
+
+def test_a_failure_tells_what_its_sessions_lived_through(suite, run):
+    suite.makepyfile("""
+        def test_lost(warmpool, warmpool_session):
+            session = warmpool_session("counter")
+            session.call("add")
+            warmpool.kill_worker(session)
+            session.call("add")
+
+        def test_alive(warmpool_session):
+            warmpool_session("counter").call("add", amount="many")
+    """)
+    result = run()
+    result.assert_outcomes(failed=2)
+    result.stdout.fnmatch_lines_random(
+        [
+            "*- warmpool session sess_* -*",
+            "counter@* on w_*, pid *: ended (worker_lost): its worker was killed by SIGKILL*, 1 calls",
+            "counter@* on w_*, pid *: active, 1 calls",
+            "*- warmpool daemon's log -*",
+            "*sess_* opened: counter@*",
+        ]
+    )
+
+
+def test_a_failure_that_has_no_session_says_nothing(suite, run):
+    suite.makepyfile("""
+        def test_it(warmpool):
+            assert warmpool.status().max_workers == 1
+    """)
+    result = run()
+    result.assert_outcomes(failed=1)
+    result.stdout.no_fnmatch_line("*warmpool session*")
+
+
+def test_a_failure_in_a_fixture_is_told_too(suite, run):
+    suite.makepyfile("""
+        import pytest
+
+        @pytest.fixture
+        def broken(warmpool_session):
+            warmpool_session("counter").call("no_such_function")
+
+        def test_it(broken):
+            pass
+    """)
+    result = run()
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*- warmpool session sess_* -*"])
+
+
+def test_only_the_sessions_of_the_failed_test_are_told_of(suite, run):
+    suite.makepyfile("""
+        import pytest
+
+        @pytest.mark.parametrize("turn", range(4))
+        def test_fine(warmpool_session, turn):
+            warmpool_session("counter").call("add")
+
+        def test_failing(warmpool_session):
+            print("I use", warmpool_session("counter").id)
+            assert False
+    """)
+    result = run()
+    result.assert_outcomes(passed=4, failed=1)
+    text = result.stdout.str()
+    assert text.count("- warmpool session sess_") == 1
+    (used,) = [line.split()[2] for line in text.splitlines() if line.startswith("I use sess_")]
+    result.stdout.fnmatch_lines([f"*- warmpool session {used} -*"])
+
+
+LEAK = """
+    import pytest
+
+    def test_leaves_one_open(warmpool):
+        warmpool.session("counter")
+
+    def test_with_another_client(warmpool):
+        from warmpool import Client
+        with Client(warmpool.places.socket, autostart=False) as client:
+            client.run(app="counter", function="add", session="new")
+
+    def test_clean(warmpool, warmpool_session):
+        assert warmpool.sessions.list() == []
+        warmpool_session("counter")
+"""
+
+
+def test_a_session_that_is_left_open_is_warned_of_and_ended(suite, run):
+    suite.makepyfile(LEAK)
+    result = run()
+    result.assert_outcomes(passed=3, warnings=2)
+    result.stdout.fnmatch_lines(["*test_leaves_one_open*", "*SessionLeftOpenWarning: left open: sess_* of counter*"])
+
+
+@pytest.mark.parametrize("how", ["option", "ini"])
+def test_in_strict_mode_it_fails(suite, run, how):
+    suite.makepyfile(LEAK)
+    if how == "ini":
+        suite.makeini(
+            f"[pytest]\nwarmpool_apps = {COUNTER}\nasyncio_default_fixture_loop_scope = function\nwarmpool_strict = true\n"
+        )
+    result = run(*(["--warmpool-strict"] if how == "option" else []))
+    result.assert_outcomes(passed=3, errors=2)
+    result.stdout.fnmatch_lines(["*left open: sess_* of counter; end it, or open it by the fixture warmpool_session*"])
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+
+
+def test_what_a_wider_fixture_opens_is_no_tests(suite, run):
+    suite.makepyfile("""
+        import pytest
+
+        @pytest.fixture(scope="module")
+        def shared(warmpool):
+            with warmpool.session("counter") as session:
+                yield session
+
+        def test_first(shared):
+            assert shared.call("add") == {"total": 1}
+
+        def test_second(shared, warmpool_session):
+            assert shared.call("add")["total"] in (1, 2)
+            warmpool_session("counter")
+    """)
+    run("--warmpool-strict").assert_outcomes(passed=2)
+
+
+def test_a_test_that_ends_its_session_itself_is_fine(suite, run):
+    suite.makepyfile("""
+        def test_it(warmpool, warmpool_session):
+            warmpool_session("counter").end()
+            warmpool.kill_worker(warmpool_session("counter"))
+            warmpool.expire_now(warmpool_session("counter"))
+    """)
+    run("--warmpool-strict").assert_outcomes(passed=1)
+
+
+def test_the_log_can_be_kept(suite, run, tmp_path):
+    suite.makepyfile("""
+        def test_it(warmpool_session):
+            warmpool_session("counter").call("add")
+    """)
+    run(f"--warmpool-log={tmp_path}/kept.log").assert_outcomes(passed=1)
+    (log,) = tmp_path.glob("kept.log*")
+    assert "opened: counter@" in log.read_text()
+
+
+def test_a_running_daemon_stays_warm_between_runs(suite, run, daemon, monkeypatch):
+    suite.makepyfile("""
+        import os, pytest
+        from warmpool import InvalidRequestError
+
+        def test_it(warmpool, warmpool_session):
+            warmpool_session("counter").call("add")
+            assert warmpool.status().pid == int(os.environ["THE_DAEMON"])
+
+        def test_its_time_is_not_ours(warmpool):
+            with pytest.raises(InvalidRequestError, match="without --warmpool-socket"):
+                warmpool.clock.advance(1)
+
+        def test_leak(warmpool):
+            warmpool.session("counter")
+    """)
+    others = daemon.client.session(COUNTER)
+    monkeypatch.setenv("THE_DAEMON", str(daemon.pid))
+    for _ in range(2):
+        result = run(f"--warmpool-socket={daemon.socket}", "--warmpool-strict")
+        result.assert_outcomes(passed=3, errors=1)
+    assert others.call("add") == {"total": 1}, "what others have open there is not ours to end"
+    assert [info.id for info in daemon.client.sessions.list()] == [others.id]
+    others.end()
+
+
+def test_a_daemon_that_stays_is_started_if_none_runs(suite, run, directory):
+    socket = directory / "d.sock"
+    suite.makepyfile("""
+        def test_it(warmpool_session):
+            assert warmpool_session("counter").call("add") == {"total": 1}
+    """)
+    try:
+        for _ in range(2):
+            run(f"--warmpool-socket={socket}", "-W", "error").assert_outcomes(passed=1)
+    finally:
+        subprocess.run([sys.executable, "-m", "warmpool", "stop", "--socket", str(socket)], check=True)
+
+
+@pytest.mark.parametrize("death", ["os.kill(os.getpid(), signal.SIGKILL)", "os._exit(3)"], ids=["killed", "leaves"])
+def test_nothing_is_left_of_a_run_that_died(suite, run_apart, death):
+    suite.makepyfile(f"""
+        import os, signal
+
+        def test_it(warmpool_session):
+            warmpool_session("counter").call("add")
+            {death}
+    """)
+    run_apart("-x")
+    assert all(wait_for_exit(process.pid, 1) for process in processes_marked(os.environ[MARK]))
+
+
+@pytest.mark.parametrize("flavour", ["asyncio", "anyio"])
+def test_async_tests(suite, run, flavour):
+    suite.makepyfile(f"""
+        import asyncio, pytest
+
+        @pytest.fixture
+        def anyio_backend():
+            return "asyncio"
+
+        @pytest.mark.{flavour}
+        async def test_it(warmpool, warmpool_session):
+            session = warmpool_session("counter", session_timeout=60)
+            assert await asyncio.to_thread(session.call, "add") == {{"total": 1}}
+            await asyncio.to_thread(warmpool.clock.advance, 61)
+            assert session.info().status == "expired"
+    """)
+    run("-W", "error").assert_outcomes(passed=1)
+
+
+def test_under_xdist_each_worker_has_a_daemon_of_its_own(suite, tmp_path):
+    suite.makepyfile("""
+        import pytest
+        from warmpool import BaseApp
+
+        class Counter(BaseApp):
+            def setup(self):
+                self.total = 0
+
+            def add(self, amount: int) -> int:
+                self.total += amount
+                return self.total
+
+        @pytest.fixture(scope="module")
+        def shared(warmpool):
+            with warmpool.session(Counter, session_timeout=3600) as session:
+                yield session
+
+        @pytest.mark.parametrize("turn", range(6))
+        def test_it(warmpool, warmpool_session, shared, worker_id, tmp_path_factory, turn):
+            (tmp_path_factory.getbasetemp().parent / f"{worker_id}-{warmpool.status().pid}").touch()
+            warmpool.clock.freeze()
+            session = warmpool_session(Counter, session_timeout=60)
+            assert session.call("add", amount=2) == 2
+            warmpool.clock.advance(60)
+            assert session.info().status == "expired"
+            assert shared.call("add", amount=1)
+
+        def test_failing(warmpool_session):
+            warmpool_session(Counter).call("add", amount="many")
+
+        def test_leaving(warmpool):
+            warmpool.session(Counter)
+    """)
+    options = ("-n", "2", "-p", "no:cacheprovider", "--warmpool-strict", f"--warmpool-log={tmp_path}/kept.log")
+    result = suite.runpytest_subprocess(*options, timeout=50)
+    result.assert_outcomes(passed=7, failed=1, errors=1)
+    result.stdout.fnmatch_lines_random(["*- warmpool session sess_* -*", "*left open: sess_* of *Counter*"])
+    daemons = {path.name.split("-")[0]: path for path in suite.path.parent.rglob("gw?-*")}
+    assert sorted(daemons) == ["gw0", "gw1"]
+    assert len(list(tmp_path.glob("kept.log.gw?"))) == 2
+
+
+def test_the_options_are_explained(suite):
+    result = suite.runpytest_inprocess("--help")
+    result.stdout.fnmatch_lines(
+        ["warmpool: stateful sessions:", "*--warmpool-socket=PATH*", "*--warmpool-log=FILE*", "*--warmpool-strict*"]
+    )
+    assert "warmpool_session" in suite.runpytest_inprocess("--fixtures").stdout.str()
+
+
+def test_it_costs_a_suite_that_does_not_use_it_nothing(suite):
+    suite.makepyfile("""
+        import sys
+
+        def test_it():
+            ours = {name for name in sys.modules if name.split(".")[0] in ("warmpool", "msgpack", "uvloop", "psutil")}
+            assert ours == {"warmpool", "warmpool.pytest_plugin"}
+    """)
+    suite.runpytest_subprocess("-p", "no:xdist").assert_outcomes(passed=1)
+
+
+def test_its_import_is_quick():
+    script = (
+        "import pytest, time\n"
+        "start = time.perf_counter()\n"
+        "import warmpool.pytest_plugin\n"
+        "print(time.perf_counter() - start)\n"
+    )
+    took = min(
+        float(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout)
+        for _ in range(3)
+    )
+    assert took < 0.02

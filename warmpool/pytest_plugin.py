@@ -1,0 +1,143 @@
+"""The pytest plugin: sessions for tests, on a daemon that goes with the run, or on one that stays warm between runs.
+
+    def test_total(warmpool_session):
+        session = warmpool_session("counter")
+        assert session.call("add", amount=2) == {"total": 2}
+
+Loaded with every run of pytest in this environment, so it loads nothing of its own before a fixture is used. A test
+that fails has in its report what its sessions wrote and lived through; one that leaves a session open is told so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+if TYPE_CHECKING:
+    from .client.sync import Session
+    from .testing.embedded import TestingClient
+    from .testing.watch import Ledger, Watch
+
+_LEDGER: Final[pytest.StashKey[Ledger]] = pytest.StashKey()
+_WATCH: Final[pytest.StashKey[Watch]] = pytest.StashKey()
+_WATCHER: Final = "_warmpool_watch"
+
+
+class SessionLeftOpenWarning(pytest.PytestWarning):
+    """A test opened a session and did not end it. With --warmpool-strict it fails instead."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("warmpool", "warmpool: stateful sessions")
+    group.addoption(
+        "--warmpool-socket",
+        metavar="PATH",
+        help="use the daemon on this socket, which stays warm between runs, instead of one of this run's own; it is "
+        "started if none runs",
+    )
+    group.addoption("--warmpool-log", metavar="FILE", help="keep the log of this run's daemon in FILE")
+    group.addoption("--warmpool-strict", action="store_true", help="a test that leaves a session open fails")
+    parser.addini("warmpool_apps", "apps to serve: files, packages, directories of them", type="paths")
+    parser.addini("warmpool_strict", "as --warmpool-strict", type="bool", default=False)
+
+
+@pytest.fixture(scope="session")
+def warmpool_apps(pytestconfig: pytest.Config) -> Sequence[Any]:
+    """Apps that are loaded and warm from the start: paths or classes. Override it, or set `warmpool_apps` in the ini
+    file. Others can be used as well, by path or class.
+    """
+    paths: list[Any] = pytestconfig.getini("warmpool_apps")
+    return paths
+
+
+@pytest.fixture(scope="session")
+def warmpool_settings() -> Mapping[str, Any]:
+    """What the daemon of this run is told, as `{"max_workers": 4}`. Override it."""
+    return {}
+
+
+@pytest.fixture(scope="session")
+def warmpool(
+    pytestconfig: pytest.Config, warmpool_apps: Sequence[Any], warmpool_settings: Mapping[str, Any]
+) -> Iterator[TestingClient]:
+    """A client of a daemon that this run (or this worker of xdist) has for itself, or of --warmpool-socket."""
+    from .testing.embedded import embedded, lasting
+    from .testing.watch import Ledger
+
+    socket, log = pytestconfig.getoption("--warmpool-socket"), _log_file(pytestconfig)
+    block: Any = lasting(socket, warmpool_apps) if socket else embedded(warmpool_apps, log=log, **warmpool_settings)
+    with block as client:
+        pytestconfig.stash[_LEDGER] = Ledger(client, None if socket else Path(log or client.places.log))
+        try:
+            yield client
+        finally:
+            del pytestconfig.stash[_LEDGER]
+
+
+@pytest.fixture
+def warmpool_session(warmpool: TestingClient) -> Iterator[Callable[..., Session]]:
+    """Opens sessions, as `warmpool.session` does, and ends them when the test is over."""
+    from .testing.watch import end_all
+
+    opened: list[Session] = []
+
+    def session(app: Any, **options: Any) -> Session:
+        opened.append(warmpool.session(app, **options))
+        return opened[-1]
+
+    yield session
+    end_all(warmpool, [session.id for session in opened])
+
+
+def _log_file(config: pytest.Config) -> str | None:
+    file: str | None = config.getoption("--warmpool-log")
+    worker = getattr(config, "workerinput", {}).get("workerid")
+    return file if file is None or worker is None else f"{file}.{worker}"
+
+
+# --- what a test leaves, and what it says when it fails -------------------------------------------------------
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Set up first, so that it is torn down after all else of the test."""
+    names: list[str] = getattr(item, "fixturenames", [])
+    if "warmpool" in names and _WATCHER not in names:
+        names.insert(0, _WATCHER)
+
+
+@pytest.fixture
+def _warmpool_watch(request: pytest.FixtureRequest, warmpool: TestingClient) -> Iterator[None]:
+    config = request.config
+    watch = request.node.stash[_WATCH] = config.stash[_LEDGER].watch()
+    yield
+    left = watch.end_what_is_left()
+    if left:
+        said = f"left open: {', '.join(left)}; end it, or open it by the fixture warmpool_session"
+        if config.getoption("--warmpool-strict") or config.getini("warmpool_strict"):
+            pytest.fail(said, pytrace=False)
+        request.node.warn(SessionLeftOpenWarning(said))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(
+    fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
+) -> Generator[None, object, object]:
+    """What a fixture of a wider scope opens is not the test's."""
+    ledger = request.config.stash.get(_LEDGER, None)
+    if ledger is None or fixturedef.scope == "function":
+        return (yield)
+    with ledger.fixture():
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed and (watch := item.stash.get(_WATCH, None)) is not None:
+        report.sections.extend(watch.sections())
+    return report
