@@ -71,6 +71,8 @@ class _Template:
         self.channel = channel
         self.can_fork = True
         self.describers: list[ev.Ticket] = []
+        self.unsent: list[tuple[int, ...]] = []
+        """The ends of workers that it was asked for when it was dying: they have not failed before it has."""
 
 
 class _Worker:
@@ -167,6 +169,8 @@ class Processes:
 
     def _close_template(self, template: _Template) -> None:
         template.channel.close()
+        for ends in template.unsent:
+            packets.close_all(ends)
         for ticket in template.describers:
             self._described(ticket, None)
 
@@ -188,7 +192,6 @@ class Processes:
         ends = (theirs.detach(), self._logs.open(worker, row))
         if template is not None and template.can_fork:
             self._ask_for_fork(template, Fork(worker, row, in_place=False), ends)
-            packets.close_all(ends)
         else:
             self._fork_alone(pool, worker, row, ends)
 
@@ -196,11 +199,13 @@ class Processes:
         try:
             template.channel.send_now(fork, ends)
         except BrokenPipeError:
-            pass  # it is gone, and so this channel hangs up
+            template.unsent.append(ends)
+            return
         except BlockingIOError:
             self._refused(fork.worker_id, "its template has many others to fork first")
         except OSError as error:
             self._refused(fork.worker_id, why_no_room(error))
+        packets.close_all(ends)
 
     def _refused(self, name: str, why: str) -> None:
         self._workers.pop(name).channel.close()
@@ -315,6 +320,8 @@ class Processes:
     def _born(self, name: str, pid: int) -> None:
         """The worker exists. It is our child, or about to be: its pid is its own until we reap it."""
         worker = self._workers[name]
+        if worker.child is not None and worker.child.pid == pid:
+            return
         try:
             worker.child = self._children.get(pid) or self._watch(pid)
         except OSError as error:  # its channel closes, so it will go, and the sweep finds it

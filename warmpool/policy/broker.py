@@ -213,7 +213,7 @@ class Broker:
 
     def _end(self, event: ev.EndRequested, now: float) -> None:
         session = self.leases.live.get(event.session_id)
-        if session is not None and not event.force:
+        if session is not None and not event.force and event.status == "ended":
             self._close(session, event.reason, session.cancel_grace, now)
         self.leases.end(event, now)
 

@@ -119,8 +119,7 @@ class Template:
             die_with(self._load.daemon_pid)
             be_subreaper()
             channel = socket.socket(fileno=worker_end)
-            if middle is None:
-                send(channel, Forked(os.getpid()))
+            send(channel, Forked(os.getpid()))  # again: the middle may have been killed before it could
             rehearse(self.loop)
             handle(self._functions.values(), self._board, fork.row)
             AppProcess(
