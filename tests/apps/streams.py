@@ -2,6 +2,9 @@
 
 import asyncio
 import itertools
+import logging
+import os
+import sys
 import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
@@ -13,6 +16,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from warmpool import BaseApp
+
+kept = sys.stdout
+"""As a library keeps it that is imported early."""
 
 
 class Item(BaseModel):
@@ -38,6 +44,37 @@ class Base(BaseApp):
 
 
 class Plain(Base):
+    def talk(self) -> str:
+        print("one", 1)
+        print("two\nlines")
+        print("to stderr", file=sys.stderr)
+        kept.write("kept\n")
+        self.logger.info("an %s", "info")
+        self.logger.debug("not told")
+        logging.getLogger("library").warning("of a library")
+        try:
+            raise ValueError("oops \ud800")
+        except ValueError:
+            self.logger.exception("failed")
+        os.write(1, b"past the streams\n")
+        print("no end", end="")
+        return "talked"
+
+    def talk_much(self, lines: int) -> str:
+        for line in range(lines):
+            print(line, "x" * 100)
+        return "talked"
+
+    def talk_at_length(self) -> None:
+        print("x" * 100_000)
+
+    def talk_for_ever(self) -> None:
+        try:
+            while True:
+                self.logger.info("x" * 1000)
+        finally:
+            print("closed", flush=True)
+
     def heard(self) -> list[str]:
         return self.said
 
@@ -155,6 +192,13 @@ class Plain(Base):
 
 
 class Async(Base):
+    plain_talk = Plain.talk
+    plain_talk_for_ever = Plain.talk_for_ever
+
+    async def talk(self) -> str:
+        await asyncio.sleep(0)
+        return Plain.talk(self)  # type: ignore[arg-type]
+
     async def heard(self) -> list[str]:
         return self.said
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -138,6 +139,55 @@ def test_threads_may_tell_too(start: Start):
     assert events[-1] == ["Result", FIRST_ID, 4]
 
 
+@pytest.mark.parametrize(("kind", "function"), [("Plain", "talk"), ("Async", "talk"), ("Async", "plain_talk")])
+def test_what_is_printed_and_logged_can_be_followed_and_is_in_the_log(start: Start, kind: str, function: str):
+    worker = start(kind)
+    assert worker.client.call(1, function) == ["Result", 1, "talked"]
+    before = worker.wait_for_text("past the streams\n")
+    events = stream(worker, function)
+    told = [(log["level"], log["logger"], log["message"].partition("\n")[0]) for log in data_of(events, "log")]
+    assert told == [
+        ("INFO", "stdout", "one 1"),
+        ("INFO", "stdout", "two"),
+        ("INFO", "stdout", "lines"),
+        ("INFO", "stderr", "to stderr"),
+        ("INFO", "stdout", "kept"),
+        ("INFO", f"warmpool.app.{kind}", "an info"),
+        ("INFO", "stderr", "of a library"),
+        ("ERROR", f"warmpool.app.{kind}", "failed"),
+        ("INFO", "stdout", "no end"),
+    ]
+    assert "ValueError: oops ?" in data_of(events, "log")[-2]["message"]
+    assert events[-1] == ["Result", FIRST_ID, "talked"]
+    after = worker.wait_for_text("past the streams\n")
+    assert after == f"no end{before}", "a line without its end waits for it"
+    for line in ("one 1", "two", "to stderr", "kept", f"INFO warmpool.app.{kind}: an info", "past the streams"):
+        assert f"{line}\n" in after
+    assert f"ERROR warmpool.app.{kind}: failed\nTraceback" in after
+    assert after.count("an info") == 1
+    assert "not told" not in after
+
+
+def test_a_line_that_is_long_is_cut_for_who_follows(start: Start):
+    worker = start("Plain")
+    texts: list[str] = []
+    reader = threading.Thread(target=lambda: texts.append(worker.wait_for_text("x\n")))
+    reader.start()
+    (log,) = data_of(stream(worker, "talk_at_length"), "log")
+    reader.join(PATIENCE)
+    assert log["message"] == "x" * 16 * 1024
+    assert [len(text) for text in texts] == [100_001]
+
+
+def test_all_that_is_printed_comes_if_it_is_read(start: Start):
+    worker = start("Plain")
+    reader = threading.Thread(target=worker.wait_for_text, args=("\n19999 ",))
+    reader.start()
+    events = stream(worker, "talk_much", lines=20_000)
+    reader.join(PATIENCE)
+    assert [int(log["message"].split()[0]) for log in data_of(events, "log")] == list(range(20_000))
+
+
 @plain_and_async
 def test_an_error_comes_after_what_was_before_it(start: Start, kind: str):
     worker = start(kind)
@@ -214,16 +264,27 @@ def test_who_does_not_read_stops_the_generator(start: Start, kind: str, function
     assert heard[2][0] == ("CancelledError" if function == "forever" and kind == "Async" else "CallCancelled")
 
 
-@pytest.mark.parametrize(("kind", "function"), [("Plain", "work_forever"), ("Async", "plain_work_forever")])
+@pytest.mark.parametrize(
+    ("kind", "function"),
+    [
+        ("Plain", "work_forever"),
+        ("Async", "plain_work_forever"),
+        ("Plain", "talk_for_ever"),
+        ("Async", "plain_talk_for_ever"),
+    ],
+)
 def test_who_does_not_read_stops_what_tells_its_progress(start: Start, kind: str, function: str):
     worker = start(kind)
     worker.client.send(["Stream", FIRST_ID, function, {}])
     assert worker.client.is_answered(PATIENCE)
+    reader = threading.Thread(target=worker.wait_for_text, args=("closed",))
+    reader.start()
     wait_until_asleep(worker)
     worker.cancel(FIRST_ID)
-    worker.wait_for_text("closed")
+    reader.join(PATIENCE)
+    assert not reader.is_alive()
     events = worker.client.events()
-    assert data_of(events, "progress")
+    assert data_of(events, "log" if "talk" in function else "progress")
     assert cancelled(events[-1])
 
 
@@ -266,7 +327,7 @@ def test_a_generator_may_swallow_its_cancel(start: Start, kind: str):
         worker.client.hear()
     worker.cancel(FIRST_ID)
     events = worker.client.events()
-    assert [event[5] for event in events[-3:-1]] == [-1, -2]
+    assert [event[5] for event in events[:-1] if event[4] == "output"][-2:] == [-1, -2]
     assert events[-1] == ["Result", FIRST_ID, None]
 
 

@@ -239,7 +239,7 @@ class BlockingLoop:
         """The whole of a call that is followed; gives what is still to be sent of it."""
         process, writer = self._process, connection.writer
         caller = process.caller
-        outlet = process.outlet = Outlet(connection, stream.id)
+        outlet = process.follow(connection, stream.id)
         try:
             caller.begin(stream.id)
             function, arguments = caller.decode(stream)
@@ -252,8 +252,7 @@ class BlockingLoop:
             self._after_cancel()
         else:
             caller.end()
-        process.outlet = None
-        return outlet.close() + reply
+        return process.unfollow() + reply
 
     def unstick(self, outlet: Outlet) -> None:
         """The next event takes it along, or the answer does."""

@@ -162,8 +162,7 @@ class EventLoop:
         caller, writer = self._process.caller, connection.writer
         outlet = None
         if type(call) is Stream:
-            self._following, outlet = connection, Outlet(connection, call.id)
-            self._process.outlet = outlet
+            self._following, outlet = connection, self._process.follow(connection, call.id)
         try:
             caller.begin(call.id)
             function, arguments = caller.decode(call)
@@ -285,11 +284,10 @@ class EventLoop:
 
     def _end_of_stream(self) -> bytes:
         """What is to be sent before the answer."""
-        outlet = self._process.outlet
-        assert outlet is not None
-        self._loop.remove_writer(outlet.fileno())
-        self._process.outlet = self._following = self._taken = self._stuck = None
-        return outlet.close()
+        assert self._following is not None
+        self._loop.remove_writer(self._following.socket.fileno())
+        self._following = self._taken = self._stuck = None
+        return self._process.unfollow()
 
     # --- answers ----------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from ..app import CallCancelled
 from ..errors import AppBrokenError, AppError, CallCancelledError
+from .logs import sendable
 
 _OURS: Final = str(Path(__file__).resolve().parent.parent)
 _IMPORT_MACHINERY: Final = "<frozen importlib"
@@ -50,7 +51,7 @@ def own_traceback(error: BaseException) -> str:
     """Python's rendering of `error` and what led to it, with the app's frames only."""
     rendered = traceback.TracebackException.from_exception(error)
     _strip(rendered, set())
-    text = _sendable("".join(rendered.format()))
+    text = sendable("".join(rendered.format()))
     return text if len(text) <= _LONGEST else "…" + text[-_LONGEST:]
 
 
@@ -71,15 +72,10 @@ def _strip(rendered: traceback.TracebackException, seen: set[int]) -> None:
 def _summary(error: BaseException) -> str:
     name = type(error).__name__
     try:
-        text = _sendable(str(error))
+        text = sendable(str(error))
     except BaseException:
         text = "(its message cannot be shown)"
     return f"{name}: {text[:500]}" if text else name
-
-
-def _sendable(text: str) -> str:
-    """Without lone surrogates, which a file name can bring in and UTF-8 does not have."""
-    return text.encode("utf-8", "replace").decode()
 
 
 def _details(error: BaseException) -> dict[str, Any]:

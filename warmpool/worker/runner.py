@@ -6,10 +6,8 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from threading import get_ident
@@ -41,6 +39,7 @@ from .cancelling import NOTHING, Inbox
 from .failures import app_broken, print_failure
 from .faults import hanging_once
 from .limits import LimitedCaller, Limits
+from .logs import follow, sendable
 from .streams import Outlet, wait_until_taken
 
 END_VALUE_LIMIT: Final = 64 * 1024
@@ -236,6 +235,23 @@ class AppProcess:
         if self.outlet is not None:
             self._tell(self.outlet, "progress", {"done": done, "total": total, "message": message})
 
+    def log(self, level: str, logger: str, message: str) -> None:
+        if self.outlet is not None:
+            self._tell(self.outlet, "log", {"level": level, "logger": logger, "message": sendable(message)})
+
+    def follow(self, connection: Connection, call_id: int) -> Outlet:
+        """A call begins that is followed."""
+        self.outlet = Outlet(connection, call_id)
+        follow(self.log)
+        return self.outlet
+
+    def unfollow(self) -> bytes:
+        """It has ended: gives what is to be sent of it before the answer."""
+        assert self.outlet is not None
+        follow(None)
+        outlet, self.outlet = self.outlet, None
+        return outlet.close()
+
     def end_session(self) -> None:
         self.want_to_leave("app")
 
@@ -319,14 +335,3 @@ def _keepable(value: object) -> object:
     except Exception as error:
         return f"a {type(value).__qualname__} that cannot be kept: {error}"
     return value
-
-
-def log_to_stderr() -> None:
-    """What `self.logger` writes goes where `print` to stderr goes."""
-    logger = logging.getLogger("warmpool.app")
-    if not logger.handlers:
-        handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
-        logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
-        logger.propagate = False

@@ -41,8 +41,9 @@ from .birth import await_adoption, keep_freed_memory, shed_inheritance, threads_
 from .failures import app_broken
 from .limits import options_of
 from .loading import AppImporter
+from .logs import replace_streams
 from .rehearsal import handle, rehearse
-from .runner import AppProcess, log_to_stderr, loop_for
+from .runner import AppProcess, loop_for
 
 CHANNEL_FD: Final = 3
 REHEARSALS: Final = 10
@@ -167,9 +168,7 @@ def main() -> None:
     keep_freed_memory()
     sys.dont_write_bytecode = True
     sys.argv = [load.file or load.module]
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    log_to_stderr()
+    replace_streams()
     template = _load_app(channel, load)
     if template is not None:
         template.serve()
