@@ -17,7 +17,7 @@ from typing import Any
 import msgpack
 import psutil
 import pytest
-from support import APPS, Daemon
+from support import APPS, Daemon, Raw, framed, in_frame
 
 from warmpool import AppNotFoundError, Client, InvalidRequestError
 from warmpool.settings import CONTROL_FRAME_LIMIT, HELLO_TIMEOUT, MIB
@@ -27,44 +27,6 @@ COUNTER = str(APPS / "counter.py")
 ASYNC_COUNTER = str(APPS / "async_counter.py")
 LIMITED = str(APPS / "limited.py")
 CALL_FRAME_LIMIT = 16 * MIB
-
-
-class Raw:
-    """A client that says what it likes."""
-
-    def __init__(self, path: Path) -> None:
-        self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(5)
-        self.socket.connect(str(path))
-        self._file = self.socket.makefile("rb")
-
-    def say(self, *message: Any) -> None:
-        self.socket.sendall(framed(message))
-
-    def hear(self) -> list[Any] | None:
-        """The next message; None when the other end hangs up."""
-        try:
-            header = self._file.read(4)
-            if not header:
-                return None
-            (size,) = struct.unpack("!I", header)
-            body = self._file.read(size)
-            assert len(body) == size, f"the connection was closed after {len(body)} of {size} bytes"
-            return msgpack.unpackb(body, strict_map_key=False)
-        except ConnectionResetError:
-            return None
-
-    def close(self) -> None:
-        self._file.close()
-        self.socket.close()
-
-
-def framed(message: Any) -> bytes:
-    return in_frame(msgpack.packb(message))
-
-
-def in_frame(body: bytes) -> bytes:
-    return struct.pack("!I", len(body)) + body
 
 
 def nested(depth: int) -> Any:
