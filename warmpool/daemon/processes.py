@@ -80,6 +80,8 @@ class _Worker:
         self.name = name
         self.channel = channel
         self.child: Child | None = None
+        """Before it is born, the process that is to become it."""
+        self.is_born = False
 
 
 class Processes:
@@ -320,8 +322,9 @@ class Processes:
     def _born(self, name: str, pid: int) -> None:
         """The worker exists. It is our child, or about to be: its pid is its own until we reap it."""
         worker = self._workers[name]
-        if worker.child is not None and worker.child.pid == pid:
+        if worker.is_born:  # it says so twice, lest once is lost
             return
+        worker.is_born = True
         try:
             worker.child = self._children.get(pid) or self._watch(pid)
         except OSError as error:  # its channel closes, so it will go, and the sweep finds it
