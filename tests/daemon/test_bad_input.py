@@ -46,6 +46,11 @@ def hello(**fields: Any) -> bytes:
         "session_timeout": None,
         "open_timeout": None,
         "labels": {},
+        "name": None,
+        "if_exists": "error",
+        "description": None,
+        "tags": [],
+        "worker": None,
     }
     assert not fields.keys() - good.keys()
     return framed(["Open", *(good | fields).values()])
@@ -198,6 +203,11 @@ WRONG_TYPES = {
     "session_timeout": ["60", True, [60], b"60", {}],
     "open_timeout": ["1", False, [1], {}],
     "labels": [None, [], "x", 5, [["a", "b"]]],
+    "name": [5, b"x", ["x"], {}, True],
+    "if_exists": [None, 5, b"error", ["error"], True],
+    "description": [5, b"x", ["x"], {}, True],
+    "tags": [None, "x", 5, {}, {"a": "b"}],
+    "worker": [5, b"w_1", ["w_1"], {}, True],
 }
 
 
@@ -218,6 +228,21 @@ def test_a_hello_that_lacks_fields(connect: Callable[[], Raw], message: list[Any
     raw = connect()
     raw.say(*message)
     assert_refused(raw, "PROTOCOL_ERROR", "fields")
+
+
+def test_the_last_fields_of_a_hello_may_be_missing_and_there_are_no_more(connect: Callable[[], Raw]):
+    fields = [PROTOCOL_VERSION, COUNTER, "new", "/", None, None, {}, None, "error", None, [], None]
+    for count in range(4, len(fields) + 1):
+        raw = connect()
+        raw.say("Open", *fields[:count])
+        answer = raw.hear()
+        assert answer is not None
+        assert answer[0] == "Opened", answer
+        raw.say("Call", 1, "add", {})
+        assert raw.hear() == ["Result", 1, {"total": 1}]
+    raw = connect()
+    raw.say("Open", *fields, None)
+    assert_refused(raw, "PROTOCOL_ERROR", "Open has 12 fields, not 13")
 
 
 @pytest.mark.parametrize("field_more", [False, True], ids=["same fields", "a field more"])
@@ -258,6 +283,11 @@ ILLEGAL_VALUES = {
     "a module of dots": ({"app": "a..b:App"}, "APP_NOT_FOUND"),
     "an unknown class": ({"app": f"{COUNTER}:Nobody"}, "APP_BROKEN"),
     "another version": ({"app": f"{COUNTER}@nope"}, "VERSION_MISMATCH"),
+    "a name with white space": ({"name": "a b"}, "INVALID_REQUEST"),
+    "an attach to no name": ({"if_exists": "attach"}, "INVALID_REQUEST"),
+    "a long description": ({"description": "x" * 1001}, "INVALID_REQUEST"),
+    "tags that nest": ({"tags": [["x"]]}, "INVALID_REQUEST"),
+    "an unknown worker": ({"worker": "w_999"}, "INVALID_REQUEST"),
     "an unknown session": ({"session": "sess_nobody"}, "SESSION_NOT_FOUND"),
     "an empty session": ({"session": ""}, "SESSION_NOT_FOUND"),
 }
@@ -390,6 +420,10 @@ METHODS: dict[str, dict[str, Any]] = {
     "sessions.list": {},
     "sessions.keepalive": {"session_id": "sess_nobody"},
     "sessions.end": {"session_id": "sess_nobody"},
+    "sessions.set_labels": {"session_id": "sess_nobody", "labels": {}},
+    "sessions.why": {"session_id": "sess_nobody"},
+    "sessions.logs": {"session_id": "sess_nobody"},
+    "calls.cancel": {"session_id": "sess_nobody"},
     "apps.list": {},
     "apps.get": {"app": COUNTER, "cwd": "/"},
     "apps.describe": {"app": COUNTER, "cwd": "/"},
@@ -439,20 +473,29 @@ def test_an_unknown_parameter(control: Raw, method: str):
 def test_a_missing_parameter(control: Raw, method: str):
     for missing in METHODS[method]:
         left = {name: value for name, value in METHODS[method].items() if name != missing}
-        assert_invalid(control, method, left, method, missing)
+        assert_invalid(control, method, left, missing)
 
 
 @pytest.mark.parametrize("method", [method for method, params in METHODS.items() if params])
 def test_a_parameter_that_must_be_a_text(control: Raw, method: str):
-    for name in METHODS[method]:
+    for name in METHODS[method].keys() - {"labels"}:
         for value in NO_TEXTS:
             assert_invalid(control, method, METHODS[method] | {name: value}, method, name)
 
 
-@pytest.mark.parametrize(("method", "flag"), [("sessions.get", "settle"), ("sessions.list", "all")])
+@pytest.mark.parametrize(
+    ("method", "flag"),
+    [
+        ("sessions.get", "settle"),
+        ("sessions.get", "memory"),
+        ("sessions.end", "force"),
+        ("sessions.logs", "wait"),
+        ("calls.cancel", "force"),
+    ],
+)
 def test_a_parameter_that_must_be_true_or_false(control: Raw, method: str, flag: str):
     for value in NO_FLAGS:
-        assert_invalid(control, method, METHODS[method] | {flag: value}, method, flag)
+        assert_invalid(control, method, METHODS[method] | {flag: value}, f"{flag} of {method} must be true or false")
 
 
 def test_a_description_of_what_is_no_app(control: Raw):
