@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from .testing.embedded import (
         TestingClient,
         embedded,
+        primed,
     )
 
 _HOMES = {
@@ -99,6 +100,7 @@ _HOMES = {
     ".testing.embedded": (
         "TestingClient",
         "embedded",
+        "primed",
     ),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -139,6 +141,7 @@ __all__ = [
     "WorkerLostError",
     "__version__",
     "embedded",
+    "primed",
 ]
 
 

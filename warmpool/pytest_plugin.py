@@ -79,13 +79,16 @@ def warmpool(
 
 @pytest.fixture
 def warmpool_session(warmpool: TestingClient) -> Iterator[Callable[..., Session]]:
-    """Opens sessions, as `warmpool.session` does, and ends them when the test is over."""
+    """Opens sessions, as `warmpool.session` does, and ends them when the test is over. With `primed=True` the app's
+    `setup` runs once per run, and each session begins with a copy of what it has made.
+    """
+    from .testing.embedded import primed as as_primed
     from .testing.watch import end_all
 
     opened: list[Session] = []
 
-    def session(app: Any, **options: Any) -> Session:
-        opened.append(warmpool.session(app, **options))
+    def session(app: Any, *, primed: bool = False, **options: Any) -> Session:
+        opened.append(warmpool.session(as_primed(app) if primed else app, **options))
         return opened[-1]
 
     yield session

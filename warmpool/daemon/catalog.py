@@ -14,7 +14,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from typing import Any
 from ..errors import AppNotFoundError, InvalidRequestError
 from ..policy.events import AppEdition
 from ..settings import shorten
-from ..wire.references import AppReference, parse
+from ..wire.references import PRIMED, AppReference, parse
 from .interpreters import Interpreter, interpreter_for
 
 
@@ -44,6 +44,7 @@ class AppEntry:
     module: str
     file: str | None
     class_name: str | None
+    primed: bool = False
     revision: int = 1
     files: dict[str, FileMark] = field(default_factory=dict)
     interpreter: Interpreter = field(init=False)
@@ -130,6 +131,13 @@ class Catalog:
             "or start the daemon with `warmpool serve DIRECTORY`",
             details={"apps": sorted(self._names)},
         )
+
+    def primed(self, entry: AppEntry) -> AppEntry:
+        """The same app, loaded a second time and set up in its template. It has no name of its own."""
+        key = entry.key + PRIMED
+        if key not in self._entries:
+            self._entries[key] = replace(entry, key=key, files={}, primed=True)
+        return self._entries[key]
 
     def _of_path(self, path: str, class_name: str | None) -> AppEntry:
         known = self._entries.get(_key_of_path(path, class_name))

@@ -253,13 +253,13 @@ class Server:
             key = None if entry is None else entry.key
             self.report(ev.AttachRequested(ticket, hello.session, hello.app, key, version))
             return
-        if entry is None:
+        if entry is None or reference is None:
             raise InvalidRequestError("a new session, and a call without a session, need an app")
         window, patience = check_patience(hello, self._settings.open_timeout)
         self.report(
             ev.OpenRequested(
                 ticket=ticket,
-                edition=entry.edition(),
+                edition=(self._catalog.primed(entry) if reference.primed else entry).edition(),
                 session_id=None if hello.session is None else new_session_id(),
                 session_timeout=window,
                 open_timeout=patience,
@@ -334,7 +334,7 @@ class Server:
         entry = self._catalog.by_key(app_key)
         return Load(
             entry.name, entry.root, entry.module, entry.file, entry.class_name,
-            str(self._places.board), self._settings.call_frame_limit, os.getpid(), self._open_files,
+            str(self._places.board), self._settings.call_frame_limit, os.getpid(), self._open_files, entry.primed,
         )  # fmt: skip
 
     def _loaded(self, app_key: str, message: Loaded | LoadFailed) -> None:

@@ -20,7 +20,7 @@ from ..policy.sessions import Session
 from ..policy.states import LeaseState, WorkerState
 from ..policy.virtual import SplitTimers
 from ..wire.messages import HangNext
-from ..wire.references import parse
+from ..wire.references import PRIMED, parse
 from .control import TESTING, Method, Parameters, check_directory
 from .virtual import MovableBoard
 
@@ -182,7 +182,7 @@ class TestControls:
         pools = [
             pool
             for pool in fleet.editions.pools.values()
-            if pool.app_key == key and pool.template is TemplateState.READY
+            if pool.app_key in (key, key + PRIMED) and pool.template is TemplateState.READY
         ]
         if not pools:
             raise InvalidRequestError(f"app {app} has no template that could be lost: nobody has used it yet")

@@ -13,6 +13,7 @@ from ..board import Activity
 from ..errors import WarmpoolError
 from ..settings import EXPIRE_ANSWER_TIMEOUT, EXPLAIN_TIMEOUT, MIB
 from ..wire.messages import Attach, Expire, Relabel
+from ..wire.references import PRIMED
 from . import effects as fx
 from . import events as ev
 from . import listing, refusals
@@ -87,7 +88,8 @@ class Leases:
         pool.step(worker, WorkerEvent.LEASE)
         self._serial += 1
         worker.session = session = Session(
-            request.session_id, pool.app_key, pool.app, pool.version, worker.id, worker.row, worker.pid,
+            request.session_id, pool.app_key.removesuffix(PRIMED),
+            pool.app, pool.version, worker.id, worker.row, worker.pid,
             request.session_timeout, now, request.cwd, request.labels, slid_at=now, serial=self._serial,
             name=request.name, description=request.description, tags=request.tags, cancel_grace=pool.cancel_grace,
         )  # fmt: skip

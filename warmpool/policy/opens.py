@@ -9,6 +9,7 @@ from __future__ import annotations
 from ..errors import WarmpoolError
 from ..settings import Settings
 from ..wire.messages import Attach, Opened
+from ..wire.references import PRIMED
 from . import effects as fx
 from . import events as ev
 from . import refusals
@@ -86,7 +87,7 @@ class Opens:
             return False
         if event.if_exists != "attach":
             self._refuse(event.ticket, refusals.name_taken(holder))
-        elif holder.app_key != event.edition.key:
+        elif holder.app_key != event.edition.key.removesuffix(PRIMED):
             self._refuse(event.ticket, refusals.app_mismatch(holder, event.edition.name))
         elif event.version not in (None, holder.version):
             error = refusals.version_mismatch(holder.app, holder.version, event.version, holder.id)

@@ -17,6 +17,7 @@ from typing import Any, Final
 from ..client.requests import Data
 from ..client.sync import Client
 from ..errors import InvalidRequestError, WarmpoolError
+from ..settings import PAGE_MAX
 from .embedded import TestingClient
 
 _PATIENCE: Final = 5.0
@@ -37,7 +38,7 @@ class Ledger:
 
     def open_sessions(self) -> set[str]:
         """Ids of the open sessions that are this run's own."""
-        ids = {info.id for info in self.client.sessions.list()}
+        ids = {info["id"] for info in self.client.request("sessions.list", limit=PAGE_MAX)["sessions"]}
         return ids & self.client.opened if self.log is None else ids
 
     @contextmanager
@@ -95,7 +96,8 @@ class Watch:
     def _tell(self, found: list[Section]) -> None:
         try:
             with Client(self._ledger.client.places.socket, autostart=False) as client:
-                infos = [info for info in client.sessions.list(all=True) if self._is_ours(info)]
+                page = client.request("sessions.list", status="all", limit=PAGE_MAX)["sessions"]
+                infos = [info for info in map(Data, page) if self._is_ours(info)]
                 found.extend((f"warmpool session {info.id}", _told(client, info)) for info in infos[:_SHOWN_SESSIONS])
         except WarmpoolError as error:
             found.append(("warmpool", f"nothing more can be told of the sessions: {error}"))

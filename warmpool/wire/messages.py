@@ -141,6 +141,8 @@ class Load(NamedTuple):
     daemon_pid: int
     open_files: int
     """The soft limit of open files that the daemon was started with: it raised its own."""
+    primed: bool = False
+    """Set the app up, once: workers are copies of that."""
 
 
 class Fork(NamedTuple):

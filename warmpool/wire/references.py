@@ -6,6 +6,7 @@ counter:add  counter@1.0:add  with the function to call
 examples/apps/counter.py      a path: it has a slash, or ends with .py; a file or a package directory
 shop.py:Cart                  one class of several: it begins with a capital; Outer.Cart: one inside another
 package.module:Class          a module to import; the first name behind its colon is always the class
+counter#primed                its `setup` runs once, and each session is a copy of what that made
 """
 
 from __future__ import annotations
@@ -13,13 +14,15 @@ from __future__ import annotations
 import os
 import re
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from ..errors import InvalidRequestError
 from ..settings import shorten
 
+PRIMED: Final = "#primed"
+
 _FORM = re.compile(
-    r"(?s:(?P<target>(?:.*/)?[^@:/]+|.*/))(:(?P<class>[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*))?(@(?P<version>[^@:/]+))?(:(?P<function>[A-Za-z_]\w*))?"
+    r"(?s:(?P<target>(?:.*/)?[^@:/]+?|.*/))(:(?P<class>[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*))?(@(?P<version>[^@:/#]+))?(?P<primed>#primed)?(:(?P<function>[A-Za-z_]\w*))?"
 )
 
 
@@ -29,6 +32,8 @@ class AppReference(NamedTuple):
     class_name: str | None = None
     version: str | None = None
     function: str | None = None
+    primed: bool = False
+    """Its sessions are copies of one that has been set up."""
 
     @property
     def is_path(self) -> bool:
@@ -42,7 +47,9 @@ class AppReference(NamedTuple):
         text = self.target
         if self.class_name is not None:
             text += f":{self.class_name}"
-        return text if self.version is None else f"{text}@{self.version}"
+        if self.version is not None:
+            text += f"@{self.version}"
+        return text + PRIMED if self.primed else text
 
 
 @lru_cache(maxsize=128)
@@ -55,9 +62,10 @@ def parse(text: str) -> AppReference:
             "path.py or package.module:Class"
         )
     target, class_name, version, function = match["target"], match["class"], match["version"], match["function"]
-    reference = AppReference(target, class_name, version, function)
+    primed = match["primed"] is not None
+    reference = AppReference(target, class_name, version, function, primed)
     if class_name is not None and not _is_class(reference):
-        if function is not None or version is not None:
+        if function is not None or version is not None or primed:
             raise InvalidRequestError(f"{text!r} names two functions, or one before its version")
         if "." in class_name:
             raise InvalidRequestError(f"{text!r}: a class begins with a capital, and a function has no dots")

@@ -13,7 +13,7 @@ from contextlib import suppress
 from threading import get_ident
 from typing import Any, Final, Protocol
 
-from ..app import BaseApp
+from ..app import BaseApp, Host
 from ..board import CANCELLED, Board
 from ..errors import ProtocolError
 from ..packets import expect_fds, send
@@ -81,9 +81,13 @@ class Loop(Protocol):
         """Lets go of what it has open."""
 
 
+def any_async(functions: dict[str, Function]) -> bool:
+    return any(function.is_async for function in functions.values())
+
+
 def loop_for(functions: dict[str, Function]) -> type[Loop]:
     """The loop that suits the app. Called in the template, so that its workers share what it imports."""
-    if any(function.is_async for function in functions.values()):
+    if any_async(functions):
         from .event_loop import EventLoop
 
         return EventLoop
@@ -139,8 +143,11 @@ class AppProcess:
         name: str,
         version: str,
         frame_limit: int,
+        primed: BaseApp | None = None,
     ) -> None:
+        """`primed`: an instance that has been set up before this process was forked."""
         self.channel = channel
+        self._primed = primed
         self._app_class = app
         self._functions = functions
         self._board = board
@@ -304,16 +311,13 @@ class AppProcess:
             send(self.channel, Released())
 
     def _set_up(self) -> None:
-        app = self._app_class.__new__(self._app_class)
-        context = app.context
-        context.app, context.version, context.worker_id = self._name, self._version, self._worker_id
-        context._host = self
-        app.__init__()  # type: ignore[misc]
+        app = self._primed or constructed(self._app_class, self._name, self._version, self._worker_id, self)
+        app.context.worker_id, app.context._host = self._worker_id, self
         kind = LimitedCaller if self._limits else Caller
         self.caller = kind(app, self._functions, self._board, self._row, self._name, self.inbox)
         if isinstance(self.caller, LimitedCaller):
             self.caller.limits, self.caller.on_limit = self._limits, self.want_to_leave
-        if (setup := getattr(app, "setup", None)) is not None:
+        if self._primed is None and (setup := getattr(app, "setup", None)) is not None:
             self.loop.run_hook(setup, timeout=None)
 
     def run_hook(self, name: str, *arguments: Any, timeout: float) -> Any:
@@ -335,3 +339,12 @@ def _keepable(value: object) -> object:
     except Exception as error:
         return f"a {type(value).__qualname__} that cannot be kept: {error}"
     return value
+
+
+def constructed(app_class: type[BaseApp], name: str, version: str, worker_id: str, host: Host | None) -> BaseApp:
+    """An instance that knows its context before its `__init__` runs."""
+    app = app_class.__new__(app_class)
+    context = app.context
+    context.app, context.version, context.worker_id, context._host = name, version, worker_id, host
+    app.__init__()  # type: ignore[misc]
+    return app

@@ -42,6 +42,7 @@ from .failures import app_broken
 from .limits import options_of
 from .loading import AppImporter
 from .logs import replace_streams
+from .priming import prime
 from .rehearsal import handle, rehearse
 from .runner import AppProcess, loop_for
 
@@ -61,6 +62,8 @@ class Template:
         self._functions: dict[str, Function] = functions_of(app)
         self.loop = loop_for(self._functions)
         self._board = Board.open(Path(load.board))
+        self.primed: BaseApp | None = None
+        """Set up already: workers have a copy of it each."""
 
     def serve(self) -> None:
         """Forks and describes until the daemon closes the channel."""
@@ -126,7 +129,7 @@ class Template:
             AppProcess(
                 channel, self._app, self._functions, self._board,
                 worker_id=fork.worker_id, row=fork.row, name=self._load.app, version=self._version,
-                frame_limit=self._load.frame_limit,
+                frame_limit=self._load.frame_limit, primed=self.primed,
             ).live(self.loop)  # fmt: skip
             status = 0
         except OSError as error:
@@ -185,6 +188,9 @@ def _load_app(channel: socket.socket, load: Load) -> Template | None:
         doing = "reading its functions"
         template = Template(channel, load, app, importer.version(app))
         options = options_of(app)
+        if load.primed:
+            doing = "its setup"
+            template.primed = prime(app, template._functions, load.app, importer.version(app))
     except BaseException as error:
         send(channel, LoadFailed(app_broken(load.app, doing, error).to_wire(), importer.sources()))
         return None

@@ -1,0 +1,37 @@
+"""Setting an app up once, in its template, for all the workers that are forked from it.
+
+Each worker has a copy of what `setup` has made, in its memory: what one session changes no other sees. What is not
+memory is not copied by a fork: files, sockets and child processes that `setup` has opened would be shared, and a loop's
+tasks would be gone, so tasks are refused. Threads need no check here: the template looks for them before each fork.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+
+from ..app import BaseApp
+from ..signatures import Function
+from .runner import any_async, constructed
+
+
+def prime(app_class: type[BaseApp], functions: dict[str, Function], name: str, version: str) -> BaseApp:
+    """An instance that has been set up. Raises what `setup` raises, and RuntimeError if that leaves tasks behind."""
+    app = constructed(app_class, name, version, "", None)
+    setup = getattr(app, "setup", None)
+    if setup is None:
+        return app
+    if inspect.iscoroutinefunction(setup) or any_async(functions):
+        asyncio.run(_set_up(setup))
+    else:
+        setup()
+    return app
+
+
+async def _set_up(setup: object) -> None:
+    assert callable(setup)
+    result = setup()
+    if inspect.isawaitable(result):
+        await result
+    if left := len(asyncio.all_tasks()) - 1:
+        raise RuntimeError(f"setup leaves {left} tasks running, which a copy would not have: start them in a call")
