@@ -25,10 +25,14 @@ import copy
 import logging
 import re
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Final, Protocol, get_origin
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, get_origin
 
 from pydantic import BaseModel
+
+if TYPE_CHECKING:
+    from .testing.inprocess import AppClient
 
 
 class BaseAppInput(BaseModel):
@@ -119,6 +123,7 @@ class BaseApp:
     context: AppContext
 
     _mutable_defaults: ClassVar[dict[str, Any]] = {}
+    __test__: ClassVar[bool] = False  # no test case, should its name begin with Test
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
@@ -136,6 +141,15 @@ class BaseApp:
             if getattr(cls, name, None) is default:
                 setattr(app, name, copy.deepcopy(default))
         return app
+
+    @classmethod
+    def test_client(cls, labels: Mapping[str, str] | None = None) -> AppClient:
+        """A session on this app in this process, without a daemon: `with CounterApp.test_client() as client`, then
+        `client.call("add", amount=2)`. For unit tests and debuggers.
+        """
+        from .testing.inprocess import AppClient
+
+        return AppClient(cls, labels)
 
 
 def _is_shared(kind: type, name: str) -> bool:

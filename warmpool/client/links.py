@@ -239,13 +239,13 @@ class CallLink(Link):
             return HangupError(sent=sent)
         if not sent and isinstance(error, WarmpoolError | TypeError | ValueError | OverflowError):
             self._calls.forget(call_id)  # it did not leave
-            return error if isinstance(error, WarmpoolError) else _cannot_send(error)
+            return error if isinstance(error, WarmpoolError) else cannot_send(error)
         # The peer talks nonsense; or an interruption, after which nobody knows how much was sent or read.
         self.close()
         return error
 
 
-def _cannot_send(error: Exception) -> InvalidRequestError:
+def cannot_send(error: Exception) -> InvalidRequestError:
     return InvalidRequestError(f"the input cannot be sent: {error}; give plain data, a pydantic model or a dataclass")
 
 

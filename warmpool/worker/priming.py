@@ -7,7 +7,6 @@ tasks would be gone, so tasks are refused. Threads need no check here: the templ
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 
 from ..app import BaseApp
@@ -22,6 +21,8 @@ def prime(app_class: type[BaseApp], functions: dict[str, Function], name: str, v
     if setup is None:
         return app
     if inspect.iscoroutinefunction(setup) or any_async(functions):
+        import asyncio
+
         asyncio.run(_set_up(setup))
     else:
         setup()
@@ -29,6 +30,8 @@ def prime(app_class: type[BaseApp], functions: dict[str, Function], name: str, v
 
 
 async def _set_up(setup: object) -> None:
+    import asyncio
+
     assert callable(setup)
     result = setup()
     if inspect.isawaitable(result):

@@ -1,0 +1,227 @@
+"""An app in this process, and in a real session: they answer alike."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import re
+import sys
+from collections.abc import Iterator
+
+import pytest
+from support import APPS
+
+from warmpool import (
+    AppBrokenError,
+    AppError,
+    BaseApp,
+    InvalidRequestError,
+    SessionEndedError,
+    TestingClient,
+    WarmpoolError,
+)
+
+
+@pytest.fixture(scope="module")
+def app_class() -> Iterator:
+    """Imports an app's class from its file, as its author's test would."""
+    loaded = []
+
+    def load(name: str, cls: str) -> type[BaseApp]:
+        if name not in sys.modules:
+            spec = importlib.util.spec_from_file_location(name, APPS / f"{name}.py")
+            sys.modules[name] = importlib.util.module_from_spec(spec)
+            loaded.append(name)
+            spec.loader.exec_module(sys.modules[name])
+        found = sys.modules[name]
+        for part in cls.split("."):
+            found = getattr(found, part)
+        return found
+
+    yield load
+    for name in loaded:
+        del sys.modules[name]
+
+
+KINDS = ["none", "bytes", "datetime", "uuid", "decimal", "set", "path", "dataclass", "enum", "model", "nested"]
+ODD = [
+    *((name, None) for name in ("raise_no_words", "raise_unspeakable", "return_no_words", "fine", "take")),
+    *(("take", {"kind": kind}) for kind in ("key error", "exit", "no words", "fine")),
+]
+STORIES = {
+    "state": ("counter", "Counter", [("add", {"amount": 2}), ("add", {"amount": 3}), ("history", None)]),
+    "defaults": ("counter", "Counter", [("add", None), ("add", {})]),
+    "bad-input": (
+        "counter",
+        "Counter",
+        [("add", {"amount": "many"}), ("add", {"colour": 1}), ("add", [1]), ("add", None)],
+    ),
+    "no-such-function": ("counter", "Counter", [("subtract", None), (None, {"amount": 1}), (None, {"action": "add"})]),
+    "values": ("values", "Values", [("give", {"kind": kind}) for kind in KINDS]),
+    "what-cannot-be-sent-back": (
+        "values",
+        "Values",
+        [("give", {"kind": k}) for k in ("opaque", "huge_int", "surrogate", "no")],
+    ),
+    "what-cannot-be-sent": (
+        "values",
+        "Values",
+        [("echo", {"value": object}), ("echo", {"value": 2**70}), ("echo", {"value": 1})],
+    ),
+    "what-is-sent-is-data": (
+        "values",
+        "Values",
+        [("echo", {"value": v}) for v in ((1, 2), {1: "one"}, {3}, b"raw", 1.5, None)],
+    ),
+    "annotated": ("values", "Values", [("annotated", None)]),
+    "too-large": ("values", "Values", [("large", {"size": 17 * 2**20}), ("large", {"size": 3})]),
+    "async": (
+        "async_counter",
+        "AsyncCounter",
+        [("add", {"amount": 2}), ("add", {"amount": "x"}), ("add", {"amount": 1}), ("nope", None)],
+    ),
+    "actions": (
+        "actions",
+        "Actions",
+        [(None, {"action": "add", "amount": 3}), (None, {"action": "nope"}), (None, None)],
+    ),
+    "odd-errors": ("raises_oddly", "Plain", ODD),
+    "odd-errors-async": ("raises_oddly", "Async", ODD),
+}
+
+
+def outcome(call) -> object:
+    """What a call comes to, without what differs from one session to the next."""
+    try:
+        return call()
+    except WarmpoolError as error:
+        told = {**error.to_wire(), "session_id": error.session_id is not None}
+        return type(error).__name__, re.sub(r"sess_[\w-]+", "sess_X", repr(told))
+
+
+@pytest.mark.parametrize(("name", "cls", "calls"), STORIES.values(), ids=STORIES.keys())
+def test_it_and_a_real_session_answer_alike(client: TestingClient, app_class, name, cls, calls):
+    kind = app_class(name, cls)
+    with client.session(kind) as session:
+        real = [outcome(lambda f=f, v=v: session.call(f, v)) for f, v in calls]
+    with kind.test_client() as here:
+        assert [outcome(lambda f=f, v=v: here.call(f, v)) for f, v in calls] == real
+
+
+@pytest.mark.parametrize(("name", "cls", "calls"), STORIES.values(), ids=STORIES.keys())
+def test_so_does_its_async_twin(client: TestingClient, app_class, name, cls, calls):
+    kind = app_class(name, cls)
+
+    async def story() -> list[object]:
+        found = []
+        async with kind.test_client() as here:
+            for function, value in calls:
+                try:
+                    found.append(await here.call(function, value))
+                except WarmpoolError as error:
+                    found.append(outcome(lambda error=error: (_ for _ in ()).throw(error)))
+        return found
+
+    with kind.test_client() as here:
+        known = [outcome(lambda f=f, v=v: here.call(f, v)) for f, v in calls]
+    assert asyncio.run(story()) == known
+
+
+class Diary(BaseApp):
+    """Its hooks, in their order."""
+
+    lines: list = []
+
+    @classmethod
+    def preload(cls):
+        cls.preloaded = getattr(cls, "preloaded", 0) + 1
+
+    def setup(self):
+        self.lines.append(f"setup session={self.context.session_id}")
+
+    def write(self, line: str) -> list[str]:
+        self.lines.append(f"{line} session={self.context.session_id is not None} {self.context.labels}")
+        self.context.progress(len(self.lines), 9, "writing")
+        return self.lines
+
+    def stop(self) -> str:
+        self.context.end_session()
+        return "the last words"
+
+    def fail(self):
+        raise ValueError("as it was meant")
+
+    def on_end(self, reason):
+        self.lines.append(f"end {reason}")
+
+    def unload(self):
+        self.lines.append("unload")
+        raise RuntimeError("goes to the log")
+
+
+def test_hooks_run_as_in_a_worker(capsys):
+    with Diary.test_client(labels={"project": "demo"}) as client:
+        assert client.call("write", line="one") == ["setup session=None", "one session=True {'project': 'demo'}"]
+        app = client.app
+    assert app.lines[2:] == ["end client", "unload"]
+    assert Diary.lines == [], "a default in the class body is the instance's own"
+    assert "unload raised RuntimeError: goes to the log" in capsys.readouterr().err
+    with Diary.test_client() as client:
+        client.call("write", line="again")
+        assert client.progress == [(2, 9, "writing")]
+    assert Diary.preloaded == 1
+
+
+def test_a_call_before_it_has_begun_says_so():
+    with pytest.raises(InvalidRequestError, match="use it as `with"):
+        Diary.test_client().call("write", line="too early")
+
+
+def test_an_app_may_end_its_own_session():
+    with Diary.test_client() as client:
+        assert client.call("stop") == "the last words"
+        assert client.end_reason == "app"
+        with pytest.raises(SessionEndedError, match=r"was ended \(app\)"):
+            client.call("write", line="too late")
+
+
+def test_a_debugger_finds_what_was_raised():
+    with Diary.test_client() as client:
+        with pytest.raises(AppError, match="as it was meant") as caught:
+            client.call("fail")
+        cause = caught.value.__cause__
+        assert isinstance(cause, ValueError)
+        assert cause.__traceback__ is not None
+        frames = []
+        trace = cause.__traceback__
+        while trace is not None:
+            frames.append(trace.tb_frame.f_code.co_name)
+            trace = trace.tb_next
+        assert frames[-1] == "fail"
+
+
+def test_a_setup_that_fails_is_told_as_a_daemon_tells_it(client: TestingClient, app_class):
+    kind = app_class("costly_setup", "Fails")
+    with pytest.raises(AppBrokenError) as real:
+        client.session(kind)
+    with pytest.raises(AppBrokenError) as here, kind.test_client():
+        pass
+    assert str(here.value) == str(real.value)
+    assert isinstance(here.value.__cause__, ValueError)
+
+
+def test_in_a_running_loop_an_async_app_is_awaited(app_class):
+    kind = app_class("async_counter", "AsyncCounter")
+
+    async def wrong() -> None:
+        with pytest.raises(InvalidRequestError, match="async with"), kind.test_client():
+            pass
+
+    async def right() -> None:
+        async with kind.test_client() as client:
+            assert await client.call("add", amount=2) == 2
+            await asyncio.sleep(0.03)
+            assert client.app.ticks > 0, "what it started in the background runs on between calls"
+
+    asyncio.run(wrong())
+    asyncio.run(right())
