@@ -381,7 +381,7 @@ def test_it_costs_a_suite_that_does_not_use_it_nothing(suite):
 
         def test_it():
             ours = {name for name in sys.modules if name.split(".")[0] in ("warmpool", "msgpack", "uvloop", "psutil")}
-            assert ours == {"warmpool", "warmpool.pytest_plugin"}
+            assert ours == {"warmpool", "warmpool.pytest_plugin", "warmpool.version"}
     """)
     suite.runpytest_subprocess("-p", "no:xdist").assert_outcomes(passed=1)
 
