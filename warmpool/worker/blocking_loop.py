@@ -98,6 +98,7 @@ class BlockingLoop:
             connection.close()
 
     def attach(self, connection: Connection) -> None:
+        connection.socket.setblocking(True)  # the daemon had it otherwise, and both have the same open file
         connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _HOT_WAIT)
         fd = connection.socket.fileno()
         self._connections[fd] = connection
