@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from conftest import nothing_left
@@ -14,14 +13,15 @@ from warmpool import TestingClient, embedded
 
 
 @pytest.fixture
-def marked(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def marked(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Whatever this test starts carries the mark, and is gone at its end, with its files."""
     monkeypatch.delenv("WARMPOOL_SOCKET", raising=False)
-    before = set(Path(tempfile.gettempdir()).glob("warmpool-*"))
+    temporary = tmp_path_factory.mktemp("t")
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     with nothing_left() as mark:
         monkeypatch.setenv(MARK, mark)
         yield mark
-    assert set(Path(tempfile.gettempdir()).glob("warmpool-*")) <= before
+    assert list(temporary.iterdir()) == []
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -155,9 +154,10 @@ def test_what_it_cannot_be_told_is_refused_and_nothing_is_left(marked, arguments
 def test_a_daemon_that_is_killed_leaves_its_owner_a_clean_end(marked):
     with embedded(apps=[COUNTER]) as client:
         session = client.session("counter")
-        worker = session.info().pid
-        os.kill(client.status().pid, signal.SIGKILL)
-        assert wait_for_exit(worker)
+        daemon = psutil.Process(client.status().pid)
+        family = daemon.children(recursive=True)
+        daemon.kill()
+        assert all(wait_for_exit(member.pid) for member in family)
         with pytest.raises(DaemonUnavailableError):
             session.call("add")
 
