@@ -25,7 +25,7 @@ from support import APPS, MARK, PATIENCE, Daemon, processes_marked, wait_for_exi
 
 from warmpool import AppBrokenError, Client, PoolExhaustedError, WarmpoolError
 from warmpool.board import Board
-from warmpool.daemon import processes
+from warmpool.daemon import family, processes
 from warmpool.daemon.logs import Logs
 from warmpool.settings import MIB
 from warmpool.wire.messages import PROTOCOL_VERSION, Forked
@@ -225,9 +225,9 @@ def test_a_worker_that_was_just_born_is_never_taken_for_a_stranger(tmp_path: Pat
             processes.packets.send(theirs, Forked(newborn.pid))
         return [newborn.pid]
 
-    monkeypatch.setattr(processes, "children_of_this_process", adopted_now)
+    monkeypatch.setattr(family, "children_of_this_process", adopted_now)
     try:
-        hands._sweep()
+        hands._family._sweep()
         channel.drain()
         assert newborn.poll() is None
         assert [event.pid for event in reported] == [newborn.pid]
@@ -235,7 +235,7 @@ def test_a_worker_that_was_just_born_is_never_taken_for_a_stranger(tmp_path: Pat
     finally:
         newborn.kill()
         newborn.wait()
-        for child in hands._children.values():
+        for child in hands._family._known.values():
             loop.remove_reader(child._pidfd)
             os.close(child._pidfd)
         channel.close()

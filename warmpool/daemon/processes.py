@@ -1,18 +1,14 @@
 """Templates and workers as processes: started, talked to, watched, killed and reaped. Decides nothing.
 
 The daemon is the parent of each of them: it starts templates, and as the nearest subreaper it is given the workers
-that templates fork. A process is known by its pidfd from the moment it is known at all, so that no signal can reach
-a stranger, and its death is seen there. Any other child of the daemon is what a dead worker or template left behind,
-and is killed.
+that templates fork (`family.py`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 from .. import packets
@@ -20,7 +16,6 @@ from ..board import Board
 from ..launch import foreign_command, python_command
 from ..policy import events as ev
 from ..policy.refusals import broken, no_room
-from ..settings import MEMORY_RECHECK
 from ..version import __version__
 from ..wire.messages import (
     FROM_TEMPLATE,
@@ -45,7 +40,8 @@ from ..wire.messages import (
     Released,
     SetupFailed,
 )
-from .children import Channel, Child, Exit, children_of_this_process
+from .children import Channel, Child, Exit
+from .family import Family
 from .interpreters import Interpreter
 from .logs import Logs
 from .room import check_room, is_shortage, why_no_room
@@ -113,8 +109,9 @@ class Processes:
         self._apps: dict[str, str] = {}
         self._templates: dict[str, _Template] = {}
         self._workers: dict[str, _Worker] = {}
-        self._children: dict[int, Child] = {}
-        self._sweep_due = False
+        self._family = Family(loop, self._hear_the_newborn)
+        self.look_for_strangers = self._family.look_for_strangers
+        self.kill_all = self._family.kill_all
 
     # --- templates --------------------------------------------------------------------------------------------
 
@@ -295,11 +292,6 @@ class Processes:
         if template is not None:
             template.child.lose()
 
-    def kill_all(self) -> None:
-        """At once, and without a word."""
-        for child in self._children.values():
-            child.kill()
-
     def _from_worker(self, name: str, message: Message) -> None:
         match message:
             case Forked():
@@ -326,7 +318,7 @@ class Processes:
             return
         worker.is_born = True
         try:
-            worker.child = self._children.get(pid) or self._watch(pid)
+            worker.child = self._family.watch(pid)
         except OSError as error:  # its channel closes, so it will go, and the sweep finds it
             self._refused(name, why_no_room(error))
             return
@@ -357,8 +349,6 @@ class Processes:
         self._logs.finish(name)
         self._report(ev.WorkerExited(name, end.status, end.peak_bytes))
 
-    # --- children ---------------------------------------------------------------------------------------------
-
     def _spawn(self, app: str, interpreter: Interpreter) -> tuple[Child, socket.socket]:
         """A fresh template process, and our end of its channel. Raises OSError if there can be none."""
         if interpreter.problem is not None:
@@ -367,70 +357,10 @@ class Processes:
             command = python_command("warmpool.worker.template")
         else:
             command = foreign_command(interpreter.python, app, str(PROTOCOL_VERSION), __version__)
-        check_room()
-        ours, theirs = packets.pair()
-        try:
-            pid = os.posix_spawn(
-                command[0],
-                command,
-                os.environ,
-                file_actions=[
-                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                    (os.POSIX_SPAWN_DUP2, 2, 1),
-                    (os.POSIX_SPAWN_DUP2, theirs.fileno(), 3),
-                ],
-                setsid=True,
-                setsigmask=(),
-            )
-        except OSError:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
-        return self._watch(pid), ours
+        return self._family.spawn(command)
 
-    def _watch(self, pid: int) -> Child:
-        child = self._children[pid] = Child(pid, self._loop, self._reaped)
-        return child
-
-    def _reaped(self, child: Child, end: Exit) -> None:
-        del self._children[child.pid]
-        child.on_exit(end)
-        self._sweep_soon()
-
-    def look_for_strangers(self) -> None:
-        """Some child has died. One that we know is seen at its pidfd, and others are looked for when it is reaped."""
-        with suppress(ChildProcessError):  # there is none left
-            dead = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            if dead is not None and dead.si_pid not in self._children:
-                self._sweep_soon()
-
-    def _sweep_soon(self) -> None:
-        if not self._sweep_due:
-            self._sweep_due = True
-            self._loop.call_soon(self._sweep)
-
-    def _sweep(self) -> None:
-        """Kills and reaps the children that we do not know: what others have left behind."""
-        self._sweep_due = False
-        try:
-            children = children_of_this_process()
-        except OSError:
-            self._sweep_later()
-            return
+    def _hear_the_newborn(self) -> None:
+        """Those who have announced themselves are watched from here on."""
         for worker in list(self._workers.values()):
             if worker.child is None:
-                worker.channel.drain()  # whoever is our child by now has announced itself before
-        for pid in children:
-            if pid not in self._children:
-                try:
-                    self._watch(pid).kill()
-                except ProcessLookupError:
-                    pass  # reaped meanwhile
-                except OSError:
-                    self._sweep_later()
-
-    def _sweep_later(self) -> None:
-        """Clients have taken the last descriptor, and nothing can be looked at without one."""
-        self._sweep_due = True
-        self._loop.call_later(MEMORY_RECHECK, self._sweep)
+                worker.channel.drain()

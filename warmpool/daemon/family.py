@@ -1,0 +1,107 @@
+"""All children of the daemon: those that it knows, by their pidfds, and strangers.
+
+The daemon is a subreaper, so what a dead worker or template has left running becomes its child. Any child that it does
+not know is such a stranger, and is killed. They are looked for when a child that we know has died, and when one has
+died that we do not know.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+
+from .. import packets
+from ..settings import MEMORY_RECHECK
+from .children import Child, Exit, children_of_this_process
+from .room import check_room
+
+
+class Family:
+    def __init__(self, loop: asyncio.AbstractEventLoop, announced: Callable[[], None]) -> None:
+        """`announced` has whoever has said that it exists be watched: it may be our child by now."""
+        self._loop = loop
+        self._announced = announced
+        self._known: dict[int, Child] = {}
+        self._sweep_due = False
+
+    def __repr__(self) -> str:
+        return f"<Family {list(self._known)}>"
+
+    def spawn(self, command: list[str]) -> tuple[Child, socket.socket]:
+        """A new process whose descriptor 3 is a channel, and our end of that. Raises OSError if there can be none."""
+        check_room()
+        ours, theirs = packets.pair()
+        try:
+            pid = os.posix_spawn(
+                command[0],
+                command,
+                os.environ,
+                file_actions=[
+                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                    (os.POSIX_SPAWN_DUP2, 2, 1),
+                    (os.POSIX_SPAWN_DUP2, theirs.fileno(), 3),
+                ],
+                setsid=True,
+                setsigmask=(),
+            )
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        return self.watch(pid), ours
+
+    def watch(self, pid: int) -> Child:
+        """The child with this pid, from now on a known one. Raises OSError if it cannot be watched."""
+        child = self._known.get(pid)
+        if child is None:
+            child = self._known[pid] = Child(pid, self._loop, self._reaped)
+        return child
+
+    def kill_all(self) -> None:
+        """At once, and without a word."""
+        for child in self._known.values():
+            child.kill()
+
+    def _reaped(self, child: Child, end: Exit) -> None:
+        del self._known[child.pid]
+        child.on_exit(end)
+        self._sweep_soon()
+
+    def look_for_strangers(self) -> None:
+        """Some child has died. One that we know is seen at its pidfd, and others are looked for when it is reaped."""
+        with suppress(ChildProcessError):  # there is none left
+            dead = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            if dead is not None and dead.si_pid not in self._known:
+                self._sweep_soon()
+
+    def _sweep_soon(self) -> None:
+        if not self._sweep_due:
+            self._sweep_due = True
+            self._loop.call_soon(self._sweep)
+
+    def _sweep(self) -> None:
+        """Kills and reaps the children that we do not know: what others have left behind."""
+        self._sweep_due = False
+        try:
+            children = children_of_this_process()
+        except OSError:
+            self._sweep_later()
+            return
+        self._announced()
+        for pid in children:
+            if pid not in self._known:
+                try:
+                    self.watch(pid).kill()
+                except ProcessLookupError:
+                    pass  # reaped meanwhile
+                except OSError:
+                    self._sweep_later()
+
+    def _sweep_later(self) -> None:
+        """Clients have taken the last descriptor, and nothing can be looked at without one."""
+        self._sweep_due = True
+        self._loop.call_later(MEMORY_RECHECK, self._sweep)
