@@ -42,6 +42,9 @@ class Prints(BaseApp):
                 left = left[os.write(1, left) :]
         return megabytes
 
+    def labels(self) -> dict[str, str]:
+        return self.context.labels
+
     def close_its_output(self) -> None:
         null = os.open(os.devnull, os.O_WRONLY)
         for fd in (1, 2):

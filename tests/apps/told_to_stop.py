@@ -112,6 +112,10 @@ class Plain(Base):
         libc.pthread_mutex_lock(mutex)
 
 
+class Impatient(Plain):
+    cancel_grace = 0.1
+
+
 class BrokenHook(Plain):
     def on_cancel(self):
         raise ValueError("no hook")

@@ -31,6 +31,7 @@ from warmpool.wire.messages import PROTOCOL_VERSION, Open
 
 COUNTER = str(APPS / "counter.py")
 STUCK = str(APPS / "told_to_stop.py:Plain")
+IMPATIENT = str(APPS / "told_to_stop.py:Impatient")
 LIMITED = str(APPS / "limited.py")
 
 
@@ -141,6 +142,26 @@ def test_the_app_sees_the_labels_that_are_set(control: Control, client: Client):
         assert session.call("who")["labels"] == {"a": "b"}
         control.ask("sessions.set_labels", session_id=session.id, labels={"c": "d"})
         assert session.call("who")["labels"] == {"c": "d"}
+
+
+def test_a_call_that_comes_right_after_labels_were_set_sees_them(
+    control: Control, client: Client, opened: Callable[..., dict[str, Any]]
+):
+    """Both are there when the worker wakes up, which waits for its only client."""
+    session = opened(str(APPS / "prints.py"))
+    raw, pid = session["raw"], client.sessions.get(session["id"]).pid
+    for number in range(10):
+        raw.say("Call", number, "labels", {})
+        raw.hear()
+        while not is_asleep(pid):
+            os.sched_yield()
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            control.ask("sessions.set_labels", session_id=session["id"], labels={"number": str(number)})
+            raw.say("Call", number, "labels", {})
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        assert raw.hear() == ["Result", number, {"number": str(number)}]
 
 
 BAD_OPENS = {
@@ -540,6 +561,35 @@ def test_a_call_that_holds_the_interpreter_is_stopped_by_force_with_its_stack_in
     assert "was killed by SIGTERM" in said[-1]
     log = control.ask("sessions.logs", session_id=call.session.id)["text"]
     assert "in hold_the_gil" in log
+
+
+def test_a_call_that_does_not_stop_in_its_apps_grace_is_stopped(control: Control, begin: Callable[..., Call]):
+    call = begin(IMPATIENT, "ignore")
+    control.ask("calls.cancel", session_id=call.session.id)
+    assert call.answer() is None
+    assert wait_for_exit(call.pid)
+    info = control.ask("sessions.get", session_id=call.session.id, settle=True)
+    assert (info["status"], info["end_reason"]) == ("ended", "unresponsive")
+    assert "cancel of call 1 asked for, 0.1 s given" in texts(why(control, call.session.id))
+    log = control.ask("sessions.logs", session_id=call.session.id)["text"]
+    assert log.index("ignored") < log.index("in ignore"), "told first, then its stack"
+
+
+def test_one_that_is_ended_and_whose_call_does_not_stop_is_killed_after_its_grace(
+    control: Control, begin: Callable[..., Call]
+):
+    call = begin(IMPATIENT, "hold_the_gil")
+    info = control.ask("sessions.end", session_id=call.session.id)
+    assert wait_for_exit(call.pid, 0)
+    assert (info["status"], info["end_reason"]) == ("ended", "client")
+
+
+def test_an_idle_session_ends_when_its_apps_lifetime_is_over(control: Control, client: Client):
+    session = client.session(f"{APPS / 'limits.py'}:Grace", session_timeout=300)
+    assert wait_for_exit(session.info().pid)
+    info = control.ask("sessions.get", session_id=session.id, settle=True)
+    assert (info["status"], info["end_reason"]) == ("ended", "max_lifetime")
+    assert "ended: max_lifetime" in texts(why(control, session.id))
 
 
 def test_one_that_is_ended_in_the_middle_of_a_call_has_its_call_cancelled_first(

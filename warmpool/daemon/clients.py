@@ -139,6 +139,11 @@ class Clients:
             self._loop.remove_writer(client.socket.fileno())
             self._watch(client)
 
+    def make_blocking(self, client: Client) -> None:
+        """For a worker, which waits in its reads. The loop makes non-blocking what it has watched."""
+        if client.watched:
+            os.set_blocking(client.socket.fileno(), True)
+
     def drop(self, client: Client) -> None:
         """Closes our copy of the connection; if it was handed over, the worker has its own."""
         if self.by_number.pop(client.number, None) is not None:

@@ -280,6 +280,7 @@ class Server:
         if client is None:
             return
         is_told = False
+        self._clients.make_blocking(client)
         try:
             self._processes.hand_over(effect.worker, effect.attach, client.socket.fileno())
         except ConnectionError:

@@ -146,6 +146,8 @@ class BlockingLoop:
                 if inbox.called:
                     os.set_blocking(fd, True)
             if frame is not None:
+                if inbox.called:
+                    self._process.see_labels()
                 end = self._answer(connection, frame)
             if end is not None or inbox.called or connection.unsent is not None:
                 break

@@ -216,6 +216,15 @@ class AppProcess:
         if self.reason is None:
             self.leave_if_done()
 
+    def see_labels(self) -> None:
+        """A call is in hand that may have been sent after its client was told that the labels are set. All else that
+        the daemon has said is heeded after it.
+        """
+        self.inbox.collect()
+        for received in self.inbox.messages:
+            if not isinstance(received, ProtocolError) and isinstance(received[0], Relabel):
+                self.caller.app.context.labels = dict(received[0].labels)
+
     def leave_if_done(self) -> None:
         """Goes if it is to, and nothing holds it."""
         if self._told is not None and not self.loop.is_calling():
