@@ -142,5 +142,7 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     if report.failed and (watch := item.stash.get(_WATCH, None)) is not None:
+        if call.excinfo is not None and (trace := getattr(call.excinfo.value, "traceback", None)):
+            report.sections.append(("warmpool: raised in the app", str(trace).rstrip()))
         report.sections.extend(watch.sections())
     return report

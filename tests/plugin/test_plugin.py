@@ -131,6 +131,39 @@ def test_a_failure_tells_what_its_sessions_lived_through(suite, run):
     )
 
 
+def test_a_failure_tells_what_its_session_wrote_and_where_the_app_raised(suite, run):
+    suite.makepyfile("""
+        from warmpool import BaseApp
+
+        class Loud(BaseApp):
+            def shout(self) -> None:
+                print("this I printed")
+                self.logger.warning("this I logged")
+                raise ValueError("too loud")
+
+        def test_it(warmpool, warmpool_session):
+            session = warmpool_session(Loud)
+            warmpool.clock.advance(30)
+            session.keepalive()
+            session.call("shout")
+    """)
+    result = run()
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "*- warmpool: raised in the app -*",
+            '*raise ValueError("too loud")',
+            "ValueError: too loud",
+            "*- warmpool session sess_* -*",
+            "*slid by a keepalive*",
+            "its log:",
+            "*this I printed",
+            "*WARNING*: this I logged",
+            "*- warmpool daemon's log -*",
+        ]
+    )
+
+
 def test_a_failure_that_has_no_session_says_nothing(suite, run):
     suite.makepyfile("""
         def test_it(warmpool):

@@ -57,9 +57,18 @@ class Ledger:
     def now(self) -> float:
         return time.time() if self.log is None else self.client.clock.now()
 
-    def log_text(self) -> str:
+    def log_size(self) -> int:
         with suppress(OSError):
-            return "" if self.log is None else self.log.read_text(errors="replace")
+            return 0 if self.log is None else self.log.stat().st_size
+        return 0
+
+    def log_from(self, begin: int) -> str:
+        """What the daemon has written since its log had this size."""
+        if self.log is None:
+            return ""
+        with suppress(OSError), self.log.open("rb") as file:
+            file.seek(begin)
+            return file.read().decode(errors="replace")
         return ""
 
 
@@ -70,7 +79,7 @@ class Watch:
         self._ledger = ledger
         self._before = ledger.open_sessions()
         self._began = ledger.now()
-        self._log_begin = len(ledger.log_text())
+        self._log_begin = ledger.log_size()
 
     def end_what_is_left(self) -> list[str]:
         """Ends the sessions that the test has left open, and gives their names. Time goes on if it stood."""
@@ -89,7 +98,7 @@ class Watch:
         teller.join(_PATIENCE)
         if teller.is_alive():
             found = [*found, ("warmpool", f"the daemon has not answered within {_PATIENCE:g} s")]
-        if lines := self._ledger.log_text()[self._log_begin :].splitlines():
+        if lines := self._ledger.log_from(self._log_begin).splitlines():
             found = [*found, ("warmpool daemon's log", "\n".join(lines[-_SHOWN_LINES:]))]
         return found
 
