@@ -1,33 +1,65 @@
 """What does a warm call cost? Of the call floor: one request and reply between two blocking Python processes.
 
 The call is complete: pydantic in and out, the lease kept on the board, errors and limits checked. Measured with both
-ends on one core, which shows what the software costs, and on two, as most calls are made.
+ends on one core, which shows what the software costs, and on two, as most calls are made; and over both clients, the
+async one on asyncio's loop and on uvloop's.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
+import uvloop
 from daemon import APPS, daemon
 from floors import call_floor
-from harness import compare, place, report
+from harness import OnLoop, compare, place, report
 
+from warmpool import AsyncClient
+
+PLAIN, ASYNC = str(APPS / "plain.py"), str(APPS / "async_.py")
 INPUT = {"key": "n", "value": 1}
+
+
+@contextmanager
+def async_call(socket: Path, app: str, loop_factory: object) -> Iterator[tuple[OnLoop, int]]:
+    """A call of the async client on a loop of its own, and the pid that it goes to."""
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+
+        async def open_session():
+            client = AsyncClient(socket)
+            session = await client.session(app)
+            return client, session, (await session.info()).pid
+
+        async def end():
+            await session.end()
+            await client.close()
+
+        client, session, pid = runner.run(open_session())
+        yield OnLoop(runner, lambda: session.call("add", INPUT)), pid
+        runner.run(end())
 
 
 def main() -> None:
     cpus = sorted(os.sched_getaffinity(0))
     with (
         daemon() as client,
-        client.session(str(APPS / "plain.py")) as plain,
-        client.session(str(APPS / "async_.py")) as async_,
+        client.session(PLAIN) as plain,
+        client.session(ASYNC) as async_,
+        async_call(client.places.socket, PLAIN, asyncio.new_event_loop) as (on_asyncio, asyncio_pid),
+        async_call(client.places.socket, PLAIN, uvloop.new_event_loop) as (on_uvloop, uvloop_pid),
         call_floor() as (floor, floor_pids),
     ):
         works = {
             "sync client, sync app": lambda: plain.call("add", INPUT),
             "sync client, async app": lambda: async_.call("add", INPUT),
+            "async client, sync app": on_asyncio,
+            "async client on uvloop, sync app": on_uvloop,
         }
-        pids = [plain.info().pid, async_.info().pid, *floor_pids]
+        pids = [plain.info().pid, async_.info().pid, asyncio_pid, uvloop_pid, *floor_pids]
         for title, others in (("one core", cpus[0]), ("two cores", cpus[-1])):
             place(pids, own=cpus[0], others=others)
             report(f"A warm call, {title}", compare(floor, works, rounds=9, count=2000, warmup=500))

@@ -9,13 +9,14 @@ A row is judged by its ratio, where it has one, else by its value; `at_most` and
 from __future__ import annotations
 
 import argparse
+import asyncio
 import gc
 import json
 import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
@@ -83,8 +84,29 @@ def no_collection() -> Iterator[None]:
         gc.enable()
 
 
-def sample(work: Work, count: int, warmup: int = 0) -> list[float]:
+class OnLoop:
+    """Work to be awaited, many times within one run of its loop, as an async program would."""
+
+    def __init__(self, runner: asyncio.Runner, work: Callable[[], Awaitable[object]]) -> None:
+        self._runner = runner
+        self._work = work
+
+    def sample(self, count: int) -> list[float]:
+        return self._runner.run(self._sample(count))
+
+    async def _sample(self, count: int) -> list[float]:
+        taken = []
+        for _ in range(count):
+            start = time.perf_counter()
+            await self._work()
+            taken.append(time.perf_counter() - start)
+        return taken
+
+
+def sample(work: Work | OnLoop, count: int, warmup: int = 0) -> list[float]:
     """Seconds that each of `count` runs took."""
+    if isinstance(work, OnLoop):
+        return work.sample(warmup + count)[warmup:]
     for _ in range(warmup):
         work()
     taken = []
@@ -128,7 +150,7 @@ def against(base: Sequence[float], own: Sequence[float]) -> tuple[float, str]:
 
 def compare(
     floor: Work,
-    others: dict[str, Work],
+    others: Mapping[str, Work | OnLoop],
     *,
     rounds: int,
     count: int,
@@ -136,7 +158,7 @@ def compare(
     at_most: Mapping[str, float] = {},
 ) -> list[Row]:
     """The floor, then each of the others as a ratio to it."""
-    works = {"floor": floor, **others}
+    works: dict[str, Work | OnLoop] = {"floor": floor, **others}
     for work in works.values():
         sample(work, warmup)
     medians = in_turns({name: lambda work=work: median_of(sample(work, count)) for name, work in works.items()}, rounds)

@@ -19,12 +19,25 @@ if TYPE_CHECKING:
         BaseAppOutput,
         CallCancelled,
     )
+    from .client.aio import (
+        AsyncClient,
+    )
+    from .client.decorator import (
+        session,
+    )
     from .client.requests import (
         Data,
+    )
+    from .client.sessions import (
+        AsyncSession,
+    )
+    from .client.streams import (
+        AsyncStream,
     )
     from .client.sync import (
         Client,
         Session,
+        Stream,
     )
     from .errors import (
         AppBrokenError,
@@ -33,11 +46,15 @@ if TYPE_CHECKING:
         AppFailure,
         AppMismatchError,
         AppNotFoundError,
+        CallCancelledError,
+        CallError,
+        CallTimeoutError,
         DaemonUnavailableError,
         FunctionNotFoundError,
         InternalError,
         InvalidInputError,
         InvalidRequestError,
+        NameTakenError,
         PayloadTooLargeError,
         PoolExhaustedError,
         ProtocolError,
@@ -66,10 +83,15 @@ _HOMES = {
         "BaseAppOutput",
         "CallCancelled",
     ),
+    ".client.aio": ("AsyncClient",),
+    ".client.decorator": ("session",),
     ".client.requests": ("Data",),
+    ".client.sessions": ("AsyncSession",),
+    ".client.streams": ("AsyncStream",),
     ".client.sync": (
         "Client",
         "Session",
+        "Stream",
     ),
     ".errors": (
         "AppBrokenError",
@@ -78,11 +100,15 @@ _HOMES = {
         "AppFailure",
         "AppMismatchError",
         "AppNotFoundError",
+        "CallCancelledError",
+        "CallError",
+        "CallTimeoutError",
         "DaemonUnavailableError",
         "FunctionNotFoundError",
         "InternalError",
         "InvalidInputError",
         "InvalidRequestError",
+        "NameTakenError",
         "PayloadTooLargeError",
         "PoolExhaustedError",
         "ProtocolError",
@@ -113,10 +139,16 @@ __all__ = [
     "AppFailure",
     "AppMismatchError",
     "AppNotFoundError",
+    "AsyncClient",
+    "AsyncSession",
+    "AsyncStream",
     "BaseApp",
     "BaseAppInput",
     "BaseAppOutput",
     "CallCancelled",
+    "CallCancelledError",
+    "CallError",
+    "CallTimeoutError",
     "Client",
     "DaemonUnavailableError",
     "Data",
@@ -124,6 +156,7 @@ __all__ = [
     "InternalError",
     "InvalidInputError",
     "InvalidRequestError",
+    "NameTakenError",
     "PayloadTooLargeError",
     "PoolExhaustedError",
     "ProtocolError",
@@ -133,6 +166,7 @@ __all__ = [
     "SessionError",
     "SessionExpiredError",
     "SessionNotFoundError",
+    "Stream",
     "TestingClient",
     "UnavailableError",
     "VersionMismatchError",
@@ -142,6 +176,7 @@ __all__ = [
     "__version__",
     "embedded",
     "primed",
+    "session",
 ]
 
 

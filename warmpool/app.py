@@ -31,6 +31,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, get_origin
 
 from pydantic import BaseModel
 
+from .settings import HOOKS as HOOKS  # noqa: PLC0414  (told to those who ask here)
+
 if TYPE_CHECKING:
     from .testing.inprocess import AppClient
 
@@ -162,7 +164,3 @@ def _is_class_variable(annotation: Any) -> bool:
     if isinstance(annotation, str):
         return re.match(r"(\w+\.)*ClassVar\b", annotation) is not None
     return get_origin(annotation) is ClassVar or annotation is ClassVar
-
-
-HOOKS: Final = frozenset({"setup", "preload", "on_end", "on_cancel", "unload"})
-"""Public names that are not functions of an app."""

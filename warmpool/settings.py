@@ -12,6 +12,9 @@ from .errors import InvalidRequestError
 
 MIB = 1024 * 1024
 
+HOOKS = frozenset({"setup", "preload", "on_end", "on_cancel", "unload"})
+"""Public methods of an app that are not its functions."""
+
 SESSION_TIMEOUT_MIN = 1.0
 SESSION_TIMEOUT_MAX = 3600.0
 SESSION_TIMEOUT_DEFAULT = 60.0

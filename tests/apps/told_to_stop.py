@@ -37,6 +37,9 @@ class Plain(Base):
         self._say()
         spin()
 
+    def blink(self) -> None:
+        time.sleep(0.2)
+
     def sleep(self) -> None:
         self._say()
         time.sleep(3600)

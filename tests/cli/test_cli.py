@@ -9,26 +9,45 @@ import json
 import os
 import re
 import select
+import shlex
 import signal
 import subprocess
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support import APPS, MARK, PATIENCE, Daemon, processes_marked, wait_for_exit
 
-from warmpool import Client, DaemonUnavailableError, WorkerLostError, cli
+from warmpool import (
+    CallCancelledError,
+    CallTimeoutError,
+    Client,
+    DaemonUnavailableError,
+    SessionEndedError,
+    WorkerLostError,
+    cli,
+)
 from warmpool.cli import main
+from warmpool.cli.progress import bar
 
 COUNTER = str(APPS / "counter.py")
 VALUES = str(APPS / "values.py")
+TOLD = str(APPS / "told_to_stop.py") + ":Plain"
+STREAMS = str(APPS / "streams.py") + ":Plain"
 WAITS = str(APPS / "waits.py")
 ODD = str(APPS / "odd_results.py")
 NOBODY = "sess_nobody_knows_this_one"
+
+HEEDING_CTRL_C = [sys.executable, "-c", """\
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # whoever runs these tests in the background may have it ignored
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""]  # fmt: skip
 
 Done = subprocess.CompletedProcess[str]
 
@@ -411,18 +430,91 @@ def test_the_installed_command():
     assert error_of(done, 2).startswith("usage: warmpool session [-h] COMMAND ...\n")
 
 
-def test_ctrl_c(type: Callable[..., Done], client: Client, shared_daemon: Daemon, directory: Path):
-    os.mkfifo(directory / "fifo")
-    given = json.dumps({"fifo": str(directory / "fifo"), "answer": "late"})
-    typed = command(shared_daemon.socket, "run", WAITS, "wait", "--session", "new", "--input", given)
-    with running(typed) as process:
+@pytest.mark.parametrize("way", ["", "--stream"])
+@pytest.mark.parametrize("session", ["new", "an old one"])
+def test_ctrl_c_cancels_the_call(
+    type: Callable[..., Done], client: Client, shared_daemon: Daemon, way: str, session: str
+):
+    session_id = session if session == "new" else client.session(TOLD).id
+    typed = command(shared_daemon.socket, "run", TOLD, "spin", "--session", session_id, *way.split())
+    with running(HEEDING_CTRL_C + typed[1:]) as process:
         session_id = wait_until_busy(client)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=PATIENCE)
-    assert (process.returncode, out) == (130, "")
-    assert "Traceback" not in err
-    (directory / "fifo").write_text("go")
-    assert document(type("run", WAITS, "echo", "--session", session_id))["output"] is None
+    assert process.returncode == 130, err
+    told = [line for line in err.splitlines() if line != "begun"]
+    assert told[0] == "error: CALL_CANCELLED: interrupted; the call was cancelled"
+    assert told[1:] == ([f"the session lives on: {session_id}"] if way or session == "new" else [])
+    assert out == ""
+    assert document(type("run", TOLD, "seen", "--session", session_id))["output"] == [[True], 0]
+
+
+def test_a_time_out(type: Callable[..., Done], client: Client):
+    done = type("run", TOLD, "sleep", "--session", "new", "--timeout", "0.1")
+    (info,) = client.sessions.list()
+    assert error_of(done, 7).splitlines() == [
+        "error: CALL_TIMEOUT: no answer within 0.1 s; the call was cancelled",
+        f"its session: {info.id}",
+    ]
+    assert type("run", TOLD, "fine", "--session", info.id, "--timeout", "0").returncode == 3
+
+
+def events_of(done: Done) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_a_stream_is_a_line_for_each_event(type: Callable[..., Done], client: Client):
+    done = type("run", STREAMS, "count", "--stream", "--session", "new", "--input", '{"to": 2}')
+    assert (done.returncode, done.stderr) == (0, "")
+    (info,) = client.sessions.list()
+    events = events_of(done)
+    assert [(event["type"], event["number"], event["output"]) for event in events] == [
+        ("output", 1, 0), ("output", 2, 1), ("done", 3, "counted")
+    ]  # fmt: skip
+    assert events[-1]["session_id"] == info.id
+
+
+def test_a_stream_is_live(client: Client, shared_daemon: Daemon):
+    typed = command(shared_daemon.socket, "run", STREAMS, "stand", "--stream", "--session", "new")
+    with running(typed) as process:
+        assert json.loads(process.stdout.readline())["output"] == 1, "while the function goes on"
+        client.calls.cancel(wait_until_busy(client))
+        out, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 7
+    assert json.loads(out)["error"]["code"] == "CALL_CANCELLED"
+    assert err.startswith("error: CALL_CANCELLED: stand was cancelled\n")
+
+
+def test_progress_is_for_people_unless_everything_is_wanted(type: Callable[..., Done]):
+    given = ("run", STREAMS, "work", "--stream", "--input", '{"steps": 2, "message": "at it"}')
+    done = type(*given)
+    assert (done.stderr, [event["type"] for event in events_of(done)]) == ("", ["done"])
+    everything = type(*given, "--json")
+    assert [event["type"] for event in events_of(everything)] == ["progress", "progress", "done"]
+    assert events_of(everything)[0]["message"] == "at it"
+
+
+def test_progress_is_a_bar_on_a_terminal(shared_daemon: Daemon, client: Client):
+    ours, theirs = os.openpty()
+    given = ("run", STREAMS, "work", "--stream", "--input", '{"steps": 4, "message": "at\\u001b[31m it"}')
+    try:
+        done = warmpool(shared_daemon.socket, *given, stderr=theirs)
+        shown = os.read(ours, 65536).decode()
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert [event["type"] for event in events_of(done)] == ["done"]
+    *steps, last = shown.split("\r\x1b[K")[1:]
+    assert steps[1] == "[############............]  50%  2/4  at[31m it"
+    assert len(steps) == 4
+    assert last == "", "cleared at the end"
+
+
+def test_a_bar_says_what_it_knows():
+    assert bar(3, None, "") == "3"
+    assert bar(3, 0, "x") == "3  x"
+    assert bar(9, 3, "") == "[########################] 100%  9/3"
+    assert bar(-1, 3, "").startswith("[........................]   0%")
 
 
 @pytest.mark.parametrize(
@@ -444,6 +536,7 @@ def test_a_reader_that_has_left(type: Callable[..., Done], arguments: list[str])
 def test_session_list(type: Callable[..., Done], client: Client):
     assert type("session", "list").stdout == "no sessions\n"
     assert document(type("session", "list", "--json")) == []
+    assert type("session", "top").stdout == "no sessions\n"
     with client.session(COUNTER) as old, client.session(COUNTER, session_timeout=300) as new:
         new.call("add")
         shown = rows(type("session", "list"))
@@ -498,6 +591,147 @@ def test_session_end(type: Callable[..., Done], client: Client):
     assert wait_for_exit(pid, 0)
     assert fields(type("session", "end", two.id))["status"] == "ended"
     assert fields(type("session", "end", two.id))["status"] == "ended", "once more is no error"
+
+
+def test_what_is_said_of_a_session(type: Callable[..., Done], client: Client):
+    said = (
+        "--name",
+        "a/b",
+        "--label",
+        "project=demo",
+        "--label",
+        "by=me=you",
+        "--description",
+        "two words",
+        "--tag",
+        "x",
+    )
+    opened = document(type("run", COUNTER, "add", "--session", "new", *said))
+    info = client.sessions.get(opened["session_id"])
+    assert (info.name, info.description, info.tags) == ("a/b", "two words", ["x"])
+    assert info.labels == {"project": "demo", "by": "me=you"}
+    taken = error_of(type("run", COUNTER, "add", "--session", "new", "--name", "a/b"), 5)
+    assert "NAME_TAKEN" in taken
+    assert info.id in taken
+    again = document(type("run", COUNTER, "add", "--session", "new", "--name", "a/b", "--if-exists", "attach"))
+    assert again["output"] == {"total": 2}
+    assert "WORKER_LEASED" in type("run", COUNTER, "add", "--worker", info.worker_id).stderr
+    (row,) = rows(type("session", "list"))
+    assert (row["NAME"], row["LABELS"]) == ("a/b", "project=demo, by=me=you")
+
+
+def test_session_list_filters_and_pages(type: Callable[..., Done], client: Client):
+    ids = [client.session(COUNTER, labels={"n": str(n)}, name=f"page/{n}").id for n in range(3)]
+
+    def listed(*arguments: str) -> list[str]:
+        return [item["id"] for item in document(type("session", "list", "--json", *arguments))]
+
+    assert listed("--label", "n=1") == [ids[1]]
+    assert listed("--name-prefix", "page/", "--app", "counter") == ids[::-1]
+    assert listed("--app", "other") == []
+    page = type("session", "list", "--limit", "2", "--json")
+    assert [item["id"] for item in json.loads(page.stdout)] == [ids[2], ids[1]]
+    told = re.fullmatch(r"warmpool: 2 of 3; the next page: --cursor (\S+)\n", page.stderr)
+    assert told is not None
+    assert listed("--cursor", told[1]) == [ids[0]]
+    assert "limit" in error_of(type("session", "list", "--limit", "0"), 3)
+    client.sessions.end(ids[0])
+    assert ids[0] in listed("--status", "ended")
+
+
+def test_session_labels(type: Callable[..., Done], client: Client):
+    with client.session(COUNTER, labels={"a": "b"}) as session:
+        assert fields(type("session", "labels", session.id)) == {"a": "b"}
+        assert document(type("session", "labels", session.id, "c=d", "--json")) == {"c": "d"}
+        assert "label c" in error_of(type("session", "labels", session.id, "c="), 3)
+        assert session.get_labels() == {"c": "d"}
+        assert type("session", "labels", session.id, "--clear").stdout == ""
+        assert session.get_labels() == {}
+
+
+def test_session_logs(type: Callable[..., Done], client: Client, shared_daemon: Daemon):
+    with client.session(TOLD) as session:
+        with pytest.raises(CallTimeoutError):
+            session.call("sleep", timeout=0.05)
+        assert type("session", "logs", session.id).stdout.endswith(" begun\n")
+        typed = command(shared_daemon.socket, "session", "logs", "-f", session.id)
+        with running(typed) as process:
+            assert process.stdout.readline().endswith(" begun\n")
+            session.end()
+            out, err = process.communicate(timeout=PATIENCE)
+        assert (process.returncode, out, err) == (0, "", "")
+    lines = [json.loads(line)["line"] for line in type("session", "logs", session.id, "--json").stdout.splitlines()]
+    assert len(lines) == 1
+
+
+def test_session_why(type: Callable[..., Done], client: Client):
+    with client.session(TOLD) as session, pytest.raises(CallTimeoutError):
+        session.call("sleep", timeout=0.05)
+    done = type("session", "why", session.id)
+    assert (done.returncode, done.stderr) == (0, "")
+    head, *entries = done.stdout.splitlines()
+    assert head == f"{session.id} is ended (client)"
+    assert entries[-2] == "the end of its log:"
+    assert entries[-1].endswith("begun")
+    story = document(type("session", "why", session.id, "--json"))
+    assert story == client.sessions.why(session.id)
+
+
+def test_session_cancel_and_a_forced_end(type: Callable[..., Done], client: Client):
+    with client.session(TOLD) as session, ThreadPoolExecutor(1) as pool:
+        assert document(type("session", "cancel", session.id, "--json")) == {"call_id": None, "state": "idle"}
+        call = pool.submit(session.call, "spin")
+        wait_until_busy(client)
+        call_id = session.info().call_id
+        assert fields(type("session", "cancel", session.id, "--call", str(call_id)))["state"] == "running"
+        assert isinstance(call.exception(PATIENCE), CallCancelledError)
+        call = pool.submit(session.call, "ignore")
+        wait_until_busy(client)
+        assert fields(type("session", "end", session.id, "--force"))["status"] == "ended"
+        assert isinstance(call.exception(PATIENCE), SessionEndedError)
+
+
+# --- completion ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("", "serve run session app status stop completion -h --help"),
+        ("sess", "session"),
+        ("session l", "list labels logs"),
+        ("--socket x session l", "list labels logs"),
+        ("session list --st", "--status"),
+        ("session list --status e", "ended expired"),
+        ("session logs --fol", "--follow"),
+        ("run app fn --str", "--stream"),
+        ("run --if-exists ", "error attach"),
+        ("completion ", "bash zsh fish -h --help"),
+        ("run session ", ""),
+    ],
+)
+def test_bash_completes_what_the_parsers_know(here: Callable[..., Done], typed: str, offered: str):
+    script = here("completion", "bash").stdout
+    words = ["warmpool", *typed.split(" ")]
+    ask = f'COMP_WORDS=({" ".join(map(shlex.quote, words))}); COMP_CWORD={len(words) - 1}; _warmpool; echo "${{COMPREPLY[@]}}"'
+    done = subprocess.run(
+        ["bash", "--norc", "-c", f"{script}\n{ask}"], capture_output=True, text=True, check=True, timeout=PATIENCE
+    )
+    assert done.stderr == ""
+    found = done.stdout.split()
+    assert found == offered.split() if offered else "--input" in found
+
+
+def test_the_other_shells_are_told_the_same(here: Callable[..., Done]):
+    zsh = here("completion", "zsh").stdout
+    assert "bashcompinit" in zsh
+    assert zsh.endswith(here("completion", "bash").stdout.partition("\n")[2])
+    fish = here("completion", "fish").stdout
+    assert (
+        "complete -c warmpool -n '__fish_seen_subcommand_from session; and __fish_seen_subcommand_from list' "
+        "-l status -x -a 'active ended expired all' -d '(active)'" in fish
+    )
+    assert fish.count(" -a list ") == 2
 
 
 # --- app ----------------------------------------------------------------------------------------------------------
@@ -589,7 +823,13 @@ HELP = {
     "session list": ["--all", "--json", "--socket"],
     "session get": ["ID", "--json"],
     "session keepalive": ["ID", "--json"],
-    "session end": ["ID", "--json"],
+    "session end": ["ID", "--json", "--force"],
+    "session cancel": ["ID", "--json", "--force", "--call"],
+    "session labels": ["ID", "KEY=VALUE", "--clear", "--json"],
+    "session logs": ["ID", "--follow", "--json"],
+    "session why": ["ID", "--json"],
+    "session top": ["--interval", "--app"],
+    "completion": ["bash", "zsh", "fish"],
     "app": ["list", "describe"],
     "app list": ["--json"],
     "app describe": ["APP", "--json"],
@@ -610,7 +850,7 @@ def test_help(here: Callable[..., Done], typed: str):
 def test_the_help_tells_every_exit_code(here: Callable[..., Done]):
     told = {int(code) for code in re.findall(r"\b(\d+)  \w", here("--help").stdout)}
     named = {value for name, value in vars(cli).items() if name.isupper() and isinstance(value, int)}
-    assert told == named == {0, 1, 2, 3, 4, 5, 6, 130}
+    assert told == named == {0, 1, 2, 3, 4, 5, 6, 7, 130}
 
 
 HEAVY = ["asyncio", "pydantic", "pydantic_core", "uvloop", "psutil", "polars"]
@@ -702,7 +942,7 @@ def test_stopping_the_daemon_does_not_bring_one_back(free_socket: Path):
         assert warmpool(free_socket, "stop").returncode == 0
         out, err = process.communicate(timeout=PATIENCE)
     assert out == ""
-    assert process.returncode in (5, 6), err
+    assert process.returncode in (5, 6, 7), err
     assert not free_socket.exists(), err
 
 

@@ -144,7 +144,7 @@ def test_a_killed_daemons_socket_and_lock_are_replaced(free_socket: Path):
         with Client(free_socket) as second:
             assert second.status().pid != pid
             assert second.started_daemon is True
-            assert session.id not in {info.id for info in second.sessions.list(all=True)}
+            assert session.id not in {info.id for info in second.sessions.list(status="all")}
             assert second.run(app=COUNTER, function="add").output.total == 1
     assert int(free_socket.with_name("d.sock.lock").read_text()) != pid
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -33,10 +34,11 @@ from warmpool import (
     WarmpoolError,
     WorkerLostError,
 )
-from warmpool.client import sync
+from warmpool.client import core
 
 COUNTER = str(APPS / "counter.py")
 VALUES = str(APPS / "values.py")
+TOLD = str(APPS / "told_to_stop.py") + ":Plain"
 WAITS = str(APPS / "waits.py")
 MIB = 1024 * 1024
 
@@ -139,7 +141,7 @@ def test_threads_run_calls_in_a_session(client: Client):
 
 def test_threads_do_not_take_each_others_connections(client: Client, monkeypatch: pytest.MonkeyPatch):
     """Fewer connections are kept than sessions are used: what one thread is using must not be closed by another."""
-    monkeypatch.setattr(sync, "_KEPT_LINKS", 1)
+    monkeypatch.setattr(core, "KEPT_LINKS", 1)
     opened = [client.run(app=COUNTER, function="add", session="new").session_id for _ in range(3)]
 
     def work(thread: int) -> None:
@@ -441,49 +443,18 @@ def test_a_path_longer_than_an_address(tmp_path_factory: pytest.TempPathFactory,
 # --- interruptions ------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Whoever runs the tests in the background may have SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @contextlib.contextmanager
-def interrupted_when_busy(client: Client, session_id: str) -> Iterator[None]:
-    """Ctrl-C as soon as the session is in a call."""
+def interrupted_when_busy(client: Client) -> Iterator[pytest.ExceptionInfo[KeyboardInterrupt]]:
+    """Ctrl-C as soon as the newest session is in a call."""
 
-    def interrupt() -> None:
-        wait_until_busy(watcher, session_id)
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-
-    with Client(client.places.socket, autostart=False) as watcher:
-        thread = threading.Thread(target=interrupt)
-        thread.start()
-        with pytest.raises(KeyboardInterrupt):
-            yield
-        thread.join()
-
-
-@pytest.mark.parametrize("released_first", [True, False], ids=["released first", "called first"])
-@pytest.mark.parametrize("way", ["call", "run"])
-def test_the_late_answer_to_an_interrupted_call_answers_no_other(
-    client: Client, fifo: Path, way: str, released_first: bool
-):
-    with client.session(WAITS) as session:
-
-        def call(function: str, **fields: object) -> Any:
-            if way == "call":
-                return session.call(function, fields)
-            return client.run(session=session.id, function=function, input=fields).output
-
-        assert call("echo", value="early") == "early"
-        with interrupted_when_busy(client, session.id):
-            call("wait", fifo=str(fifo), answer="late")
-        assert session.info().busy is True, "what has begun goes on"
-        with ThreadPoolExecutor(1) as pool:
-            written = pool.submit(fifo.write_text, "go")
-            if released_first:
-                written.result(PATIENCE)
-                wait_until_idle(client, session.id)
-            for index in range(3):
-                assert call("echo", value=index) == index
-        assert session.info().call_count == 5
-
-
-def test_an_interrupted_first_call_leaves_its_session(client: Client, fifo: Path):
     def interrupt() -> None:
         with Client(client.places.socket, autostart=False) as other:
             while not (found := other.sessions.list()) or not found[0].busy:
@@ -492,14 +463,42 @@ def test_an_interrupted_first_call_leaves_its_session(client: Client, fifo: Path
 
     thread = threading.Thread(target=interrupt)
     thread.start()
-    with pytest.raises(KeyboardInterrupt):
-        client.run(app=WAITS, session="new", function="wait", input={"fifo": str(fifo), "answer": "late"})
+    with pytest.raises(KeyboardInterrupt) as raised:
+        yield raised
     thread.join()
+
+
+@pytest.mark.usefixtures("ctrl_c")
+@pytest.mark.parametrize("function", ["spin", "swallow"], ids=["stops", "answers late"])
+@pytest.mark.parametrize("way", ["call", "run", "stream"])
+def test_an_interrupted_call_is_cancelled_and_its_late_answer_answers_no_other(client: Client, way: str, function: str):
+    with client.session(TOLD) as session:
+
+        def call(function: str, **fields: object) -> Any:
+            if way == "run":
+                return client.run(session=session.id, function=function, input=fields).output
+            if way == "stream":
+                return [event.output for event in session.stream(function, fields)][-1]
+            return session.call(function, fields)
+
+        assert call("fine", value=5) == 5
+        with interrupted_when_busy(client):
+            call(function)
+        for index in range(3):
+            assert call("fine", value=index) == index
+        assert call("seen") == [[True], function == "swallow"]
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_an_interrupted_first_call_leaves_its_session_and_says_which(client: Client):
+    with interrupted_when_busy(client) as raised:
+        client.run(app=TOLD, session="new", function="spin")
     (info,) = client.sessions.list()
-    fifo.write_text("go")
-    assert client.run(session=info.id, function="echo", input={"value": 5}).output == 5
+    assert raised.value.__notes__ == [f"the session lives on: {info.id}"]
+    assert client.run(session=info.id, function="seen").output == [[True], 0]
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_an_interrupted_call_without_a_session_leaves_nothing(client: Client, fifo: Path):
     client.run(app=WAITS, function="echo")
     files = open_files()
@@ -520,6 +519,29 @@ def test_an_interrupted_call_without_a_session_leaves_nothing(client: Client, fi
     assert client.run(app=WAITS, function="echo", input={"value": 5}).output == 5
 
 
+@pytest.mark.usefixtures("ctrl_c")
+def test_whoever_is_interrupted_does_not_wait_for_a_daemon_that_stands_still(client: Client, shared_daemon: Daemon):
+    with client.session(TOLD) as session, Client(shared_daemon.socket, autostart=False) as other:
+
+        def interrupt() -> None:
+            while not other.sessions.get(session.id).busy:
+                os.sched_yield()
+            os.kill(shared_daemon.pid, signal.SIGSTOP)
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+        thread = threading.Thread(target=interrupt)
+        try:
+            thread.start()
+            started = time.monotonic()
+            with pytest.raises(KeyboardInterrupt):
+                session.call("spin")
+            assert time.monotonic() - started < 5
+            thread.join()
+        finally:
+            os.kill(shared_daemon.pid, signal.SIGCONT)
+        other.sessions.end(session.id, force=True)
+
+
 @pytest.mark.timeout(20)
 def test_interruptions_at_any_moment_mix_up_no_answers(client: Client):
     """Messages of many pieces, and a signal every millisecond that raises wherever the client is."""
@@ -528,7 +550,9 @@ def test_interruptions_at_any_moment_mix_up_no_answers(client: Client):
         pass
 
     def interrupt(*_: object) -> None:
+        nonlocal armed
         if armed:
+            armed = False  # once: what the client does about it may take longer than it is to the next signal
             raise InterruptedError_
 
     def pester() -> None:
@@ -551,7 +575,6 @@ def test_interruptions_at_any_moment_mix_up_no_answers(client: Client):
                         assert len(session.call("echo", value=bytes(size))) == size
                     armed = False
                 except InterruptedError_:
-                    armed = False
                     interrupted += 1
                 assert session.call("echo", value=index) == index
     finally:
@@ -565,7 +588,7 @@ def test_interruptions_at_any_moment_mix_up_no_answers(client: Client):
 
 
 def test_more_sessions_than_kept_connections_stay_usable(client: Client, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(sync, "_KEPT_LINKS", 2)
+    monkeypatch.setattr(core, "KEPT_LINKS", 2)
     client.status()
     files = open_files()
     opened = [client.run(app=COUNTER, session="new", function="add").session_id for _ in range(5)]

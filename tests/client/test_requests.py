@@ -14,9 +14,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from warmpool import Data, InvalidRequestError
-from warmpool.client.requests import app_reference, call_arguments, run_request, run_result, shown
+from warmpool.client.requests import (
+    Page,
+    app_reference,
+    call_arguments,
+    map_window,
+    run_request,
+    run_result,
+    session_request,
+    shown,
+)
 from warmpool.wire.frames import encode
-from warmpool.wire.messages import HELLO, PROTOCOL_VERSION, Open, Opened, from_wire, to_wire
+from warmpool.wire.messages import HELLO, PROTOCOL_VERSION, Opened, from_wire, to_wire
 
 CWD = "/home/someone"
 ID = "sess_0123456789abcdef"
@@ -63,17 +72,26 @@ def test_what_is_left_out_is_none():
 
 
 def test_none_is_as_good_as_left_out():
-    names = ("function", "input", "session", "session_timeout", "open_timeout", "labels")
+    names = (
+        *("function", "input", "session", "session_timeout", "open_timeout", "labels", "name", "if_exists"),
+        *("description", "tags", "workers", "timeout", "timeout_seconds", "stream"),
+    )
     assert ask(app="counter", **dict.fromkeys(names)) == ask(app="counter")
     assert ask(app=None, session=ID) == ask(session=ID)
 
 
 def test_the_hello_is_a_message_of_the_protocol():
-    request = ask(app="counter:add", session="new", session_timeout=7, open_timeout=0.5, labels={"a": "b"})
+    request = ask(
+        app="counter:add", session="new", session_timeout=7, open_timeout=0.5, labels={"a": "b"},
+        name="me", if_exists="attach", description="mine", tags=["x"], workers=["w_1"],
+    )  # fmt: skip
     hello = request.hello("/somewhere")
-    assert hello == Open(PROTOCOL_VERSION, "counter", "new", "/somewhere", 7.0, 0.5, {"a": "b"})
+    assert hello == (
+        PROTOCOL_VERSION, "counter", "new", "/somewhere", 7.0, 0.5, {"a": "b"}, "me", "attach", "mine", ["x"], "w_1"
+    )  # fmt: skip
     assert from_wire(encode(to_wire(hello), 65536)[4:], HELLO) == hello
-    assert ask(app="counter").hello("/").labels == {}
+    plain = ask(app="counter").hello("/")
+    assert (plain.labels, plain.name, plain.if_exists, plain.tags, plain.worker) == ({}, None, "error", [], None)
 
 
 @pytest.mark.parametrize("wrap", [dict, MappingProxyType, UserDict])
@@ -98,9 +116,9 @@ def test_keywords_override():
 
 def test_unknown_parameters_are_all_named_and_so_are_the_known_ones():
     with pytest.raises(InvalidRequestError) as raised:
-        run_request({"app": "counter", "fucntion": "add"}, {"timeout": 3}, CWD)
+        run_request({"app": "counter", "fucntion": "add"}, {"patience": 3}, CWD)
     message = str(raised.value)
-    assert message.startswith("run does not take 'fucntion', 'timeout'; it takes app, function, input, session,")
+    assert message.startswith("run does not take 'fucntion', 'patience'; it takes app, session, function, input,")
     with pytest.raises(InvalidRequestError, match="run does not take 5"):
         run_request({"app": "counter", 5: 6}, {}, CWD)
 
@@ -120,9 +138,79 @@ def test_an_app_is_needed_unless_a_session_has_one(session):
 
 
 @pytest.mark.parametrize("session", [None, ID, "sess_x"])
-def test_a_window_goes_only_with_a_new_session(session):
-    with pytest.raises(InvalidRequestError, match='session_timeout goes only with session="new"'):
-        ask(app="counter", session=session, session_timeout=60)
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("session_timeout", 60),
+        ("labels", {"a": "b"}),
+        ("name", "me"),
+        ("if_exists", "error"),
+        ("description", "mine"),
+        ("tags", ["x"]),
+    ],
+)
+def test_what_is_said_of_a_session_goes_only_with_a_new_one(session, name, value):
+    with pytest.raises(InvalidRequestError, match=f'{name} goes only with session="new"'):
+        ask(app="counter", session=session, **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"name": 5}, "name must be a text"),
+        ({"name": ""}, "name must be a text"),
+        ({"if_exists": "replace"}, 'if_exists must be "error" or "attach"'),
+        ({"if_exists": nested_list(100_000)}, 'if_exists must be "error" or "attach"'),
+        ({"if_exists": "attach"}, "needs a name"),
+        ({"description": ["mine"]}, "description must be a text"),
+        ({"tags": "x"}, "tags must be a list of texts"),
+        ({"tags": [1]}, "tags must be a list of texts"),
+        ({"workers": "w_1"}, "workers must be a list of texts"),
+        ({"workers": []}, "a list of one id, not of 0"),
+        ({"workers": ["w_1", "w_2"]}, "a list of one id, not of 2"),
+        ({"workers": [1]}, "workers must be a list of texts"),
+    ],
+)
+def test_what_is_no_session_option_is_refused(given, says):
+    with pytest.raises(InvalidRequestError, match=says):
+        ask(app="counter", session="new", **given)
+    with pytest.raises(InvalidRequestError, match=says):
+        session_request("counter", given, CWD)
+
+
+def test_a_session_takes_no_call():
+    for name in ("function", "timeout", "stream", "session"):
+        with pytest.raises(InvalidRequestError, match=f"session does not take '{name}'"):
+            session_request("counter", {name: None}, CWD)
+    assert session_request("counter:add", {"name": "me"}, CWD) == ask(app="counter", session="new", name="me")
+
+
+@pytest.mark.parametrize("name", ["timeout", "timeout_seconds"])
+def test_time_outs(name):
+    assert ask(app="counter", **{name: 0.5}).timeout == 0.5
+    for value in (0, -1, 0.0009, 7 * 86_400.1, float("nan"), True, "5", nested_list(9)):
+        with pytest.raises(InvalidRequestError, match=r"timeout must be a number from 0.001 to 604800"):
+            ask(app="counter", **{name: value})
+    with pytest.raises(InvalidRequestError, match="give one"):
+        ask(app="counter", timeout=1, timeout_seconds=1)
+
+
+def test_windows_of_a_map():
+    assert map_window(1) == 1
+    assert map_window(4096) == 4096
+    for value in (0, 4097, -1, True):
+        with pytest.raises(InvalidRequestError, match="window must be a number from 1 to 4096"):
+            map_window(value)
+    for value in (1.0, "5", None):
+        with pytest.raises(InvalidRequestError, match="window must be a whole number"):
+            map_window(value)
+
+
+@pytest.mark.parametrize("value", ["yes", 1, [True]])
+def test_stream_is_true_or_false(value):
+    with pytest.raises(InvalidRequestError, match="stream must be true or false"):
+        ask(app="counter", stream=value)
+    assert ask(app="counter", stream=True).stream is True
 
 
 @pytest.mark.parametrize("timeout", [1, 1.0, 60, 2.5, 3600, 3600.0])
@@ -340,3 +428,10 @@ def test_a_result_says_who_gave_it():
 def test_the_working_directory_is_not_asked_for():
     """Who calls says where they stand: the client asks once per request."""
     assert ask(app="counter.py").app == f"{CWD}/counter.py" != f"{os.getcwd()}/counter.py"
+
+
+def test_a_page_is_a_list_that_knows_of_the_others():
+    page = Page({"sessions": [{"id": "a"}, {"id": "b"}], "total": 7, "cursor": "5"})
+    assert [info.id for info in page] == ["a", "b"]
+    assert (page.total, page.cursor, len(page)) == (7, "5", 2)
+    assert json.dumps(page) == '[{"id": "a"}, {"id": "b"}]'

@@ -105,7 +105,7 @@ def test_nobody_wakes_up_when_nothing_happens(daemon: Daemon):
     for session in sessions:
         session.call("history" if session.app == "counter" else "fine")
     for session in sessions[1:]:
-        session._link._socket.sendall(b"\0\0")
+        session._twin.link._socket.sendall(b"\0\0")
     daemon.client.run(app=COUNTER, function="history")
     wait_for_workers(daemon.client, leased=3, warm=2, spare=1)
     everybody = [psutil.Process(daemon.pid), *psutil.Process(daemon.pid).children()]

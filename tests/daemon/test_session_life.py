@@ -30,7 +30,7 @@ def when(text: str) -> float:
 
 def wait_until_closed(session) -> None:
     """The worker closes its connections when it goes."""
-    readable, _, _ = select.select([session._link._socket], [], [], PATIENCE)
+    readable, _, _ = select.select([session._twin.link._socket], [], [], PATIENCE)
     assert readable
 
 
@@ -84,7 +84,7 @@ def test_the_list_is_of_open_sessions_newest_first(client: Client):
     opened = [client.session(COUNTER) for _ in range(3)]
     opened[1].end()
     assert [info.id for info in client.sessions.list()] == [opened[2].id, opened[0].id]
-    assert {info.id: info.status for info in client.sessions.list(all=True)}[opened[1].id] == "ended"
+    assert {info.id: info.status for info in client.sessions.list(status="all")}[opened[1].id] == "ended"
 
 
 def test_an_ended_session_says_so(client: Client):
@@ -132,7 +132,7 @@ def test_calls_and_keepalives_slide_the_window(client: Client):
     session = client.session(COUNTER, session_timeout=1)
     opened = when(session.info().created_at)
     for index in range(4):
-        select.select([session._link._socket], [], [], 0.5)  # nothing comes: half a window passes
+        select.select([session._twin.link._socket], [], [], 0.5)  # nothing comes: half a window passes
         if index % 2:
             session.call("add")
         else:

@@ -11,8 +11,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from warmpool.errors import PayloadTooLargeError, ProtocolError
 from warmpool.wire.calls import TRANSITIONS, CallEvent, CallState, OpenCalls
 
-WAITING, ABANDONED, DONE = CallState.WAITING, CallState.ABANDONED, CallState.DONE
-ANSWER, ABANDON = CallEvent.ANSWER, CallEvent.ABANDON
+WAITING, STREAMING, ABANDONED, DONE = CallState.WAITING, CallState.STREAMING, CallState.ABANDONED, CallState.DONE
+EVENT, ANSWER, ABANDON = CallEvent.EVENT, CallEvent.ANSWER, CallEvent.ABANDON
 
 
 def answer(calls: OpenCalls, call_id: int) -> bool:
@@ -22,11 +22,19 @@ def answer(calls: OpenCalls, call_id: int) -> bool:
     return parts is not None
 
 
+def event(calls: OpenCalls, call_id: int) -> bool:
+    """An Event of the call comes; whether somebody waits for it."""
+    message = ["Event", call_id, 1, 1.5, "output", "item"]
+    parts = calls.answer(msgpack.packb(message))
+    assert parts in (None, message)
+    return parts is not None
+
+
 def a_call(state: CallState) -> tuple[OpenCalls, int]:
     """One call in `state`, between two that wait."""
     calls = OpenCalls()
     calls.start()
-    call_id = calls.start()
+    call_id = calls.start(STREAMING if state is STREAMING else WAITING)
     calls.start()
     if state is ABANDONED:
         calls.abandon(call_id)
@@ -35,27 +43,26 @@ def a_call(state: CallState) -> tuple[OpenCalls, int]:
     return calls, call_id
 
 
-@pytest.mark.parametrize("event", CallEvent, ids=lambda e: e.name)
+@pytest.mark.parametrize("what", CallEvent, ids=lambda e: e.name)
 @pytest.mark.parametrize("state", CallState, ids=lambda s: s.name)
-def test_each_event_in_each_state_does_what_the_table_says(state, event):
+def test_each_event_in_each_state_does_what_the_table_says(state, what):
     calls, call_id = a_call(state)
+    happen = {EVENT: event, ANSWER: answer, ABANDON: OpenCalls.abandon}[what]
     before = repr(calls)
-    after = TRANSITIONS[state].get(event)
-    if (state, event) == (DONE, ABANDON):
-        calls.abandon(call_id)  # the answer was quicker than Ctrl-C: there is nothing left to abandon
+    after = TRANSITIONS[state].get(what)
+    if (state, what) == (DONE, ABANDON):
+        assert calls.abandon(call_id) is False  # the answer was quicker than Ctrl-C
         assert repr(calls) == before
     elif after is None:
-        with pytest.raises(ProtocolError if event is ANSWER else KeyError):
-            answer(calls, call_id) if event is ANSWER else calls.abandon(call_id)
+        with pytest.raises(KeyError if what is ABANDON else ProtocolError):
+            happen(calls, call_id)
         assert repr(calls) == before
-    elif event is ANSWER:
-        assert answer(calls, call_id) is (state is WAITING)
-        assert after is DONE
-        assert len(calls) == 2
     else:
-        calls.abandon(call_id)
-        assert f"{call_id}: '{after.value}'" in repr(calls)
-        assert len(calls) == 3
+        somebody_waits = happen(calls, call_id)
+        assert somebody_waits is (what is ABANDON or state is not ABANDONED)
+        assert (call_id in calls) is (after is not DONE)
+        assert len(calls) == (2 if after is DONE else 3)
+        assert after is DONE or f"{call_id}: '{after.value}'" in repr(calls)
 
 
 def test_the_table_is_total_and_done_is_the_end():
@@ -112,13 +119,21 @@ class OpenCallsMachine(RuleBasedStateMachine):
         self.open: dict[int, CallState] = {}
         self.used: set[int] = set()
 
-    @rule()
-    def start(self):
-        call_id = self.calls.start()
+    @rule(state=st.sampled_from([WAITING, STREAMING]))
+    def start(self, state):
+        call_id = self.calls.start(state)
         assert call_id > 0
         assert call_id not in self.used
         self.used.add(call_id)
-        self.open[call_id] = WAITING
+        self.open[call_id] = state
+
+    @rule(call_id=st.integers(0, 12))
+    def event(self, call_id):
+        if self.open.get(call_id) in (STREAMING, ABANDONED):
+            assert event(self.calls, call_id) is (self.open[call_id] is STREAMING)
+        else:
+            with pytest.raises(ProtocolError):
+                event(self.calls, call_id)
 
     @rule(call_id=st.integers(0, 12))
     def abandon(self, call_id):
@@ -138,7 +153,7 @@ class OpenCallsMachine(RuleBasedStateMachine):
     @rule(call_id=st.integers(0, 12))
     def answer(self, call_id):
         if call_id in self.open:
-            assert answer(self.calls, call_id) is (self.open.pop(call_id) is WAITING)
+            assert answer(self.calls, call_id) is (self.open.pop(call_id) is not ABANDONED)
         else:
             with pytest.raises(ProtocolError):
                 answer(self.calls, call_id)
@@ -168,7 +183,9 @@ def test_the_last_word_of_the_peer_is_its_error():
 
 
 @pytest.mark.parametrize("parts", [None, [], ["Result"], ["Result", 1], ["Result", True, 2], ["Other", 1, 2],
-                                   ["Failure", 1, "text"], {"Result": 1}, ["Result", 1, 2, 3], [["Result"], 1, 2]])  # fmt: skip
+                                   ["Event", 1, 1, 1.0, "output"], ["Event", 1, 1, 1.0, 5, "item"],
+                                   ["Event", 1, "1", 1.0, "output", "item"], ["Event", 1, 1, None, "output", "item"],
+                                   ["Event", "1", 1, 1.0, "output", "item"], ["Failure", 1, "text"], {"Result": 1}, ["Result", 1, 2, 3], [["Result"], 1, 2]])  # fmt: skip
 def test_what_is_no_answer_is_the_peers_error_and_changes_nothing(parts):
     calls = OpenCalls()
     calls.start()
@@ -176,3 +193,8 @@ def test_what_is_no_answer_is_the_peers_error_and_changes_nothing(parts):
     with pytest.raises(ProtocolError):
         calls.answer(msgpack.packb(parts))
     assert repr(calls) == before
+
+
+def test_ids_count_up_from_the_first():
+    calls = OpenCalls(7 << 16)
+    assert [calls.start(), calls.start()] == [7 << 16, (7 << 16) + 1]

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from ..errors import AppFailure, RequestError, SessionError, UnavailableError, WarmpoolError
+from ..errors import AppFailure, CallError, RequestError, SessionError, UnavailableError, WarmpoolError
 from .parser import make_parser
 
 OK = 0
@@ -22,6 +22,8 @@ SESSION_OVER = 5
 """The session is not there, over, lost, or another's."""
 UNAVAILABLE = 6
 """No daemon, or no room."""
+STOPPED = 7
+"""The call was cancelled, or took too long; its session lives."""
 INTERRUPTED = 130
 
 _CODES: tuple[tuple[type[WarmpoolError], int], ...] = (
@@ -29,6 +31,7 @@ _CODES: tuple[tuple[type[WarmpoolError], int], ...] = (
     (AppFailure, APP_FAILED),
     (SessionError, SESSION_OVER),
     (UnavailableError, UNAVAILABLE),
+    (CallError, STOPPED),
 )
 
 
@@ -66,5 +69,7 @@ def _print_error(error: WarmpoolError) -> None:
     print(f"error: {error.code}: {error}", file=sys.stderr)
     if isinstance(error, AppFailure) and error.traceback:
         print(error.traceback.rstrip(), file=sys.stderr)
-    if error.session_id and not isinstance(error, SessionError):
+    if error.session_id and isinstance(error, CallError):  # which may have been cancelled for the session's end
+        print(f"its session: {error.session_id}", file=sys.stderr)
+    elif error.session_id and not isinstance(error, SessionError):
         print(f"the session lives on: {error.session_id}", file=sys.stderr)

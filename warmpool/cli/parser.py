@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from importlib import import_module
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 _EXIT_CODES = """\
 exit codes:
   0  done                       4  the app raised, or is broken
   1  a bug in warmpool          5  the session is over, lost or not there
   2  wrong usage                6  no daemon, or no room in it
-  3  the request is wrong     130  interrupted
+  3  the request is wrong       7  the call was cancelled, or took too long
+                              130  interrupted
 
 The daemon is found by --socket, else $WARMPOOL_SOCKET, else in the user's runtime directory."""
 
@@ -32,6 +33,9 @@ def make_parser() -> argparse.ArgumentParser:
     status = _add(commands, "status", "how the daemon fares", "daemon:status")
     _json(status)
     _add(commands, "stop", "stop the daemon and all of its sessions", "daemon:stop")
+    script = commands.add_parser("completion", help="print a script that completes what is typed in a shell")
+    script.add_argument("shell", choices=("bash", "zsh", "fish"))
+    script.set_defaults(command=_later("completion:completion"))
     return parser
 
 
@@ -82,6 +86,14 @@ def _add_run(commands: _Commands) -> None:
     run.add_argument("--session", metavar="new|ID", help="in a new session, or in this one; left out: in none")
     run.add_argument("--session-timeout", type=float, metavar="S", help="a new session's sliding window (60)")
     run.add_argument("--open-timeout", type=float, metavar="S", help="how long to wait for a free worker (30)")
+    run.add_argument("--timeout", type=float, metavar="S", help="cancel the call after so long")
+    run.add_argument("--stream", action="store_true", default=None, help="a line for each event, as they come")
+    run.add_argument("--name", help="a new session's: one living session at most has it")
+    run.add_argument("--if-exists", choices=("error", "attach"), help="if a living session has that name (error)")
+    _labels(run, "--label", "of a new session")
+    run.add_argument("--description", metavar="TEXT", help="of a new session")
+    run.add_argument("--tag", dest="tags", action="append", metavar="TEXT", help="of a new session; again for more")
+    run.add_argument("--worker", dest="workers", action="append", metavar="ID", help="that worker and no other")
     _json(run)
 
 
@@ -89,16 +101,73 @@ def _add_session(commands: _Commands) -> None:
     session = commands.add_parser("session", help="list, look at, keep alive and end sessions")
     actions = session.add_subparsers(title="commands", required=True, metavar="COMMAND")
     shown = _add(actions, "list", "the open sessions, newest first", "sessions:list_sessions")
-    shown.add_argument("--all", action="store_true", help="also those that are over")
+    _filters(shown)
+    shown.add_argument("--cursor", metavar="TEXT", help="the next page, as the last one has told")
     _json(shown)
-    for name, help in (
-        ("get", "all about a session"),
-        ("keepalive", "slide a session's window"),
-        ("end", "end a session"),
-    ):
-        action = _add(actions, name, help, f"sessions:{name}")
-        action.add_argument("id", metavar="ID")
-        _json(action)
+    live = _add(actions, "top", "the list, live", "sessions:top")
+    _filters(live)
+    live.add_argument("--interval", type=_seconds, default=1.0, metavar="S", help="between two looks (1)")
+    found = {name: _of_one_session(actions, name, help) for name, help in _OF_ONE_SESSION.items()}
+    found["get"].add_argument("--memory", action="store_true", help="measure the worker's memory too")
+    found["end"].add_argument("--force", action="store_true", help="kill a call that runs")
+    found["cancel"].add_argument("--call", type=int, metavar="ID", help="this call, and not the one that runs")
+    found["cancel"].add_argument("--force", action="store_true", help="and the session, if it does not stop at once")
+    found["labels"].add_argument("label", nargs="*", type=_label, metavar="KEY=VALUE", help="instead of those it has")
+    found["labels"].add_argument("--clear", action="store_true", help="remove all")
+    found["logs"].add_argument("-f", "--follow", action="store_true", help="until the session is over")
+
+
+_OF_ONE_SESSION = {
+    "get": "all about a session",
+    "keepalive": "slide a session's window",
+    "labels": "show a session's labels, or replace them",
+    "logs": "what a session has printed and logged",
+    "why": "what has happened to a session",
+    "cancel": "cancel a session's call",
+    "end": "end a session",
+}
+
+
+def _of_one_session(actions: _Commands, name: str, help: str) -> argparse.ArgumentParser:
+    action = _add(actions, name, help, f"sessions:{name}")
+    action.add_argument("id", metavar="ID")
+    _json(action)
+    return action
+
+
+def _filters(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--app", metavar="NAME", help="of this app")
+    status = parser.add_mutually_exclusive_group()
+    status.add_argument("--status", choices=("active", "ended", "expired", "all"), help="(active)")
+    status.add_argument("--all", dest="status", action="store_const", const="all", help="also those that are over")
+    _labels(parser, "--label", "that have this label")
+    parser.add_argument("--name-prefix", metavar="TEXT", help="whose names begin so")
+    parser.add_argument("--limit", type=int, metavar="N", help="at most so many (100)")
+
+
+def _labels(parser: argparse.ArgumentParser, option: str, help: str) -> None:
+    parser.add_argument(
+        option, dest="labels", action=_AddLabel, type=_label, metavar="KEY=VALUE", help=f"{help}; again for more"
+    )
+
+
+class _AddLabel(argparse.Action):
+    def __call__(self, _: object, options: argparse.Namespace, value: Any, __: object = None) -> None:
+        setattr(options, self.dest, {**(getattr(options, self.dest) or {}), **dict([value])})
+
+
+def _label(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"a label is KEY=VALUE, not {text!r}")
+    return key, value
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0.1 <= seconds <= 3600:
+        raise argparse.ArgumentTypeError(f"from 0.1 to 3600, not {text}")
+    return seconds
 
 
 def _add_app(commands: _Commands) -> None:

@@ -1,4 +1,6 @@
-"""`warmpool run`: one call. stdout carries exactly one JSON document, with `session_id` at its top level."""
+"""`warmpool run`: one call. stdout carries exactly one JSON document, with `session_id` at its top level; with
+`--stream` one for each event, a line each, as they come.
+"""
 
 from __future__ import annotations
 
@@ -9,23 +11,60 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from ..client.sync import Client
-from ..errors import InvalidRequestError
+from ..client.sync import Client, Stream
+from ..errors import CallCancelledError, InvalidRequestError
 from .output import print_json, tell, tell_if_started
+from .progress import Bar
+
+INTERRUPTED = 130
+
+_PASSED_ON = (
+    *("function", "session", "session_timeout", "open_timeout", "timeout", "stream"),
+    *("name", "if_exists", "description", "labels", "tags", "workers"),
+)
 
 
-def run(options: argparse.Namespace) -> None:
+def run(options: argparse.Namespace) -> int:
     warnings.showwarning = _to_stderr
     given = {"app": options.app, "input": read_input(options.input)}
-    for name in ("function", "session", "session_timeout", "open_timeout"):
-        if (value := getattr(options, name)) is not None:
-            given[name] = value
+    given |= {name: value for name in _PASSED_ON if (value := getattr(options, name)) is not None}
     with Client(options.socket) as client:
         try:
-            result = client.run(given)
+            result: Any = client.run(given)
+            if isinstance(result, Stream):
+                _show(result, everything=options.json)
+            else:
+                print_json(result)
+        except KeyboardInterrupt as interrupt:
+            print(f"error: {CallCancelledError.code}: interrupted; the call was cancelled", file=sys.stderr)
+            for note in getattr(interrupt, "__notes__", ()):
+                print(note, file=sys.stderr)
+            return INTERRUPTED
         finally:
             tell_if_started(client)
-        print_json(result)
+    return 0
+
+
+def _show(stream: Stream, *, everything: bool) -> None:
+    """Items and the end on stdout; progress and log lines, which are for people, on stderr unless `everything` is
+    wanted on stdout.
+    """
+    with stream, Bar(sys.stderr) as bar:
+        try:
+            for event in stream:
+                if not everything and event.type == "progress":
+                    bar.show(event.done, event.total, event.message)
+                elif not everything and event.type == "log":
+                    bar.clear()
+                    print(event.message, file=sys.stderr, flush=True)
+                else:
+                    bar.clear()
+                    last = {"session_id": stream.session_id} if event.type in ("done", "error") else {}
+                    print_json({**event, **last})
+        except KeyboardInterrupt as interrupt:
+            if stream.session_id is not None:
+                interrupt.add_note(f"the session lives on: {stream.session_id}")
+            raise
 
 
 def read_input(text: str | None) -> Any:

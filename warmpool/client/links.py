@@ -1,25 +1,26 @@
 """A blocking client's two kinds of connections: to the daemon, for control, and to a worker, for calls.
 
-Each belongs to one thread at a time, by its lock. A connection that has broken, was closed, or was made before a fork
-of this process is never used again: `broken` says why.
+Each belongs to one thread at a time: a control link to who has it, a call link to who has its lock. A stream or a
+`map` seizes a call link, and gives it back at its end.
 """
 
 from __future__ import annotations
 
-import os
+import select
 import socket
+import time
 import weakref
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from threading import Lock
-from typing import Any, Protocol
+from typing import Any
 
-from ..errors import DaemonUnavailableError, InvalidRequestError, ProtocolError, WarmpoolError
+from ..errors import WarmpoolError
 from ..errors import from_wire as error_from_wire
 from ..packets import Ancillary, carrying
-from ..paths import Places, address_of, peer_of
 from ..settings import CONTROL_FRAME_LIMIT
-from ..wire.calls import OpenCalls
+from ..wire.calls import CallState, OpenCalls
 from ..wire.frames import FrameReader, FrameWriter
 from ..wire.messages import (
     CALL_ANSWERS,
@@ -29,67 +30,29 @@ from ..wire.messages import (
     Failure,
     Message,
     Open,
-    Opened,
     Reply,
     Request,
     from_wire,
     to_wire,
 )
+from .connections import (
+    FORKED,
+    REPLY_LIMIT,
+    HangupError,
+    OverdueError,
+    belongs_here,
+    cannot_send,
+    cannot_use,
+    first_call_id,
+    opened,
+    payload_of,
+)
 
-FORKED = "it was made before this process was forked: make a new Client in the child"
-_REPLY_LIMIT = 2**31
-"""The daemon's answers: it is trusted, and a list of sessions may be long."""
-
-
-class Owned(Protocol):
-    """What belongs to the process that made it."""
-
-    _lock: Lock
-    broken: str | None
-
-
-_owned: weakref.WeakSet[Owned] = weakref.WeakSet()
-
-
-def belongs_here(thing: Owned) -> None:
-    """After a fork it is the parent's, and in the child broken."""
-    _owned.add(thing)
+_READABLE = select.POLLIN | select.POLLHUP | select.POLLERR
 
 
-def _disown() -> None:
-    for thing in _owned:
-        thing.broken = FORKED
-        thing._lock = Lock()  # a thread that is not here may have held the old one
-
-
-os.register_at_fork(after_in_child=_disown)
-
-
-class HangupError(Exception):
-    """The other end is gone. `sent`: a call may have reached it."""
-
-    def __init__(self, *, sent: bool) -> None:
-        super().__init__("the connection broke")
-        self.sent = sent
-
-
-def connect(places: Places) -> socket.socket:
-    """A connection to the daemon. Raises DAEMON_UNAVAILABLE."""
-    connection = socket.socket(socket.AF_UNIX)
-    try:
-        with address_of(places.socket) as address:
-            connection.connect(address)
-        _, uid = peer_of(connection)
-    except OSError as error:
-        connection.close()
-        raise DaemonUnavailableError(
-            f"no daemon listens at {places.socket} ({error.strerror or error}); start one with `warmpool serve`, or "
-            f"let Client(autostart=True) do it; its log is {places.log}"
-        ) from error
-    if uid not in (0, os.getuid()):
-        connection.close()
-        raise DaemonUnavailableError(f"the daemon at {places.socket} belongs to user {uid}, not to you")
-    return connection
+class _LateError(Exception):
+    """The deadline has passed. Not TimeoutError, which a user's signal handler may raise."""
 
 
 class Link:
@@ -109,6 +72,10 @@ class Link:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} fd={self._socket.fileno()} {self.broken or 'open'}>"
+
+    def disown(self) -> None:
+        self.broken = FORKED
+        self._lock = Lock()  # a thread that is not here may have held the old one
 
     def close(self) -> None:
         self.broken = self.broken or "it is closed"
@@ -145,34 +112,31 @@ class ControlLink(Link):
     _decode = staticmethod(partial(from_wire, conversation=CONTROL_ANSWERS))
 
     def __init__(self, connection: socket.socket) -> None:
-        super().__init__(connection, CONTROL_FRAME_LIMIT, _REPLY_LIMIT)
+        super().__init__(connection, CONTROL_FRAME_LIMIT, REPLY_LIMIT)
         self._last_id = 0
-        self._sending = Lock()
-        """Held for one frame: who opens does not wait for the answers that others wait for."""
         self._send(self._writer.frame(to_wire(Control(PROTOCOL_VERSION))))
 
     def request(self, method: str, params: dict[str, Any]) -> Any:
         """The daemon's answer. Raises its error, or HangupError."""
-        with self._lock:
-            if self.broken is not None:
-                raise cannot_use(self.broken)
-            self._last_id += 1
-            with self._sending:
-                self._send(self._writer.frame(to_wire(Request(self._last_id, method, params))))
-            while True:
-                match self._receive():
-                    case Reply(id=self._last_id, value=value):
-                        return value
-                    case Failure(id=id, error=error) if id in (0, self._last_id):
-                        raise error_from_wire(error)
-                    case _:
-                        pass  # the answer to a request whose caller was interrupted
+        if self.broken is not None:
+            raise cannot_use(self.broken)
+        self._last_id += 1
+        try:
+            frame = self._writer.frame(to_wire(Request(self._last_id, method, params)))
+        except (TypeError, ValueError, OverflowError) as error:
+            raise cannot_send(error) from None
+        self._send(frame)
+        answer = self._receive()
+        if isinstance(answer, Failure):
+            raise error_from_wire(answer.error)
+        assert isinstance(answer, Reply)
+        return answer.value
 
     def pass_connection(self, hello: Open) -> socket.socket:
         """Our end of a new connection, of which the daemon has the other and this hello. Raises HangupError."""
         ours, theirs = socket.socketpair()
         try:
-            with theirs, self._sending:
+            with theirs:
                 if self.broken is not None:
                     raise cannot_use(self.broken)
                 self._send(self._writer.frame(to_wire(hello)), carrying(theirs.fileno()))
@@ -192,20 +156,21 @@ class CallLink(Link):
         answer.
         """
         super().__init__(connection, CONTROL_FRAME_LIMIT, CONTROL_FRAME_LIMIT)
-        self._calls = OpenCalls()
+        self._calls = OpenCalls(first_call_id())
+        self._early: dict[int, list[list[Any]]] = {}  # what came for a call before anybody looked
+        self._outgoing = bytearray()
+        self.interrupted: int | None = None
+        """The call that an interruption left open, and closed this link for."""
         try:
             if hello is not None:
                 self._send(self._writer.frame(to_wire(hello)))
-            answer = self._receive()
-            if isinstance(answer, Failure):
-                raise error_from_wire(answer.error)
-            if not isinstance(answer, Opened):
-                raise ProtocolError(f"the answer to a hello is Opened or Failure, not {type(answer).__name__}")
+            self.opened = opened(self._receive())
         except BaseException:
             self.close()
             raise
-        self.opened = answer
-        self._writer.limit = self._reader.limit = answer.frame_limit
+        self._writer.limit = self._reader.limit = self.opened.frame_limit
+
+    # --- one call ---------------------------------------------------------------------------------------------
 
     def call(self, function: str | None, input: object) -> Any:
         """The function's output. Raises its error, or HangupError. One call at a time; others wait."""
@@ -217,39 +182,153 @@ class CallLink(Link):
             answer: list[Any] | None = None
             sent = False
             try:
-                self._socket.sendall(self._writer.frame(("Call", call_id, function, input)))
+                frame = self._writer.frame(("Call", call_id, function, input))
+                try:
+                    count = self._socket.send(frame, socket.MSG_DONTWAIT)
+                except BlockingIOError:
+                    count = 0
                 sent = True
+                if count < len(frame):
+                    self._push(memoryview(frame)[count:])
                 while answer is None:  # nothing yet, or the late answer to a call that was abandoned
-                    frame = reader.next_frame() if reader.pending else None
-                    if frame is None:
-                        frame = reader.read(receive_into)
-                    if frame is not None:
-                        answer = calls.answer(frame)
+                    body = reader.next_frame() if reader.pending else None
+                    if body is None:
+                        body = reader.read(receive_into)
+                    if body is not None:
+                        answer = calls.answer(body)
             except BaseException as error:
                 raise self._failure(call_id, error, sent=sent) from None
-        kind, _, payload = answer
-        if kind == "Result":
-            return payload
-        raise error_from_wire(payload)
+        return payload_of(answer)
 
-    def _failure(self, call_id: int, error: BaseException, *, sent: bool) -> BaseException:
+    def call_within(self, function: str | None, input: object, timeout: float) -> Any:
+        """As `call`. Raises OverdueError after `timeout` seconds, which include waiting for one's turn."""
+        deadline = time.monotonic() + timeout
+        if not self._lock.acquire(timeout=timeout):
+            raise OverdueError(None)
+        try:
+            call_id = self.begin("Call", function, input)
+            self.flush()
+            answer = self.next_parts(call_id, deadline)
+        finally:
+            self._lock.release()
+        return payload_of(answer)
+
+    def settle(self, call_id: int, *, seized: bool) -> None:
+        """Waits until an abandoned call has been answered; in turn, if one has not `seized` the link. Raises
+        HangupError.
+        """
+        with nullcontext() if seized else self._lock:
+            while call_id in self._calls:
+                if self.broken is not None:
+                    raise cannot_use(self.broken)
+                try:
+                    self._keep(self._calls.answer(self._body(None)))
+                except BaseException as error:
+                    raise self._failure(call_id, error, sent=True) from None
+
+    # --- several at once, or one with events: for who has seized the link ---------------------------------------
+
+    def seize(self) -> bool:
+        """Takes the link for oneself alone, if nobody uses it; until `release`."""
+        return self.broken is None and self._lock.acquire(blocking=False)
+
+    def release(self) -> None:
+        self._lock.release()
+
+    def begin(self, kind: str, function: str | None, input: object) -> int:
+        """A new call's id; it leaves with the next `flush`. `kind` is "Call" or "Stream". Raises INVALID_REQUEST."""
+        if self.broken is not None:
+            raise cannot_use(self.broken)
+        call_id = self._calls.start(CallState.STREAMING if kind == "Stream" else CallState.WAITING)
+        try:
+            self._outgoing += self._writer.frame((kind, call_id, function, input))
+        except BaseException as error:
+            raise self._failure(call_id, error, sent=False) from None
+        return call_id
+
+    def flush(self) -> None:
+        """Sends what has begun. Raises HangupError."""
+        outgoing, self._outgoing = self._outgoing, bytearray()
+        try:
+            self._push(memoryview(outgoing))
+        except BaseException as error:
+            raise self._failure(None, error, sent=True) from None
+
+    def next_parts(self, call_id: int, deadline: float | None = None) -> list[Any]:
+        """What comes next for a call: an Event, a Result or a Failure. Raises HangupError; and OverdueError at the
+        deadline on the monotonic clock.
+        """
+        if (early := self._early.get(call_id)) is not None:
+            parts = early.pop(0)
+            if not early:
+                del self._early[call_id]
+            return parts
+        if self.broken is not None:
+            raise HangupError(sent=True)
+        try:
+            while (found := self._calls.answer(self._body(deadline))) is None or found[1] != call_id:
+                self._keep(found)
+            return found
+        except _LateError:
+            self._calls.abandon(call_id)
+            raise OverdueError(call_id) from None
+        except BaseException as error:
+            raise self._failure(call_id, error, sent=True) from None
+
+    def abandon(self, call_id: int) -> None:
+        """Nobody waits for this call any more."""
+        self._early.pop(call_id, None)
+        self._calls.abandon(call_id)
+
+    # --- bytes ------------------------------------------------------------------------------------------------
+
+    def _push(self, data: memoryview) -> None:
+        """Sends all, and reads meanwhile: a worker whose answers nobody takes reads no calls either."""
+        poll: select.poll | None = None
+        while data:
+            try:
+                data = data[self._socket.send(data, socket.MSG_DONTWAIT) :]
+                continue
+            except BlockingIOError:
+                if poll is None:
+                    poll = select.poll()
+                    poll.register(self._socket.fileno(), select.POLLOUT | _READABLE)
+            [(_, events)] = poll.poll()
+            if events & _READABLE and (body := self._reader.read(self._socket.recv_into)) is not None:
+                self._keep(self._calls.answer(body))
+                while (more := self._reader.next_frame()) is not None:
+                    self._keep(self._calls.answer(more))
+
+    def _body(self, deadline: float | None) -> memoryview:
+        """The next frame. Raises _LateError at the deadline."""
+        reader = self._reader
+        if deadline is not None and time.monotonic() >= deadline:  # also for who is told more than he can read
+            raise _LateError
+        body = reader.next_frame() if reader.pending else None
+        while body is None:
+            if deadline is not None:
+                poll = select.poll()
+                poll.register(self._socket.fileno(), _READABLE)
+                if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+                    raise _LateError
+            body = reader.read(self._socket.recv_into)
+        return body
+
+    def _keep(self, parts: list[Any] | None) -> None:
+        if parts is not None:
+            self._early.setdefault(parts[1], []).append(parts)
+
+    def _failure(self, call_id: int | None, error: BaseException, *, sent: bool) -> BaseException:
         """What to raise for a call that was not answered."""
         if isinstance(error, OSError | EOFError):
             self.close()
             return HangupError(sent=sent)
         if not sent and isinstance(error, WarmpoolError | TypeError | ValueError | OverflowError):
+            assert call_id is not None
             self._calls.forget(call_id)  # it did not leave
             return error if isinstance(error, WarmpoolError) else cannot_send(error)
+        if not isinstance(error, WarmpoolError) and call_id is not None and sent:
+            self.interrupted = call_id
         # The peer talks nonsense; or an interruption, after which nobody knows how much was sent or read.
         self.close()
         return error
-
-
-def cannot_send(error: Exception) -> InvalidRequestError:
-    return InvalidRequestError(f"the input cannot be sent: {error}; give plain data, a pydantic model or a dataclass")
-
-
-def cannot_use(broken: str) -> Exception:
-    if broken is FORKED:
-        return InvalidRequestError(f"this client cannot be used: {broken}")
-    return HangupError(sent=False)

@@ -1,16 +1,17 @@
 """The pure half of every client: what a user may ask, checked and put into messages, and what comes back.
 
 The forms are those that users of hosted session services know: a `run` with a dict of parameters, sessions by
-`"new"` or id, calls by name. A parameter that only a hosted service has a use for is taken and has no effect.
+`"new"` or id, calls by name. A parameter that only a hosted service has a use for is taken and has no effect. Kinds
+of values are checked here, and bounds of what the daemon keeps are checked by the daemon.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal, TypedDict
 
 from ..errors import InvalidRequestError
 from ..settings import check_number, check_session_timeout, shorten
@@ -19,7 +20,35 @@ from ..wire.references import absolute, parse
 
 NEW: Final = "new"
 
-_KNOWN: Final = ("app", "function", "input", "session", "session_timeout", "open_timeout", "labels")
+TIMEOUT_MIN: Final = 0.001
+TIMEOUT_MAX: Final = 7 * 86_400.0
+"""Of a call, in seconds: long enough for anything that somebody waits for."""
+
+WINDOW_MAX: Final = 4096
+"""Calls of one `map` that may be under way: they wait in the worker's buffers."""
+
+
+class SessionOptions(TypedDict, total=False):
+    """What may be said of a new session."""
+
+    session_timeout: float | None
+    """Its sliding window in seconds, 1 to 3600."""
+    open_timeout: float | None
+    """Seconds to wait in line for a worker."""
+    labels: Mapping[str, str] | None
+    name: str | None
+    """One living session at most has it."""
+    if_exists: Literal["error", "attach"] | None
+    """What to do if a living session has the name: an error, which is the default, or attach to it."""
+    description: str | None
+    tags: Sequence[str] | None
+    workers: Sequence[str] | None
+    """The id of the worker that is wanted, as a list of one."""
+
+
+_OF_A_NEW_SESSION: Final = ("session_timeout", "labels", "name", "if_exists", "description", "tags")
+_OF_AN_OPEN: Final = (*_OF_A_NEW_SESSION, "open_timeout", "workers")
+_OF_A_CALL: Final = ("function", "input", "timeout", "timeout_seconds", "stream")
 _WITHOUT_EFFECT: Final = frozenset({"infra", "webhook", "run_at", "metadata", "wait"})
 
 
@@ -43,15 +72,22 @@ def shown(value: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class RunRequest:
-    """A checked `run`. `app` is a reference without a function, its path absolute."""
+    """A checked `run`, or opening of a session. `app` is a reference without a function, its path absolute."""
 
-    app: str | None
-    function: str | None
-    input: Any
-    session: str | None
+    app: str | None = None
+    function: str | None = None
+    input: Any = None
+    session: str | None = None
     session_timeout: float | None = None
     open_timeout: float | None = None
     labels: Mapping[str, str] | None = None
+    name: str | None = None
+    if_exists: str | None = None
+    description: str | None = None
+    tags: Sequence[str] | None = None
+    worker: str | None = None
+    timeout: float | None = None
+    stream: bool = False
 
     def hello(self, cwd: str) -> Open:
         return Open(
@@ -59,9 +95,14 @@ class RunRequest:
             self.app,
             self.session,
             cwd,
-            self.session_timeout,
-            self.open_timeout,
-            dict(self.labels or {}),
+            session_timeout=self.session_timeout,
+            open_timeout=self.open_timeout,
+            labels=dict(self.labels or {}),
+            name=self.name,
+            if_exists=self.if_exists or "error",
+            description=self.description,
+            tags=list(self.tags or ()),
+            worker=self.worker,
         )
 
 
@@ -70,28 +111,60 @@ def run_request(params: Mapping[str, Any], overrides: Mapping[str, Any], cwd: st
     if not isinstance(params, Mapping):
         raise InvalidRequestError(f"run takes a dict of parameters, not {type(params).__name__}")
     given = {**params, **overrides}
-    unknown = [name for name in given if name not in _KNOWN and name not in _WITHOUT_EFFECT]
-    if unknown:
-        raise InvalidRequestError(f"run does not take {', '.join(map(repr, unknown))}; it takes {', '.join(_KNOWN)}")
+    _refuse_unknown("run", given, ("app", "session", *_OF_A_CALL, *_OF_AN_OPEN))
     app = given.get("app")
-    session = _text_or_none("session", given.get("session"))
-    function = _text_or_none("function", given.get("function"))
-    timeout = given.get("session_timeout")
-    patience = given.get("open_timeout")
-    if app is None and (session is None or session == NEW):
+    session = text_or_none("session", given.get("session"))
+    function = text_or_none("function", given.get("function"))
+    if app is None and session in (None, NEW):
         raise InvalidRequestError('run needs "app", unless "session" is the id of one')
-    if timeout is not None and session != NEW:
-        raise InvalidRequestError('session_timeout goes only with session="new": a session keeps its own')
+    for name in _OF_A_NEW_SESSION:
+        if session != NEW and given.get(name) is not None:
+            raise InvalidRequestError(f'{name} goes only with session="new": a session keeps its own')
     reference, named = (None, None) if app is None else app_reference(app, cwd)
     return RunRequest(
         app=reference,
         function=named if function is None else function,
         input=given.get("input"),
         session=session,
-        session_timeout=None if timeout is None else check_session_timeout(timeout),
-        open_timeout=None if patience is None else check_number("open_timeout", patience, 0, 3600),
-        labels=_labels(given.get("labels")),
+        timeout=call_timeout(given.get("timeout"), given.get("timeout_seconds")),
+        stream=_yes_or_no("stream", given.get("stream")),
+        **_open_fields(given),
     )
+
+
+def session_request(app: str | type, options: Mapping[str, Any], cwd: str) -> RunRequest:
+    """Checks what was given to open a session. Raises INVALID_REQUEST and sends nothing."""
+    _refuse_unknown("session", options, _OF_AN_OPEN)
+    reference, _ = app_reference(app, cwd)
+    return RunRequest(app=reference, session=NEW, **_open_fields(options))
+
+
+def _refuse_unknown(where: str, given: Mapping[str, Any], known: Sequence[str]) -> None:
+    unknown = [name for name in given if name not in known and name not in _WITHOUT_EFFECT]
+    if unknown:
+        raise InvalidRequestError(f"{where} does not take {', '.join(map(repr, unknown))}; it takes {', '.join(known)}")
+
+
+def _open_fields(given: Mapping[str, Any]) -> dict[str, Any]:
+    window, patience = given.get("session_timeout"), given.get("open_timeout")
+    name, if_exists = text_or_none("name", given.get("name")), given.get("if_exists")
+    if if_exists not in (None, "error", "attach"):
+        raise InvalidRequestError(f'if_exists must be "error" or "attach", not {shorten(if_exists)}')
+    if if_exists == "attach" and name is None:
+        raise InvalidRequestError('if_exists="attach" needs a name')
+    workers = _texts("workers", given.get("workers"))
+    if workers is not None and len(workers) != 1:
+        raise InvalidRequestError(f"workers must be a list of one id, not of {len(workers)}")
+    return {
+        "session_timeout": None if window is None else check_session_timeout(window),
+        "open_timeout": None if patience is None else check_number("open_timeout", patience, 0, 3600),
+        "labels": labels_or_none(given.get("labels")),
+        "name": name,
+        "if_exists": if_exists,
+        "description": text_or_none("description", given.get("description")),
+        "tags": _texts("tags", given.get("tags")),
+        "worker": workers[0] if workers else None,
+    }
 
 
 def app_reference(app: object, cwd: str) -> tuple[str, str | None]:
@@ -141,15 +214,62 @@ def run_result(opened: Opened, output: object) -> Data:
     )
 
 
-def _text_or_none(name: str, value: object) -> str | None:
+def text_or_none(name: str, value: object) -> str | None:
     if value is None or (isinstance(value, str) and value):
         return value
     raise InvalidRequestError(f"{name} must be a text, not {shorten(value)}")
 
 
-def _labels(value: object) -> dict[str, str] | None:
+def labels_or_none(value: object) -> dict[str, str] | None:
     if value is None:
         return None
     if isinstance(value, Mapping) and all(isinstance(k, str) and isinstance(v, str) for k, v in value.items()):
         return dict(value)
     raise InvalidRequestError("labels must be a dict of texts by texts")
+
+
+def _texts(name: str, value: object) -> list[str] | None:
+    if value is None:
+        return None
+    if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
+        return list(value)
+    raise InvalidRequestError(f"{name} must be a list of texts, not {shorten(value)}")
+
+
+def _yes_or_no(name: str, value: object) -> bool:
+    if value is None or isinstance(value, bool):
+        return bool(value)
+    raise InvalidRequestError(f"{name} must be true or false, not {shorten(value)}")
+
+
+def call_timeout(timeout: object, timeout_seconds: object = None) -> float | None:
+    """A call's time-out in seconds; the second is another name for it."""
+    if timeout_seconds is not None:
+        if timeout is not None:
+            raise InvalidRequestError("timeout and timeout_seconds are the same: give one")
+        timeout = timeout_seconds
+    return None if timeout is None else check_number("timeout", timeout, TIMEOUT_MIN, TIMEOUT_MAX)
+
+
+def map_window(window: object) -> int:
+    """How many calls of one `map` may be under way."""
+    if not isinstance(window, int):
+        raise InvalidRequestError(f"window must be a whole number, not {shorten(window)}")
+    return int(check_number("window", window, 1, WINDOW_MAX))
+
+
+def function_name(function: object) -> str | None:
+    if function is None or isinstance(function, str):
+        return function
+    raise InvalidRequestError(f"function must be the name of one, not {shorten(function)}")
+
+
+class Page(list[Data]):
+    """Sessions, newest first: one page of them. `total`: how many there are on all pages. `cursor`: asks for the next
+    page, or None after the last.
+    """
+
+    def __init__(self, answer: Mapping[str, Any]) -> None:
+        super().__init__(map(Data, answer["sessions"]))
+        self.total: int = answer["total"]
+        self.cursor: str | None = answer["cursor"]

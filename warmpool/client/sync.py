@@ -3,64 +3,56 @@
     with Client() as client, client.session("counter", session_timeout=300) as session:
         session.call("add", amount=2)
 
-A call goes straight to the session's worker. When that connection breaks, the daemon is asked what became of the
-session, and its answer is the error: so an expired session is never mistaken for a lost one.
+A call goes straight to the session's worker. Apart from that, each class here is the face of one that is told in
+`sessions` or `streams`, over links that block.
 """
 
 from __future__ import annotations
 
 import builtins
 import os
-import socket
-import warnings
-import weakref
-from collections import OrderedDict
-from collections.abc import Mapping
-from contextlib import closing
-from threading import Lock
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
-from ..errors import (
-    AppBrokenWarning,
-    DaemonUnavailableError,
-    InvalidRequestError,
-    SessionError,
-    WarmpoolError,
-    WorkerLostError,
-)
 from ..paths import Places
-from .autostart import start_daemon
-from .links import FORKED, CallLink, ControlLink, HangupError, belongs_here, connect
-from .requests import NEW, Data, RunRequest, app_reference, call_arguments, run_request, run_result
+from .blocking import BlockingCore
+from .connections import HangupError
+from .core import finish
+from .requests import Data, Page, SessionOptions, call_arguments, run_request, session_request
+from .sessions import AsyncApps, AsyncCalls, AsyncSession, AsyncSessions
+from .streams import AsyncStream
 
-_KEPT_LINKS: Final = 256
-"""Connections that `run` keeps for sessions that it has used; the longest unused one goes first."""
+A = TypeVar("A")
+T = TypeVar("T")
 
 
 class Client:
     """The way to a daemon. Thread-safe; connects when it is first used. After a fork, make a new one."""
 
+    _core_kind = BlockingCore
+
     def __init__(self, socket: str | os.PathLike[str] | None = None, *, autostart: bool = True) -> None:
         """`socket`: of the daemon, else `$WARMPOOL_SOCKET`, else the user's default one. With `autostart` a daemon
         is started in the background if none runs.
         """
-        self.places = Places.of(socket)
-        self.sessions = Sessions(self)
-        self.apps = Apps(self)
-        self.started_daemon = False
-        """Whether this client has started one."""
-        self._autostart = autostart
-        self._lock = Lock()
-        self._control: ControlLink | None = None
-        self._links: OrderedDict[str, tuple[CallLink, set[str]]] = OrderedDict()
-        self._opened: weakref.WeakSet[CallLink] = weakref.WeakSet()
-        self.broken: str | None = None
-        """Why it cannot be used, if it cannot."""
-        belongs_here(self)
+        self._core = self._core_kind(socket, autostart=autostart)
+        self.sessions = Sessions(self._core)
+        self.calls = Calls(self._core)
+        self.apps = Apps(self._core)
 
     def __repr__(self) -> str:
-        return f"<Client {self.places.socket} {self.broken or 'open'}>"
+        return f"<Client {self.places.socket} {self._core.broken or 'open'}>"
+
+    @property
+    def places(self) -> Places:
+        return self._core.places
+
+    @property
+    def started_daemon(self) -> bool:
+        """Whether this client has started one."""
+        return self._core.started_daemon
 
     def __enter__(self) -> Self:
         return self
@@ -72,190 +64,60 @@ class Client:
 
     def close(self) -> None:
         """Closes the connections. Sessions live on until they are ended or expire."""
-        with self._lock:
-            self.broken = self.broken or "closed"
-            control, self._control = self._control, None
-            self._links.clear()
-        for link in [control, *self._opened]:
-            if link is not None:
-                link.close()
+        self._core.close()
 
-    # --- calls ------------------------------------------------------------------------------------------------
-
-    def run(self, params: Mapping[str, Any] = {}, /, **overrides: Any) -> Data:
-        """One call: `{"app", "function", "input", "session", "session_timeout", "open_timeout", "labels"}`, as a dict,
-        as keywords, or both.
+    @overload
+    def run(self, params: Mapping[str, Any] = ..., /, *, stream: Literal[True], **overrides: Any) -> Stream: ...
+    @overload
+    def run(self, params: Mapping[str, Any] = ..., /, **overrides: Any) -> Data: ...
+    def run(self, params: Mapping[str, Any] = {}, /, **overrides: Any) -> Data | Stream:
+        """One call: `{"app", "function", "input", "session", "timeout", "stream"}` and, with `session="new"`, what
+        `session` takes; as a dict, as keywords, or both.
 
         `session` is "new", the id of a session, or absent for a call without one. Gives `session_id`, `output`,
-        `app`, `version` and `worker_id`. An error of the call leaves the session alive; its id is on the exception.
+        `app`, `version` and `worker_id`; with `stream=True` a Stream. An error of the call leaves the session alive;
+        its id is on the exception.
         """
         request = run_request(params, overrides, os.getcwd())
-        if request.session is not None and request.session != NEW:
-            return self._run_in_session(request, request.session)
-        link = self.open_link(request)
-        session_id = link.opened.session_id
-        if session_id is not None:
-            self._keep(session_id, link, request.app)
-        try:
-            return run_result(link.opened, link.call(request.function, request.input))
-        except HangupError as hangup:
-            raise self.explain(session_id, hangup) from None
-        finally:
-            if session_id is None:
-                link.close()
+        if request.stream:
+            return Stream(AsyncStream(self._core, request, *self._core.run_stream(request)))
+        return finish(self._core.run(request))
 
-    def session(
-        self,
-        app: str,
-        *,
-        session_timeout: float | None = None,
-        open_timeout: float | None = None,
-        labels: Mapping[str, str] | None = None,
-    ) -> Session:
-        """Opens a session. As a context manager it is ended on the way out."""
-        given = {"session_timeout": session_timeout, "open_timeout": open_timeout, "labels": labels}
-        request = run_request({"app": app, "session": NEW}, given, os.getcwd())
-        return Session(self, self.open_link(request))
-
-    def _run_in_session(self, request: RunRequest, session_id: str) -> Data:
-        """Over the kept connection, if the daemon has agreed to this app on it; else over a new one."""
-        link = self._kept(session_id, request.app)
-        while True:
-            fresh = link is None
-            if link is None:
-                link = self.open_link(request)
-                self._keep(session_id, link, request.app)
-            try:
-                return run_result(link.opened, link.call(request.function, request.input))
-            except HangupError as hangup:
-                self._forget(session_id, link)
-                if fresh or hangup.sent:
-                    raise self.explain(session_id, hangup) from None
-                link = None  # it broke while it was unused: the daemon knows why, or hands us over again
-
-    def _kept(self, session_id: str, app: str | None) -> CallLink | None:
-        with self._lock:
-            link, agreed = self._links.get(session_id, (None, set[str]()))
-            if link is not None:
-                self._links.move_to_end(session_id)
-            return link if app is None or app in agreed else None
-
-    def _keep(self, session_id: str, link: CallLink, app: str | None) -> None:
-        """For the next call of this session. A link that is replaced may be in the middle of another thread's call:
-        it closes itself when nobody has it any more.
+    def session(self, app: str | type, **options: Unpack[SessionOptions]) -> Session:
+        """Opens a session of an app, named by a text or given as its class. As a context manager it is ended on the way
+        out.
         """
-        with self._lock:
-            _, agreed = self._links.pop(session_id, (None, set[str]()))
-            self._links[session_id] = link, agreed | ({app} if app is not None else set())
-            if len(self._links) > _KEPT_LINKS:
-                self._links.popitem(last=False)
+        return Session(self._core, AsyncSession(self._core, session_request(app, options, os.getcwd())))
 
-    def _forget(self, session_id: str, link: CallLink) -> None:
-        with self._lock:
-            if self._links.get(session_id, (None,))[0] is link:
-                del self._links[session_id]
+    @contextmanager
+    def proxy(self, app: type[A], **options: Unpack[SessionOptions]) -> Iterator[A]:
+        """A session that looks like an instance of the app's class, for the length of a `with` block."""
+        with self.session(app, **options) as session:
+            yield session.proxy(app)
 
-    # --- the daemon -------------------------------------------------------------------------------------------
+    def request(self, method: str, **params: Any) -> Any:
+        """One control request, for what has no method of its own."""
+        return finish(self._core.request(method, **params))
 
     def status(self) -> Data:
         """The daemon's pid, files, uptime and counts."""
-        return Data(self.request("daemon.status"))
+        return Data(finish(self._core.request("daemon.status")))
 
     def stop(self) -> int:
         """Stops the daemon and everything in it; gives its pid, which may live for some seconds more."""
-        self._autostart = False
-        return int(self.request("daemon.stop")["pid"])
-
-    def request(self, method: str, **params: Any) -> Any:
-        """One control request, once more over a new connection if the old one has broken."""
-        try:
-            return self._control_link().request(method, params)
-        except HangupError:
-            pass
-        try:
-            return self._control_link().request(method, params)
-        except HangupError:
-            raise DaemonUnavailableError(
-                f"the daemon at {self.places.socket} hangs up; see {self.places.log}"
-            ) from None
-
-    def open_link(self, request: RunRequest) -> CallLink:
-        """A connection to a worker: one that is passed to the daemon, which saves it a hello and an accept. If that is
-        not answered (the daemon is another by now, or out of descriptors) nothing has happened: once more, knocking at
-        the door.
-        """
-        hello = request.hello(os.getcwd())
-        is_new = request.session in (None, NEW)  # any other session is gone with its daemon: why start another
-        try:
-            link = CallLink(self._control_link(start=is_new).pass_connection(hello))
-        except HangupError:
-            try:
-                link = CallLink(self._connect(start=is_new), hello)
-            except HangupError as hangup:
-                raise self.explain(request.session if request.session != NEW else None, hangup) from None
-        self._opened.add(link)
-        if link.opened.notice:
-            warnings.warn(link.opened.notice, AppBrokenWarning, stacklevel=3)
-        return link
-
-    def explain(self, session_id: str | None, hangup: HangupError) -> WarmpoolError:
-        """The error that a broken connection means. Waits for a dying worker's exit status."""
-        if session_id is None:
-            return WorkerLostError("the worker died; a call that was under way may or may not have had its effects")
-        try:
-            with closing(ControlLink(self._connect(start=False))) as control:
-                control.request("sessions.get", {"session_id": session_id, "settle": True})
-            CallLink(self._connect(start=False), RunRequest(None, None, None, session_id).hello("/")).close()
-        except SessionError as error:
-            return error
-        except (DaemonUnavailableError, HangupError):
-            return DaemonUnavailableError(
-                f"the daemon is gone, and session {session_id} with it; see {self.places.log}", session_id=session_id
-            )
-        return WorkerLostError(
-            f"the connection to session {session_id} broke, though the session lives: try again, "
-            "and note that the call may have had its effects",
-            session_id=session_id,
-        )
-
-    def _control_link(self, *, start: bool = True) -> ControlLink:
-        with self._lock:
-            if self._control is None or (self._control.broken is not None and self.broken is None):
-                self._control = ControlLink(self._connect(start=start))
-            return self._control
-
-    def _connect(self, *, start: bool = True) -> socket.socket:
-        """A fresh connection; to a daemon that is started for it, if that is wanted."""
-        if self.broken is not None:
-            raise InvalidRequestError(f"this client cannot be used: {self.broken}")
-        try:
-            return connect(self.places)
-        except DaemonUnavailableError:
-            if not (start and self._autostart):
-                raise
-        if start_daemon(self.places, self._is_running):
-            self.started_daemon = True
-        return connect(self.places)
-
-    def _is_running(self) -> bool:
-        try:
-            connect(self.places).close()
-        except DaemonUnavailableError:
-            return False
-        return True
+        return finish(self._core.stop_daemon())
 
 
 class Session:
     """A session that is held. Not closed by garbage collection: it expires by its own window."""
 
-    def __init__(self, client: Client, link: CallLink) -> None:
-        assert link.opened.session_id is not None
-        self._client = client
-        self._link = link
-        self.id: str = link.opened.session_id
-        self.app: str = link.opened.app
-        self.version: str = link.opened.version
-        self.worker_id: str = link.opened.worker_id
+    def __init__(self, core: BlockingCore, twin: AsyncSession) -> None:
+        self._core = core
+        self._twin = finish(twin.open())
+        self.id: str = twin.id
+        self.app: str = twin.app
+        self.version: str = twin.version
+        self.worker_id: str = twin.worker_id
 
     def __repr__(self) -> str:
         return f"<Session {self.id} {self.app}@{self.version}>"
@@ -266,94 +128,248 @@ class Session:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._client.broken is FORKED:
-            return  # a child leaves the block; the session is the parent's
-        try:
-            self.end()
-        except WarmpoolError:
-            if kind is None:
-                raise
+        finish(self._twin.__aexit__(kind, error, trace))
 
-    def call(self, function: Any = None, input: Any = None, /, **fields: Any) -> Any:
+    def open(self) -> Self:
+        """Connects again, if it is not connected; raises what has become of the session if it is over."""
+        finish(self._twin.open())
+        return self
+
+    def close(self) -> None:
+        """What leaving the `with` block does: ends a session that was opened here, and lets go of one that was
+        attached to.
+        """
+        finish(self._twin.close())
+
+    def end(self, *, force: bool = False) -> Data:
+        """Ends the session and returns when its worker is gone. No error if it is over already. A call that runs is
+        cancelled; with `force` it is killed at once.
+        """
+        return finish(self._twin.end(force=force))
+
+    def call(
+        self,
+        function: Any = None,
+        input: Any = None,
+        /,
+        *,
+        timeout: float | None = None,
+        timeout_seconds: float | None = None,
+        **fields: Any,
+    ) -> Any:
         """Calls a function and gives its output: `call("add", {"amount": 1})`, `call("add", amount=1)`, or
-        `call({...})` for the app's default function.
+        `call({...})` for the app's default function. The output of a generator is the last item.
 
         Raises APP_ERROR and the like if it fails, which the session survives, and a SessionError if the session is
-        over.
+        over. After `timeout` seconds the call is cancelled: CALL_TIMEOUT. (An input that has a field `timeout` goes as
+        a dict.)
         """
+        link = self._twin.link
+        if link is None or timeout is not None or timeout_seconds is not None:
+            slow = self._twin.call(function, input, timeout=timeout, timeout_seconds=timeout_seconds, **fields)
+            return finish(slow)
         if fields or (function is not None and type(function) is not str):
             function, input = call_arguments(function, input, fields)
         try:
-            return self._link.call(function, input)
+            return link.call(function, input)
         except HangupError as hangup:
-            return self._call_again(function, input, hangup)
+            if hangup.sent:
+                raise finish(self._core.explain(self.id, hangup)) from None
+        except BaseException:
+            self._core.tell_interrupted(link)
+            raise
+        return finish(self._twin.call(function, input))  # it did not leave
 
-    def _call_again(self, function: str | None, input: Any, hangup: HangupError) -> Any:
-        """The call did not leave: over a new connection, if the session still lives."""
-        if hangup.sent:
-            raise self._client.explain(self.id, hangup) from None
-        self._link = self._client.open_link(RunRequest(None, None, None, self.id))
-        try:
-            return self._link.call(function, input)
-        except HangupError as second:
-            raise self._client.explain(self.id, second) from None
+    def stream(
+        self,
+        function: Any = None,
+        input: Any = None,
+        /,
+        *,
+        timeout: float | None = None,
+        timeout_seconds: float | None = None,
+        **fields: Any,
+    ) -> Stream:
+        """As `call`, but tells what happens on the way: the items of a generator, progress, log lines."""
+        twin = self._twin.stream(function, input, timeout=timeout, timeout_seconds=timeout_seconds, **fields)
+        return Stream(twin)
+
+    def map(self, function: str | None, inputs: Iterable[Any], *, window: int = 64) -> Iterator[Any]:
+        """The outputs of a call for each input, in order, as they come. Up to `window` calls are under way at once, so
+        that nobody waits for the way there and back. The first error by position is raised, and ends it.
+        """
+        return drive(self._twin.map(function, inputs, window=window))
+
+    def proxy(self, app: type[A]) -> A:
+        """The session, looking like an instance of its app's class: methods, completion and types are the app's own."""
+        from .proxy import proxy_of
+
+        return proxy_of(app, self)
+
+    def cancel(self, *, force: bool = False) -> Data:
+        """Cancels the call that runs now, whoever has made it; with `force` its worker is killed, and the session over
+        with it, if it does not stop at once. Gives `call_id` and `state`.
+        """
+        return finish(self._twin.cancel(force=force))
 
     def info(self) -> Data:
-        return self._client.sessions.get(self.id)
+        return finish(self._twin.info())
 
     def keepalive(self) -> Data:
         """Slides the window without a call."""
-        return self._client.sessions.keepalive(self.id)
+        return finish(self._twin.keepalive())
 
-    def end(self) -> Data:
-        """Ends the session and returns when its worker is gone. No error if it is over already."""
-        info = self._client.sessions.end(self.id)
-        self._link.close()
-        return info
+    def set_labels(self, labels: Mapping[str, str]) -> Data:
+        """Replaces the session's labels."""
+        return finish(self._twin.set_labels(labels))
+
+    def get_labels(self) -> dict[str, str]:
+        return finish(self._twin.get_labels())
+
+
+class Stream:
+    """The events of one call, as they come: an iterator, and a context manager that closes it.
+
+    Each event has `type`, `number` and `time`: `output` events have an `output`, `progress` events `done`, `total` and
+    `message`, `log` events `level`, `logger` and `message`; `done` is the last one, with what the function returned as
+    `output`, or `error`, after which the exception is raised. Closing it early stops the function.
+    """
+
+    def __init__(self, twin: AsyncStream) -> None:
+        self._twin = finish(twin.start())
+        self.session_id = twin.opened.session_id
+        self.app = twin.opened.app
+        self.version = twin.opened.version
+        self.worker_id = twin.opened.worker_id
+
+    def __repr__(self) -> str:
+        return repr(self._twin).replace("Async", "", 1)
+
+    @property
+    def output(self) -> Any:
+        """What the function returned; None before the end."""
+        return self._twin.output
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Data:
+        try:
+            return finish(self._twin.__anext__())
+        except StopAsyncIteration:
+            raise StopIteration from None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Nothing more is wanted: a generator is closed, its `finally` runs."""
+        self._twin.close_now()
 
 
 class Sessions:
     """`client.sessions`. An info answers both `info.status` and `info["status"]`."""
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
+    def __init__(self, core: BlockingCore) -> None:
+        self._core = core
+        self._twin = AsyncSessions(core)
 
-    def get(self, session_id: str) -> Data:
-        """Raises SESSION_NOT_FOUND. Looking does not slide the window."""
-        return Data(self._client.request("sessions.get", session_id=session_id))
+    def attach(self, session_id: str) -> Session:
+        """A session that lives already, of this process or another, to be held: leaving it does not end it."""
+        return Session(self._core, self._twin.attach(session_id))
 
-    def list(self, *, all: bool = False) -> list[Data]:
-        """The open sessions, newest first; with `all` also those that are over and remembered."""
-        status = "all" if all else "active"
-        return [Data(info) for info in self._client.request("sessions.list", status=status, limit=1000)["sessions"]]
+    def get(self, session_id: str, *, memory: bool = False) -> Data:
+        """Raises SESSION_NOT_FOUND. Looking does not slide the window. With `memory` it is measured how many bytes
+        are the worker's alone (`private_bytes`) and how many it shares (`shared_bytes`).
+        """
+        return finish(self._twin.get(session_id, memory=memory))
+
+    def list(
+        self,
+        *,
+        app: str | None = None,
+        status: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        name_prefix: str | None = None,
+        limit: int | None = None,
+        cursor: str | None = None,
+    ) -> Page:
+        """A page of sessions, newest first, of at most `limit` (100). `status` is "active", which is the default,
+        "ended", "expired" or "all". They have all of `labels`. Give the page's `cursor` for the next one.
+        """
+        return finish(
+            self._twin.list(app=app, status=status, labels=labels, name_prefix=name_prefix, limit=limit, cursor=cursor)
+        )
 
     def keepalive(self, session_id: str) -> Data:
         """Slides the window without a call."""
-        return Data(self._client.request("sessions.keepalive", session_id=session_id))
+        return finish(self._twin.keepalive(session_id))
 
-    def end(self, session_id: str) -> Data:
-        """Ends a session; returns when its worker is gone."""
-        return Data(self._client.request("sessions.end", session_id=session_id))
+    def end(self, session_id: str, *, force: bool = False) -> Data:
+        """Ends a session; returns when its worker is gone. A call that runs is cancelled; with `force` it is killed."""
+        return finish(self._twin.end(session_id, force=force))
+
+    def set_labels(self, session_id: str, labels: Mapping[str, str]) -> Data:
+        """Replaces the session's labels."""
+        return finish(self._twin.set_labels(session_id, labels))
+
+    def get_labels(self, session_id: str) -> dict[str, str]:
+        return finish(self._twin.get_labels(session_id))
+
+    def why(self, session_id: str) -> Data:
+        """What has happened to a session, and the last lines of its log: `entries` have `time`, `text` and `count`."""
+        return finish(self._twin.why(session_id))
+
+    def logs(self, session_id: str, *, follow: bool = False) -> Iterator[str]:
+        """The lines of a session's log; with `follow` until it is over."""
+        return drive(self._twin.logs(session_id, follow=follow))
+
+
+class Calls:
+    """`client.calls`."""
+
+    def __init__(self, core: BlockingCore) -> None:
+        self._twin = AsyncCalls(core)
+
+    def cancel(self, session_id: str, call_id: int | None = None, *, force: bool = False) -> Data:
+        """Cancels a call, or the one that runs now. Gives its `call_id`, and its `state`: "running", "waiting" or
+        "idle".
+        """
+        return finish(self._twin.cancel(session_id, call_id, force=force))
 
 
 class Apps:
     """`client.apps`."""
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
+    def __init__(self, core: BlockingCore) -> None:
+        self._twin = AsyncApps(core)
 
     def list(self) -> list[Data]:
         """The apps that the daemon knows by name, and how they fare."""
-        return [Data(app) for app in self._client.request("apps.list")]
+        return finish(self._twin.list())
 
     def get(self, app: str) -> Data:
         """How one app fares, where it lies and under which Python it runs. Does not load it."""
-        cwd = os.getcwd()
-        reference, _ = app_reference(app, cwd)
-        return Data(self._client.request("apps.get", app=reference, cwd=cwd))
+        return finish(self._twin.get(app))
 
     def describe(self, app: str) -> builtins.list[Data]:
         """The functions of an app, with their JSON schemas. Loads it if need be."""
-        cwd = os.getcwd()
-        reference, _ = app_reference(app, cwd)
-        return [Data(function) for function in self._client.request("apps.describe", app=reference, cwd=cwd)]
+        return finish(self._twin.describe(app))
+
+
+def drive(work: AsyncGenerator[T, None]) -> Iterator[T]:
+    """Runs an async generator over steps that block, as a generator."""
+    try:
+        while True:
+            try:
+                value = finish(work.__anext__())
+            except StopAsyncIteration:
+                return
+            yield value
+    finally:
+        finish(work.aclose())

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
+from ..client.blocking import BlockingCore
 from ..client.links import CallLink
 from ..client.requests import NEW, Data, RunRequest, app_reference
 from ..client.sync import Client, Session
@@ -29,22 +30,33 @@ def primed(app: str | type) -> str:
     return reference if reference.endswith(PRIMED) else reference + PRIMED
 
 
+class _WatchedCore(BlockingCore):
+    def __init__(self, socket: str | os.PathLike[str] | None, *, autostart: bool) -> None:
+        super().__init__(socket, autostart=autostart)
+        self.session_ids: set[str] = set()
+
+    async def open_link(self, request: RunRequest) -> CallLink:
+        link = await super().open_link(request)
+        if request.session == NEW and link.opened.session_id is not None:
+            self.session_ids.add(link.opened.session_id)
+        return link
+
+
 class TestingClient(Client):
     """A client of a daemon that was started for tests. Each of these returns when its consequences are settled."""
 
+    _core_kind = _WatchedCore
     __test__ = False  # no test case, whatever pytest thinks of its name
 
     def __init__(self, socket: str | os.PathLike[str], *, autostart: bool = False) -> None:
         super().__init__(socket, autostart=autostart)
         self.clock = Clock(self.request)
-        self.opened: set[str] = set()
-        """Ids of the sessions that this client has opened."""
 
-    def open_link(self, request: RunRequest) -> CallLink:
-        link = super().open_link(request)
-        if request.session == NEW and link.opened.session_id is not None:
-            self.opened.add(link.opened.session_id)
-        return link
+    @property
+    def opened(self) -> set[str]:
+        """Ids of the sessions that this client has opened."""
+        assert isinstance(self._core, _WatchedCore)
+        return self._core.session_ids
 
     def kill_worker(self, session: Session | str) -> Data:
         """SIGKILL, as the kernel does when memory is short: the session is lost. Gives its info."""

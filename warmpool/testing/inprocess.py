@@ -24,7 +24,7 @@ from typing import Any, Final, Self
 
 from ..app import BaseApp
 from ..board import Board
-from ..client.links import cannot_send
+from ..client.connections import cannot_send
 from ..client.requests import call_arguments
 from ..errors import AppBrokenError, InvalidRequestError, SessionEndedError, WarmpoolError, from_wire
 from ..packets import pair

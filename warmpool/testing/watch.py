@@ -105,8 +105,7 @@ class Watch:
     def _tell(self, found: list[Section]) -> None:
         try:
             with Client(self._ledger.client.places.socket, autostart=False) as client:
-                page = client.request("sessions.list", status="all", limit=PAGE_MAX)["sessions"]
-                infos = [info for info in map(Data, page) if self._is_ours(info)]
+                infos = [info for info in client.sessions.list(status="all", limit=PAGE_MAX) if self._is_ours(info)]
                 found.extend((f"warmpool session {info.id}", _told(client, info)) for info in infos[:_SHOWN_SESSIONS])
         except WarmpoolError as error:
             found.append(("warmpool", f"nothing more can be told of the sessions: {error}"))

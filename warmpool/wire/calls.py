@@ -1,8 +1,9 @@
 """The life of one call, as its caller sees it, and the open calls of one connection.
 
-A call is WAITING until a Result or a Failure with its id makes it DONE. A caller that stops waiting (Ctrl-C, a
-time-out) makes it ABANDONED: the answer, when it comes, is dropped, and can never be taken for the answer to
-another call. An answer to a call that nobody made, or that was answered before, is the peer's error.
+A call is WAITING, and a stream STREAMING, until a Result or a Failure with its id makes it DONE; only a stream may be
+told Events before. A caller that stops waiting (Ctrl-C, a time-out) makes it ABANDONED: what comes for it then is
+dropped, and can never be taken for the answer to another call. An answer to a call that nobody made, or that was
+answered before, is the peer's error.
 """
 
 from __future__ import annotations
@@ -16,20 +17,30 @@ from .frames import decode
 
 class CallState(Enum):
     WAITING = "waiting"
+    STREAMING = "streaming"
     ABANDONED = "abandoned"
     DONE = "done"
 
 
 class CallEvent(Enum):
+    EVENT = "event"
     ANSWER = "answer"
     ABANDON = "abandon"
 
 
 TRANSITIONS: Final[dict[CallState, dict[CallEvent, CallState]]] = {
     CallState.WAITING: {CallEvent.ANSWER: CallState.DONE, CallEvent.ABANDON: CallState.ABANDONED},
-    CallState.ABANDONED: {CallEvent.ANSWER: CallState.DONE},
+    CallState.STREAMING: {
+        CallEvent.EVENT: CallState.STREAMING,
+        CallEvent.ANSWER: CallState.DONE,
+        CallEvent.ABANDON: CallState.ABANDONED,
+    },
+    CallState.ABANDONED: {CallEvent.EVENT: CallState.ABANDONED, CallEvent.ANSWER: CallState.DONE},
     CallState.DONE: {},
 }
+
+_WAITING: Final = CallState.WAITING
+_DONE: Final = CallState.DONE
 
 
 class OpenCalls:
@@ -37,8 +48,11 @@ class OpenCalls:
 
     __slots__ = ("_last_id", "_states")
 
-    def __init__(self) -> None:
-        self._last_id = 0
+    def __init__(self, first_id: int = 1) -> None:
+        """`first_id`: from where ids count up. A random one, 16 bits of zeros at its end, makes the ids unique over
+        all connections.
+        """
+        self._last_id = first_id - 1
         self._states: dict[int, CallState] = {}
 
     def __repr__(self) -> str:
@@ -47,24 +61,31 @@ class OpenCalls:
     def __len__(self) -> int:
         return len(self._states)
 
-    def start(self) -> int:
-        """The id of a new call, unique on this connection."""
+    def __contains__(self, call_id: int) -> bool:
+        return call_id in self._states
+
+    def start(self, state: CallState = _WAITING) -> int:
+        """The id of a new call; `state` says whether it is a stream."""
         self._last_id = call_id = self._last_id + 1
-        self._states[call_id] = CallState.WAITING
+        self._states[call_id] = state
         return call_id
 
     def forget(self, call_id: int) -> None:
         """The call was never sent: no answer will come."""
         self._states.pop(call_id, None)
 
-    def abandon(self, call_id: int) -> None:
-        """Nobody waits for the answer any more. No matter if it has come already."""
-        if (state := self._states.get(call_id)) is not None:
-            self._states[call_id] = TRANSITIONS[state][CallEvent.ABANDON]
+    def abandon(self, call_id: int) -> bool:
+        """Nobody waits for the answer any more. False if it has come already."""
+        state = self._states.get(call_id)
+        if state is None:
+            return False
+        self._states[call_id] = TRANSITIONS[state][CallEvent.ABANDON]
+        return True
 
     def answer(self, frame: bytes | memoryview) -> list[Any] | None:
-        """Takes note of the answer in a frame: `["Result", id, output]` or `["Failure", id, error]`, if somebody waits
-        for it, else None. Plain parts and not a message, because this is part of every call.
+        """Takes note of what a frame tells of a call: `["Result", id, output]`, `["Failure", id, error]` or `["Event",
+        id, number, time, kind, data]`, if somebody waits for it, else None. Plain parts and not a message, because
+        this is part of every call.
 
         Raises PROTOCOL_ERROR if it is no answer, or to a call that is not open; and the error that a Failure with the
         id 0 carries: the peer's last word on the connection.
@@ -73,12 +94,23 @@ class OpenCalls:
         if type(parts) is list and len(parts) == 3 and type(parts[1]) is int:
             kind, call_id, payload = parts
             if kind == "Result" or (kind == "Failure" and type(payload) is dict):
-                state = self._states.pop(call_id, CallState.DONE)
-                if state is CallState.WAITING:
+                state = self._states.pop(call_id, _DONE)
+                if state is _WAITING or state is CallState.STREAMING:
                     return parts
                 if state is CallState.ABANDONED:
                     return None
                 if call_id == 0 and kind == "Failure":
                     raise from_wire(payload)
                 raise ProtocolError(f"an answer came to call {call_id}, which is not open")
+        elif type(parts) is list and len(parts) == 6 and parts[0] == "Event":
+            return self._event(parts)
         raise ProtocolError("this is not the answer to a call")
+
+    def _event(self, parts: list[Any]) -> list[Any] | None:
+        _, call_id, number, time, kind, _ = parts
+        if type(call_id) is int and type(number) is int and type(time) in (float, int) and type(kind) is str:
+            state = self._states.get(call_id, _DONE)
+            if CallEvent.EVENT in TRANSITIONS[state]:
+                return parts if state is CallState.STREAMING else None
+            raise ProtocolError(f"an event came for call {call_id}, which is not an open stream")
+        raise ProtocolError("this is not an event of a stream")

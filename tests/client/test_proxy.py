@@ -1,0 +1,127 @@
+"""Sessions that look like their app. That the types are true is mypy's to say, of `user_code.py`."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import date
+
+import pytest
+import user_code
+from support import Daemon
+from user_code import AddInput, AsyncCart, Cart, Total
+
+from warmpool import AppError, AsyncClient, Client, FunctionNotFoundError, InvalidInputError, InvalidRequestError
+
+DAY = date(2026, 1, 2)
+
+
+def test_a_proxy_gives_what_its_methods_say(client: Client):
+    assert user_code.use_a_proxy(client) == [
+        Total(total=2, on=DAY), "3.00 USD", "6.00 EUR", date(2026, 1, 1), DAY
+    ]  # fmt: skip
+    assert client.sessions.list() == []
+
+
+def test_a_session_has_a_proxy_of_its_own(client: Client):
+    assert user_code.use_a_session(client) == [1, "cart", ["output", "done"], [{"total": 3, "on": "2026-01-02"}]]
+
+
+def test_an_async_proxy(shared_daemon: Daemon):
+    async def main() -> list[object]:
+        async with AsyncClient(shared_daemon.socket, autostart=False) as client:
+            return await user_code.use_an_async_proxy(client)
+
+    assert asyncio.run(main()) == [Total(total=5, on=DAY), [0, 1]]
+
+
+def test_run_is_typed(client: Client):
+    assert user_code.run(client).output == "1.50 EUR"
+
+
+def test_arguments_are_bound_as_python_binds_them(client: Client):
+    with client.proxy(Cart) as cart:
+        for wrong in ((), (1, 2.0, "EUR")):
+            with pytest.raises(TypeError):
+                cart.price(*wrong)
+        with pytest.raises(TypeError, match="unexpected keyword"):
+            cart.price(1, size=2)
+        with pytest.raises(InvalidInputError, match="count"):
+            cart.price("two")
+        with pytest.raises(AppError, match="no"):
+            cart.fail()
+        assert cart.add(AddInput()).total == 1
+        assert cart.clear() is None
+
+
+def test_a_proxy_has_functions_and_nothing_else(client: Client):
+    with client.proxy(Cart) as cart:
+        assert dir(cart) == ["add", "clear", "days", "fail", "price"]
+        for name in ("total", "setup", "_private", "logger", "nothing", "__call__"):
+            with pytest.raises(FunctionNotFoundError, match="has no function"):
+                getattr(cart, name)
+        assert repr(cart).startswith("<Cart in <Session sess_")
+
+
+def test_a_generator_that_is_left_is_closed(client: Client):
+    with client.proxy(Cart) as cart:
+        days = cart.days(30)
+        assert next(days) == date(2026, 1, 1)
+        days.close()
+        assert cart.add(AddInput()).total == 1
+
+
+def test_types_stay_true(client: Client, shared_daemon: Daemon):
+    with client.proxy(AsyncCart) as cart:
+        for name in ("add", "count"):
+            with pytest.raises(InvalidRequestError, match=f"{name} is async: use AsyncClient"):
+                getattr(cart, name)
+        assert cart.plain() == 1
+
+    async def main() -> None:
+        async with AsyncClient(shared_daemon.socket, autostart=False) as other, other.proxy(AsyncCart) as cart:
+            with pytest.raises(InvalidRequestError, match="plain is not async: use Client"):
+                cart.plain()
+
+    asyncio.run(main())
+
+
+# --- the decorator ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def at_the_daemon(shared_daemon: Daemon, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WARMPOOL_SOCKET", str(shared_daemon.socket))
+
+
+@pytest.mark.usefixtures("at_the_daemon")
+def test_a_decorated_function_has_a_session_while_it_runs(client: Client):
+    assert [user_code.decorated(2), user_code.decorated(amount=3)] == [2, 3]
+    session_id = asyncio.run(user_code.decorated_async(1))
+    assert client.sessions.get(session_id).status == "ended"
+    assert client.sessions.list() == []
+    assert user_code.decorated.__name__ == "decorated"
+
+
+@pytest.mark.usefixtures("at_the_daemon")
+def test_a_decorated_function_that_raises_ends_its_session(client: Client):
+    @user_code.warmpool.session(user_code.__file__ + ":Cart", autostart=False, name="held")
+    def fail(session):
+        assert client.sessions.list()[0].name == "held"
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert client.sessions.list() == []
+    with pytest.raises(TypeError, match="session"):
+        fail(session=None)
+
+
+def test_what_is_wrong_is_said_when_it_is_written():
+    for options in ({"colour": "red"}, {"session_timeout": 0}, {"if_exists": "attach"}):
+        with pytest.raises(InvalidRequestError):
+            user_code.warmpool.session("counter", **options)
+    with pytest.raises(InvalidRequestError, match="generator"):
+
+        @user_code.warmpool.session("counter")
+        def generate(session):
+            yield session

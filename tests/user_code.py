@@ -1,0 +1,129 @@
+"""Code as users write it. mypy checks it with everything else: that what is said here of types is so, and that what is
+marked as an error is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from datetime import date
+from typing import assert_type
+
+import warmpool
+from warmpool import (
+    AsyncClient,
+    AsyncSession,
+    AsyncStream,
+    BaseApp,
+    BaseAppInput,
+    BaseAppOutput,
+    Client,
+    Data,
+    Session,
+    Stream,
+)
+
+
+class AddInput(BaseAppInput):
+    amount: int = 1
+
+
+class Total(BaseAppOutput):
+    total: int
+    on: date
+
+
+class Cart(BaseApp):
+    def setup(self) -> None:
+        self.total = 0
+
+    def add(self, input: AddInput) -> Total:
+        self.total += input.amount
+        return Total(total=self.total, on=date(2026, 1, 2))
+
+    def price(self, count: int, each: float = 1.5, *, currency: str = "EUR") -> str:
+        return f"{count * each:.2f} {currency}"
+
+    def days(self, count: int) -> Iterator[date]:
+        for day in range(1, count + 1):
+            yield date(2026, 1, day)
+
+    def clear(self) -> None:
+        self.total = 0
+
+    def fail(self) -> None:
+        raise ValueError("no")
+
+    def _private(self) -> None:
+        pass
+
+
+class AsyncCart(BaseApp):
+    async def add(self, amount: int) -> Total:
+        return Total(total=amount, on=date(2026, 1, 2))
+
+    async def count(self, to: int) -> AsyncIterator[int]:
+        for number in range(to):
+            yield number
+
+    def plain(self) -> int:
+        return 1
+
+
+def use_a_proxy(client: Client) -> list[object]:
+    with client.proxy(Cart, labels={"by": "proxy"}) as cart:
+        total = cart.add(AddInput(amount=2))
+        assert_type(total, Total)
+        assert_type(cart.price(2, each=2), str)
+        found = [*cart.days(2)]
+        assert_type(found, list[date])
+        cart.clear()
+        return [total, cart.price(2, currency="USD"), cart.price(count=3, each=2.0), *found]
+
+
+def use_a_session(client: Client) -> list[object]:
+    with client.session(__file__ + ":Cart", session_timeout=300, name="cart") as session:
+        assert_type(session, Session)
+        cart = session.proxy(Cart)
+        assert_type(cart, Cart)
+        with session.stream("days", count=1) as stream:
+            assert_type(stream, Stream)
+            kinds = [event.type for event in stream]
+        return [cart.add(AddInput()).total, session.info().name, kinds, list(session.map("add", [{"amount": 2}]))]
+
+
+async def use_an_async_proxy(client: AsyncClient) -> list[object]:
+    async with client.proxy(AsyncCart) as cart:
+        total = await cart.add(5)
+        assert_type(total, Total)
+        return [total, [number async for number in cart.count(2)]]
+
+
+def run(client: Client) -> Data:
+    assert_type(client.run(app=__file__ + ":Cart", function="clear", stream=True), Stream)
+    return client.run(app=__file__ + ":Cart", function="price", input={"count": 1})
+
+
+async def run_async(client: AsyncClient) -> Data:
+    assert_type(await client.run(app="x", stream=True), AsyncStream)
+    return await client.run({"app": "x"})
+
+
+def wrong(client: Client) -> None:
+    with client.proxy(Cart) as cart:
+        cart.add(5)  # type: ignore[arg-type]
+        cart.remove()  # type: ignore[attr-defined]
+        cart.price("two")  # type: ignore[arg-type]
+    client.session("cart", colour="red")  # type: ignore[call-arg]
+    client.session("cart", if_exists="replace")  # type: ignore[arg-type]
+
+
+@warmpool.session(__file__ + ":Cart", session_timeout=60)
+def decorated(amount: int, *, session: Session) -> int:
+    assert_type(session, Session)
+    return int(session.call("add", amount=amount)["total"])
+
+
+@warmpool.session(__file__ + ":Cart")
+async def decorated_async(amount: int, *, session: AsyncSession) -> str:
+    await session.call("add", amount=amount)
+    return session.id

@@ -1,0 +1,194 @@
+"""The async client: on any asyncio loop, the one in which it is first used.
+
+    async with AsyncClient() as client, client.session("counter", session_timeout=300) as session:
+        await session.call("add", amount=2)
+
+It has the names of the blocking client, to be awaited. Calls that are gathered on one session run one after another in
+their order. Cancelling a task that awaits a call cancels the call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket as sockets
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from functools import partial
+from types import TracebackType
+from typing import Any, Final, Literal, Self, TypeVar, Unpack, overload
+
+from ..errors import DaemonUnavailableError, WarmpoolError
+from ..paths import Places
+from ..wire.messages import Open
+from .aio_calls import AsyncCallLink
+from .aio_links import AsyncControlLink
+from .connections import HangupError, connect, payload_of
+from .core import Core
+from .requests import Data, SessionOptions, run_request, session_request
+from .sessions import AsyncApps, AsyncCalls, AsyncSession, AsyncSessions
+from .streams import AsyncStream
+
+CANCEL_PATIENCE: Final = 1.0
+"""Seconds that a cancelled task waits for the daemon to take note."""
+
+A = TypeVar("A")
+
+
+class AsyncClient:
+    """The way to a daemon, for the loop in which it is first used."""
+
+    def __init__(self, socket: str | os.PathLike[str] | None = None, *, autostart: bool = True) -> None:
+        """As `Client`."""
+        self._core = LoopCore(socket, autostart=autostart)
+        self.sessions = AsyncSessions(self._core)
+        self.calls = AsyncCalls(self._core)
+        self.apps = AsyncApps(self._core)
+
+    def __repr__(self) -> str:
+        return f"<AsyncClient {self.places.socket} {self._core.broken or 'open'}>"
+
+    @property
+    def places(self) -> Places:
+        return self._core.places
+
+    @property
+    def started_daemon(self) -> bool:
+        return self._core.started_daemon
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Closes the connections. Sessions live on until they are ended or expire."""
+        self._core.close()
+
+    @overload
+    async def run(
+        self, params: Mapping[str, Any] = ..., /, *, stream: Literal[True], **overrides: Any
+    ) -> AsyncStream: ...
+    @overload
+    async def run(self, params: Mapping[str, Any] = ..., /, **overrides: Any) -> Data: ...
+    async def run(self, params: Mapping[str, Any] = {}, /, **overrides: Any) -> Data | AsyncStream:
+        request = run_request(params, overrides, os.getcwd())
+        if request.stream:
+            return await AsyncStream(self._core, request, *self._core.run_stream(request)).start()
+        return await self._core.run(request)
+
+    def session(self, app: str | type, **options: Unpack[SessionOptions]) -> AsyncSession:
+        return AsyncSession(self._core, session_request(app, options, os.getcwd()))
+
+    @asynccontextmanager
+    async def proxy(self, app: type[A], **options: Unpack[SessionOptions]) -> AsyncIterator[A]:
+        async with self.session(app, **options) as session:
+            yield session.proxy(app)
+
+    async def request(self, method: str, **params: Any) -> Any:
+        return await self._core.request(method, **params)
+
+    async def status(self) -> Data:
+        return Data(await self._core.request("daemon.status"))
+
+    async def stop(self) -> int:
+        return await self._core.stop_daemon()
+
+
+class LoopCore(Core[AsyncCallLink]):
+    """The steps of an async client."""
+
+    def __init__(self, socket: str | os.PathLike[str] | None, *, autostart: bool) -> None:
+        super().__init__(socket, autostart=autostart)
+        self._control: AsyncControlLink | None = None
+        self._control_turns = asyncio.Lock()
+
+    def close(self) -> None:
+        super().close()
+        if self._control is not None:
+            self._control.close()
+
+    async def connect(self, hello: Open, *, start: bool) -> AsyncCallLink:
+        return await AsyncCallLink.opening(await self._dial(start=start), hello)
+
+    async def pass_on(self, hello: Open, *, start: bool) -> AsyncCallLink:
+        control = await self._control_link(start=start)
+        return await AsyncCallLink.opening(control.pass_connection(hello))
+
+    async def ask(self, method: str, params: dict[str, Any], *, start: bool) -> Any:
+        return await (await self._control_link(start=start)).request(method, params)
+
+    async def _control_link(self, *, start: bool) -> AsyncControlLink:
+        self.check()
+        if self._control is None or self._control.broken is not None:
+            async with self._control_turns:
+                if self._control is None or self._control.broken is not None:
+                    self._control = AsyncControlLink(await self._dial(start=start))
+        return self._control
+
+    async def call(
+        self,
+        link: AsyncCallLink,
+        function: str | None,
+        input: Any,
+        timeout: float | None,
+    ) -> Any:
+        call_id, future = link.start(function, input)
+        timer = None if timeout is None else link.loop.call_later(timeout, link.overdue, call_id)
+        try:
+            return payload_of(await future)
+        except asyncio.CancelledError:
+            await self._tell_cancelled(link, call_id)
+            raise
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    async def next_parts(self, link: AsyncCallLink, call_id: int, deadline: float | None) -> list[Any]:
+        try:
+            return await link.next_parts(call_id, deadline)
+        except asyncio.CancelledError:
+            await self._tell_cancelled(link, call_id)
+            raise
+
+    async def settle(self, link: AsyncCallLink, call_id: int, *, seized: bool) -> None:
+        await link.settle(call_id, seized=seized)
+
+    def now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def me(self) -> object:
+        return asyncio.current_task()
+
+    def turns(self) -> AbstractAsyncContextManager[Any]:
+        return asyncio.Lock()
+
+    async def _tell_cancelled(self, link: AsyncCallLink, call_id: int) -> None:
+        """Nobody waits for the call any more. Without a session it is known by its connection alone."""
+        session_id = link.opened.session_id
+        if not link.abandon(call_id) or session_id is None or self.broken is not None:
+            return
+        with suppress(WarmpoolError, HangupError, TimeoutError):
+            async with asyncio.timeout(CANCEL_PATIENCE):
+                await self.cancel(session_id, call_id)
+
+    async def _dial(self, *, start: bool) -> sockets.socket:
+        """A fresh connection: at once where that goes, else from a thread, which may wait."""
+        self.check()
+        try:
+            return connect(self.places, 0)
+        except (BlockingIOError, DaemonUnavailableError):
+            dialling = asyncio.get_running_loop().run_in_executor(None, partial(self.dial, start=start))
+        try:
+            return await asyncio.shield(dialling)
+        except asyncio.CancelledError:
+            dialling.add_done_callback(_close_unwanted)
+            raise
+
+
+def _close_unwanted(dialling: asyncio.Future[sockets.socket]) -> None:
+    if not dialling.cancelled() and dialling.exception() is None:
+        dialling.result().close()

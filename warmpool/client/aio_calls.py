@@ -1,0 +1,229 @@
+"""An async client's connection to a worker. Any number of calls may be under way on it; the worker answers them in
+their order. A call makes one future and no task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections import deque
+from typing import Any, Final, Protocol, Self
+
+from ..errors import WarmpoolError
+from ..settings import CONTROL_FRAME_LIMIT
+from ..wire.calls import CallState, OpenCalls
+from ..wire.messages import CALL_ANSWERS, Open, Opened, from_wire, to_wire
+from .aio_links import AsyncLink
+from .connections import OverdueError, cannot_send, cannot_use, first_call_id, opened
+
+INBOX_LIMIT: Final = 64 * 1024
+"""Bytes of events that are kept for a slow reader; from then on nothing is read until they are taken."""
+
+
+class Waiter(Protocol):
+    """Who waits for what comes for a call: a future, or an Inbox."""
+
+    def done(self) -> bool: ...
+    def set_result(self, result: list[Any], /) -> None: ...
+    def set_exception(self, error: BaseException, /) -> None: ...
+
+
+class Inbox:
+    """What comes for a call that may be told more than one thing."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        """Bytes that have come since it was empty."""
+        self._parts: deque[list[Any]] = deque()
+        self._error: BaseException | None = None
+        self._waiter: asyncio.Future[None] | None = None
+
+    def done(self) -> bool:
+        return False
+
+    def set_result(self, parts: list[Any], /) -> None:
+        self._parts.append(parts)
+        self._wake()
+
+    def set_exception(self, error: BaseException, /) -> None:
+        self._error = error
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def take(self, link: AsyncCallLink, deadline: float | None) -> list[Any]:
+        """The next thing, oldest first. Raises what broke the link after the last; TimeoutError at the deadline on
+        the loop's clock.
+        """
+        if deadline is not None and link.loop.time() >= deadline:  # also for who is told more than he can read
+            raise TimeoutError
+        while not self._parts:
+            self.size = 0
+            link.wake_up()
+            if not self._parts:
+                if self._error is not None:
+                    raise self._error
+                self._waiter = link.loop.create_future()
+                async with asyncio.timeout_at(deadline):
+                    await self._waiter
+        return self._parts.popleft()
+
+
+class AsyncCallLink(AsyncLink):
+    """A connection that the daemon has handed to a worker."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._calls = OpenCalls(first_call_id())
+        self._waiting: dict[int, Waiter] = {}
+        self._inboxes: dict[int, Inbox] = {}
+        self._settling: dict[int, asyncio.Future[None]] = {}
+        self._outgoing = bytearray()
+        self._seized = False
+        self.opened: Opened
+        self._greeting: asyncio.Future[Any] | None = None
+        super().__init__(connection, CONTROL_FRAME_LIMIT, CONTROL_FRAME_LIMIT)
+
+    @classmethod
+    async def opening(cls, connection: socket.socket, hello: Open | None = None) -> Self:
+        """Opens; without a `hello` if it has been said. Raises the daemon's refusal, or HangupError if there was no
+        answer.
+        """
+        link = cls(connection)
+        try:
+            if hello is not None:
+                link._send(link._writer.frame(to_wire(hello)))
+            link._greeting = link.loop.create_future()
+            link.opened = opened(await link._greeting)
+        except BaseException:
+            link.close()
+            raise
+        link._greeting = None
+        link._writer.limit = link._reader.limit = link.opened.frame_limit
+        return link
+
+    # --- one call ---------------------------------------------------------------------------------------------
+
+    def start(self, function: str | None, input: object) -> tuple[int, asyncio.Future[list[Any]]]:
+        """Sends a call: its id, and the future of its answer's parts. Raises INVALID_REQUEST and HangupError."""
+        if self.broken is not None:
+            raise cannot_use(self.broken)
+        call_id = self._calls.start()
+        try:
+            self._send(self._writer.frame(("Call", call_id, function, input)))
+        except BaseException as error:
+            raise self._unsent_call(call_id, error) from None
+        future = self._waiting[call_id] = self.loop.create_future()
+        return call_id, future
+
+    def overdue(self, call_id: int) -> None:
+        """Its time is up: who waits for it gets OverdueError."""
+        waiter = self._waiting.get(call_id)
+        if waiter is not None and not waiter.done():
+            self.abandon(call_id)
+            waiter.set_exception(OverdueError(call_id))
+
+    async def settle(self, call_id: int, *, seized: bool) -> None:
+        """Waits until an abandoned call has been answered. Raises HangupError."""
+        if self.broken is not None:
+            raise cannot_use(self.broken)
+        if call_id in self._calls:
+            future = self._settling[call_id] = self.loop.create_future()
+            await future
+
+    # --- several at once, or one with events --------------------------------------------------------------------
+
+    def seize(self) -> bool:
+        """Takes the link for oneself alone, if nobody uses it; until `release`."""
+        if self.broken is not None or self._seized or self._calls:
+            return False
+        self._seized = True
+        return True
+
+    def release(self) -> None:
+        self._seized = False
+
+    def begin(self, kind: str, function: str | None, input: object) -> int:
+        """A new call's id; it leaves with the next `flush`. `kind` is "Call" or "Stream". Raises INVALID_REQUEST."""
+        self._check()
+        call_id = self._calls.start(CallState.STREAMING if kind == "Stream" else CallState.WAITING)
+        try:
+            self._outgoing += self._writer.frame((kind, call_id, function, input))
+        except BaseException as error:
+            raise self._unsent_call(call_id, error) from None
+        self._waiting[call_id] = self._inboxes[call_id] = Inbox()
+        return call_id
+
+    def flush(self) -> None:
+        """Sends what has begun. Raises HangupError."""
+        outgoing, self._outgoing = self._outgoing, bytearray()
+        self._send(outgoing)
+
+    async def next_parts(self, call_id: int, deadline: float | None = None) -> list[Any]:
+        """What comes next for a call: an Event, a Result or a Failure. Raises HangupError; and OverdueError at the
+        deadline on the loop's clock.
+        """
+        try:
+            parts = await self._inboxes[call_id].take(self, deadline)
+        except TimeoutError:
+            self.abandon(call_id)
+            raise OverdueError(call_id) from None
+        if parts[0] != "Event":
+            del self._inboxes[call_id]
+        return parts
+
+    def abandon(self, call_id: int) -> bool:
+        """Nobody waits for this call any more. False if its answer has come."""
+        self._waiting.pop(call_id, None)
+        self._inboxes.pop(call_id, None)
+        was_open = self._calls.abandon(call_id)
+        self.wake_up()
+        return was_open
+
+    # --- what comes -------------------------------------------------------------------------------------------
+
+    def wake_up(self) -> None:
+        """Reads on after a pause: what is in the buffer first."""
+        if self._is_paused and self.broken is None:
+            self._resume()
+            try:
+                while not self._is_paused and (frame := self._reader.next_frame()) is not None:
+                    self._handle(frame)
+            except WarmpoolError as error:
+                self._break(str(error), error)
+
+    def _handle(self, frame: memoryview) -> None:
+        if self._greeting is not None:
+            if not self._greeting.done():
+                self._greeting.set_result(from_wire(frame, CALL_ANSWERS))
+            return
+        parts = self._calls.answer(frame)
+        if parts is None:
+            self._settle_answered()
+            return
+        waiter = self._waiting.pop(parts[1]) if len(parts) == 3 else self._waiting[parts[1]]
+        if not waiter.done():
+            waiter.set_result(parts)
+        if type(waiter) is Inbox:
+            waiter.size += len(frame)
+            if waiter.size >= INBOX_LIMIT:
+                self._pause()
+
+    def _settle_answered(self) -> None:
+        for call_id in [call_id for call_id in self._settling if call_id not in self._calls]:
+            future = self._settling.pop(call_id)
+            if not future.done():
+                future.set_result(None)
+
+    def _fail_all(self, error: Exception) -> None:
+        for waiter in [self._greeting, *self._waiting.values(), *self._settling.values()]:
+            if waiter is not None and not waiter.done():
+                waiter.set_exception(error)
+
+    def _unsent_call(self, call_id: int, error: BaseException) -> BaseException:
+        """What to raise for a call that did not leave."""
+        self._calls.forget(call_id)
+        if isinstance(error, TypeError | ValueError | OverflowError):
+            return cannot_send(error)
+        return error

@@ -1,0 +1,236 @@
+"""An async client's connections, driven by the loop on which they were made; and the kind that is for control.
+
+Raw non-blocking sockets on the loop's readers, registered once a connection, never asyncio's streams: those take a
+refused `connect` for a connection in the making, and cost more than a call does.
+
+The loop knows a link by a weak reference only, so that a link which is dropped closes itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import weakref
+from typing import Any
+
+from ..errors import InvalidRequestError, WarmpoolError
+from ..errors import from_wire as error_from_wire
+from ..packets import carrying
+from ..settings import CONTROL_FRAME_LIMIT
+from ..wire.frames import FrameReader, FrameWriter
+from ..wire.messages import (
+    CONTROL_ANSWERS,
+    PROTOCOL_VERSION,
+    Control,
+    Failure,
+    Open,
+    Reply,
+    Request,
+    from_wire,
+    to_wire,
+)
+from .connections import (
+    FORKED,
+    REPLY_LIMIT,
+    HangupError,
+    belongs_here,
+    cannot_send,
+    cannot_use,
+)
+
+
+class AsyncLink:
+    """Frames out and in. Belongs to the loop on which it was made."""
+
+    def __init__(self, connection: socket.socket, write_limit: int, read_limit: int) -> None:
+        connection.setblocking(False)
+        self._socket = connection
+        self._receive_into = connection.recv_into
+        self.loop = asyncio.get_running_loop()
+        self._writer = FrameWriter(write_limit)
+        self._reader = FrameReader(read_limit)
+        self._unsent = bytearray()
+        self._is_paused = True
+        self.broken: str | None = None
+        belongs_here(self)
+        weakref.finalize(self, _let_go, self.loop, connection, os.getpid())
+        self._resume()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} fd={self._socket.fileno()} {self.broken or 'open'}>"
+
+    def disown(self) -> None:
+        self.broken = FORKED
+
+    def close(self) -> None:
+        self._break("it is closed", HangupError(sent=True))
+
+    def _break(self, why: str, error: Exception) -> None:
+        if self.broken is None:
+            self.broken = why
+            _stop_watching(self.loop, self._socket)
+            self._fail_all(error)
+        self._socket.close()
+
+    def _fail_all(self, error: Exception) -> None:
+        """Everybody who waits on this link is told."""
+        raise NotImplementedError
+
+    def _handle(self, frame: memoryview) -> None:
+        raise NotImplementedError
+
+    # --- the loop calls ---------------------------------------------------------------------------------------
+
+    def _readable(self) -> None:
+        reader = self._reader
+        try:
+            frame = reader.read(self._receive_into)
+            while frame is not None:
+                self._handle(frame)
+                frame = reader.next_frame() if reader.pending and not self._is_paused else None
+        except (BlockingIOError, InterruptedError):
+            return
+        except (OSError, EOFError):
+            self._break("the other end is gone", HangupError(sent=True))
+        except WarmpoolError as error:  # the peer's last word, or its nonsense
+            self._break(str(error), error)
+
+    def _writable(self) -> None:
+        try:
+            del self._unsent[: self._socket.send(self._unsent)]
+        except BlockingIOError:
+            return
+        except OSError:
+            self._break("the other end is gone", HangupError(sent=True))
+            return
+        if not self._unsent:
+            self.loop.remove_writer(self._socket.fileno())
+
+    # --- for the kinds ----------------------------------------------------------------------------------------
+
+    def _send(self, data: bytes | bytearray) -> None:
+        """Sends what goes now, and the rest when it goes. Raises HangupError."""
+        if self._unsent:
+            self._unsent += data
+            return
+        try:
+            sent = self._socket.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self._break("the other end is gone", HangupError(sent=True))
+            raise HangupError(sent=False) from None
+        if sent < len(data):
+            self._unsent += memoryview(data)[sent:]
+            self.loop.add_writer(self._socket.fileno(), _write_weakly, weakref.ref(self))
+
+    def _pause(self) -> None:
+        if not self._is_paused:
+            self._is_paused = True
+            self.loop.remove_reader(self._socket.fileno())
+
+    def _resume(self) -> None:
+        if self._is_paused and self.broken is None:
+            self._is_paused = False
+            self.loop.add_reader(self._socket.fileno(), _read_weakly, weakref.ref(self))
+
+    def _check(self) -> None:
+        if self.broken is not None:
+            raise cannot_use(self.broken)
+        if self.loop is not asyncio.get_running_loop():
+            raise InvalidRequestError(
+                "this belongs to another event loop: make a new AsyncClient in each loop (in each asyncio.run)"
+            )
+
+
+def _read_weakly(reference: weakref.ref[AsyncLink]) -> None:
+    if (link := reference()) is not None:
+        link._readable()
+
+
+def _write_weakly(reference: weakref.ref[AsyncLink]) -> None:
+    if (link := reference()) is not None:
+        link._writable()
+
+
+def _stop_watching(loop: asyncio.AbstractEventLoop, connection: socket.socket) -> None:
+    if not loop.is_closed() and connection.fileno() != -1:
+        loop.remove_reader(connection.fileno())
+        loop.remove_writer(connection.fileno())
+
+
+def _let_go(loop: asyncio.AbstractEventLoop, connection: socket.socket, pid: int) -> None:
+    """Closes the connection of a link that was dropped: in the collector, on whatever thread that runs."""
+    if connection.fileno() == -1:
+        return
+    if os.getpid() == pid and not loop.is_closed():  # a child must not touch the epoll that it shares
+
+        def close() -> None:
+            _stop_watching(loop, connection)
+            connection.close()
+
+        if asyncio._get_running_loop() is loop or not loop.is_running():
+            close()
+        else:
+            loop.call_soon_threadsafe(close)
+    else:
+        connection.close()
+
+
+class AsyncControlLink(AsyncLink):
+    """Any number of requests at once."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._last_id = 0
+        self._waiting: dict[int, asyncio.Future[Any]] = {}
+        super().__init__(connection, CONTROL_FRAME_LIMIT, REPLY_LIMIT)
+        self._send(self._writer.frame(to_wire(Control(PROTOCOL_VERSION))))
+
+    async def request(self, method: str, params: dict[str, Any]) -> Any:
+        """The daemon's answer. Raises its error, or HangupError."""
+        self._check()
+        self._last_id = request_id = self._last_id + 1
+        try:
+            frame = self._writer.frame(to_wire(Request(request_id, method, params)))
+        except (TypeError, ValueError, OverflowError) as error:
+            raise cannot_send(error) from None
+        self._send(frame)
+        future = self._waiting[request_id] = self.loop.create_future()
+        try:
+            return await future
+        finally:
+            self._waiting.pop(request_id, None)
+
+    def pass_connection(self, hello: Open) -> socket.socket:
+        """Our end of a new connection, of which the daemon has the other and this hello. Raises HangupError."""
+        self._check()
+        frame = self._writer.frame(to_wire(hello))
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs:
+                if self._unsent:
+                    raise BlockingIOError
+                sent = self._socket.sendmsg([frame], [carrying(theirs.fileno())])
+                if sent < len(frame):
+                    self._send(frame[sent:])
+        except BaseException as error:
+            ours.close()
+            raise HangupError(sent=False) if isinstance(error, OSError) else error from None
+        return ours
+
+    def _handle(self, frame: memoryview) -> None:
+        match from_wire(frame, CONTROL_ANSWERS):
+            case Reply(id=request_id, value=value):
+                if (future := self._waiting.get(request_id)) is not None and not future.done():
+                    future.set_result(value)
+            case Failure(id=0, error=error):
+                raise error_from_wire(error)
+            case Failure(id=request_id, error=error):
+                if (future := self._waiting.get(request_id)) is not None and not future.done():
+                    future.set_exception(error_from_wire(error))
+
+    def _fail_all(self, error: Exception) -> None:
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(error)

@@ -1,0 +1,122 @@
+"""The steps of a blocking client: each waits in the kernel, and never suspends."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
+from threading import Lock, get_ident
+from typing import Any, Final
+
+from ..errors import WarmpoolError
+from ..wire.messages import Open
+from .connections import HangupError, connect
+from .core import Core
+from .links import CallLink, ControlLink
+
+IDLE_CONTROL_LINKS: Final = 4
+"""Connections for control that are kept for the next request."""
+
+INTERRUPT_PATIENCE: Final = 1.0
+"""Seconds that a Ctrl-C waits for the daemon to take note of it."""
+
+
+class BlockingCore(Core[CallLink]):
+    def __init__(self, socket: str | os.PathLike[str] | None, *, autostart: bool) -> None:
+        super().__init__(socket, autostart=autostart)
+        self._idle: list[ControlLink] = []
+
+    def close(self) -> None:
+        super().close()
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for link in idle:
+            link.close()
+
+    async def connect(self, hello: Open, *, start: bool) -> CallLink:
+        return CallLink(self.dial(start=start), hello)
+
+    async def pass_on(self, hello: Open, *, start: bool) -> CallLink:
+        with self._control_link(start=start) as control:
+            ours = control.pass_connection(hello)
+        return CallLink(ours)
+
+    async def ask(self, method: str, params: dict[str, Any], *, start: bool) -> Any:
+        with self._control_link(start=start) as link:
+            return link.request(method, params)
+
+    @contextmanager
+    def _control_link(self, *, start: bool) -> Iterator[ControlLink]:
+        """A connection that nobody else uses meanwhile: some requests are held until something happens."""
+        self.check()
+        with self._lock:
+            link = self._idle.pop() if self._idle else None
+        if link is None:
+            link = ControlLink(self.dial(start=start))
+        try:
+            yield link
+        except HangupError:
+            with self._lock:
+                self._idle.clear()  # of the same daemon
+            raise
+        finally:
+            with self._lock:
+                if link.broken is None and self.broken is None and len(self._idle) < IDLE_CONTROL_LINKS:
+                    self._idle.append(link)
+                else:
+                    link.close()
+
+    async def call(self, link: CallLink, function: str | None, input: Any, timeout: float | None) -> Any:
+        try:
+            if timeout is None:
+                return link.call(function, input)
+            return link.call_within(function, input, timeout)
+        except BaseException:
+            self.tell_interrupted(link)
+            raise
+
+    async def next_parts(self, link: CallLink, call_id: int, deadline: float | None) -> list[Any]:
+        try:
+            return link.next_parts(call_id, deadline)
+        except BaseException:
+            self.tell_interrupted(link)
+            raise
+
+    async def settle(self, link: CallLink, call_id: int, *, seized: bool) -> None:
+        link.settle(call_id, seized=seized)
+
+    def now(self) -> float:
+        return time.monotonic()
+
+    def me(self) -> object:
+        return get_ident()
+
+    def turns(self) -> AbstractAsyncContextManager[Any]:
+        return _Turns()
+
+    def tell_interrupted(self, link: CallLink) -> None:
+        """Cancels the call that an interruption has left open, if that is what has happened: as well as it goes."""
+        call_id, link.interrupted = link.interrupted, None
+        session_id = link.opened.session_id
+        if call_id is None or session_id is None or self.broken is not None:
+            return
+        with suppress(WarmpoolError, HangupError, OSError):
+            control = ControlLink(connect(self.places, INTERRUPT_PATIENCE))
+            try:
+                control.request("calls.cancel", {"session_id": session_id, "call_id": call_id})
+            finally:
+                control.close()
+
+
+class _Turns:
+    """A lock among threads, in the form that coroutines take."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+
+    async def __aenter__(self) -> None:
+        self._lock.acquire()
+
+    async def __aexit__(self, *_: object) -> None:
+        self._lock.release()

@@ -1,0 +1,371 @@
+"""What a client does, told once: opening, calling, reconnecting, asking what became of a session.
+
+Everything here is `async def` over a few steps (`connect`, `call`, …) that a kind of client does in its own way: one
+waits for them on its loop, the other's block and never suspend, so that `finish` can run a coroutine as a function.
+The async classes of `sessions` and `streams` are written over this too, and serve both; those of `sync` are their
+faces for blocking code. Refused: generating one client's source from the other's, and writing all of it twice.
+
+When the connection to a worker breaks, the daemon is asked what became of the session, and its answer is the error: so
+an expired session is never mistaken for a lost one.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+import weakref
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from threading import Lock
+from types import FrameType
+from typing import Any, Final, Generic, Protocol, TypeVar
+
+from ..errors import (
+    AppBrokenWarning,
+    CallTimeoutError,
+    DaemonUnavailableError,
+    InvalidRequestError,
+    SessionError,
+    WarmpoolError,
+    WorkerLostError,
+)
+from ..paths import Places
+from ..wire.messages import Open, Opened
+from .autostart import start_daemon
+from .connections import FORKED, HangupError, OverdueError, belongs_here, connect
+from .requests import NEW, Data, RunRequest, run_result
+
+KEPT_LINKS: Final = 256
+"""Connections that `run` keeps for sessions that it has used; the longest unused one goes first."""
+
+T = TypeVar("T")
+
+
+class AnyCallLink(Protocol):
+    """A connection to a worker, of either kind."""
+
+    opened: Opened
+    broken: str | None
+
+    def close(self) -> None: ...
+    def seize(self) -> bool: ...
+    def release(self) -> None: ...
+    def begin(self, kind: str, function: str | None, input: object) -> int: ...
+    def flush(self) -> None: ...
+    def abandon(self, call_id: int) -> object: ...
+
+
+L = TypeVar("L", bound=AnyCallLink)
+
+
+def finish(work: Awaitable[T]) -> T:
+    """Runs a coroutine over steps that block: it has no reason to suspend."""
+    try:
+        next(work.__await__())
+    except StopIteration as done:
+        result: T = done.value
+        return result
+    raise AssertionError("a step of a blocking client has suspended")
+
+
+class Core(ABC, Generic[L]):
+    """One client's way to the daemon, and its connections."""
+
+    def __init__(self, socket: str | os.PathLike[str] | None, *, autostart: bool) -> None:
+        self.places = Places.of(socket)
+        self.started_daemon = False
+        self.broken: str | None = None
+        self._autostart = autostart
+        self._lock = Lock()
+        self._kept: OrderedDict[str, tuple[L, set[str]]] = OrderedDict()
+        self._opened: weakref.WeakSet[L] = weakref.WeakSet()
+        belongs_here(self)
+
+    def disown(self) -> None:
+        self.broken = FORKED
+        self._lock = Lock()
+
+    def close(self) -> None:
+        with self._lock:
+            self.broken = self.broken or "closed"
+            self._kept.clear()
+            links = list(self._opened)
+        for link in links:
+            link.close()
+
+    # --- the steps --------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    async def connect(self, hello: Open, *, start: bool) -> L:
+        """A connection to a worker. `start`: a daemon is started for it if none runs. Raises the daemon's refusal, and
+        HangupError.
+        """
+
+    @abstractmethod
+    async def pass_on(self, hello: Open, *, start: bool) -> L:
+        """As `connect`, by passing the daemon a connection with the hello, over one that there is already."""
+
+    @abstractmethod
+    async def ask(self, method: str, params: dict[str, Any], *, start: bool) -> Any:
+        """One control request. Raises the daemon's refusal, and HangupError."""
+
+    @abstractmethod
+    async def call(self, link: L, function: str | None, input: Any, timeout: float | None) -> Any:
+        """One call's output. Whoever stops waiting cancels it. Raises its error, HangupError and OverdueError."""
+
+    @abstractmethod
+    async def next_parts(self, link: L, call_id: int, deadline: float | None) -> list[Any]:
+        """What comes next for a call that has begun. Raises as `call`."""
+
+    @abstractmethod
+    async def settle(self, link: L, call_id: int, *, seized: bool) -> None:
+        """Returns when a call that was given up has been answered. `seized`: by who has the link for himself. Raises
+        HangupError.
+        """
+
+    @abstractmethod
+    def now(self) -> float:
+        """On the clock of deadlines."""
+
+    @abstractmethod
+    def me(self) -> object:
+        """Who asks: the thread, or the task."""
+
+    @abstractmethod
+    def turns(self) -> AbstractAsyncContextManager[Any]:
+        """A lock for one handle's reconnecting."""
+
+    # --- the daemon -------------------------------------------------------------------------------------------
+
+    async def request(self, method: str, *, start: bool = True, **params: Any) -> Any:
+        """One control request, once more over a new connection if the old one has broken."""
+        try:
+            return await self.ask(method, params, start=start)
+        except HangupError:
+            pass
+        try:
+            return await self.ask(method, params, start=start)
+        except HangupError:
+            raise DaemonUnavailableError(
+                f"the daemon at {self.places.socket} hangs up; see {self.places.log}"
+            ) from None
+
+    async def stop_daemon(self) -> int:
+        self._autostart = False
+        return int((await self.request("daemon.stop"))["pid"])
+
+    def dial(self, *, start: bool) -> Any:
+        """A fresh connection, blocking; to a daemon that is started for it, if that is wanted."""
+        self.check()
+        try:
+            return connect(self.places)
+        except DaemonUnavailableError:
+            if not (start and self._autostart):
+                raise
+        if start_daemon(self.places, self._is_running):
+            self.started_daemon = True
+        return connect(self.places)
+
+    def check(self) -> None:
+        if self.broken is not None:
+            raise InvalidRequestError(f"this client cannot be used: {self.broken}")
+
+    def _is_running(self) -> bool:
+        try:
+            connect(self.places).close()
+        except DaemonUnavailableError:
+            return False
+        return True
+
+    # --- opening ----------------------------------------------------------------------------------------------
+
+    async def open_link(self, request: RunRequest) -> L:
+        """A connection to a worker: one that is passed to the daemon, which saves it a hello and an accept. If that is
+        not answered (the daemon is another by now, or out of descriptors; the worker has died) nothing has happened:
+        once more, knocking at the door.
+        """
+        hello = request.hello(os.getcwd())
+        is_new = request.session in (None, NEW)  # any other session is gone with its daemon: why start another
+        try:
+            link = await self.pass_on(hello, start=is_new)
+        except HangupError:
+            try:
+                link = await self.connect(hello, start=is_new)
+            except HangupError as hangup:
+                raise await self.explain(request.session if request.session != NEW else None, hangup) from None
+        with self._lock:
+            self._opened.add(link)
+        if link.opened.notice:
+            warnings.warn(link.opened.notice, AppBrokenWarning, stacklevel=_level_of_user())
+        return link
+
+    async def explain(self, session_id: str | None, hangup: HangupError) -> WarmpoolError:
+        """The error that a broken connection means. Waits for a dying worker's exit status."""
+        if session_id is None:
+            return WorkerLostError("the worker died; a call that was under way may or may not have had its effects")
+        try:
+            await self.request("sessions.get", start=False, session_id=session_id, settle=True)
+            (await self.connect(RunRequest(session=session_id).hello("/"), start=False)).close()
+        except SessionError as error:
+            return error
+        except (DaemonUnavailableError, HangupError):
+            return DaemonUnavailableError(
+                f"the daemon is gone, and session {session_id} with it; see {self.places.log}", session_id=session_id
+            )
+        return WorkerLostError(
+            f"the connection to session {session_id} broke, though the session lives: try again, "
+            "and note that the call may have had its effects",
+            session_id=session_id,
+        )
+
+    # --- calling ----------------------------------------------------------------------------------------------
+
+    async def run(self, request: RunRequest) -> Data:
+        """One call, in a new session, in none, or in one over the connection that is kept for it."""
+        if request.session is not None and request.session != NEW:
+            return await self._run_in_session(request, request.session)
+        link = await self.open_link(request)
+        session_id = link.opened.session_id
+        if session_id is not None:
+            self._keep(session_id, link, request.app)
+        try:
+            output = await self.perform(request.function, request.input, request.timeout, link)
+            return run_result(link.opened, output)
+        except BaseException as error:
+            if session_id is not None and not isinstance(error, Exception):
+                error.add_note(f"the session lives on: {session_id}")
+            raise
+        finally:
+            if session_id is None:
+                link.close()
+
+    async def _run_in_session(self, request: RunRequest, session_id: str) -> Data:
+        link = self._kept_for(session_id, request.app)
+
+        async def reopen() -> L:
+            nonlocal link
+            if link is not None:
+                self._forget(session_id, link)
+            link = await self.open_link(request)
+            self._keep(session_id, link, request.app)
+            return link
+
+        output = await self.perform(request.function, request.input, request.timeout, link, reopen)
+        assert link is not None
+        return run_result(link.opened, output)
+
+    async def perform(
+        self,
+        function: str | None,
+        input: Any,
+        timeout: float | None,
+        link: L | None,
+        reopen: Callable[[], Awaitable[L]] | None = None,
+    ) -> Any:
+        """One call's output. A link that broke while it was unused is opened again: then the daemon knows why, or
+        hands us over once more.
+        """
+        fresh = link is None or reopen is None
+        if link is None:
+            assert reopen is not None
+            link = await reopen()
+        while True:
+            try:
+                return await self.call(link, function, input, timeout)
+            except HangupError as hangup:
+                if fresh or hangup.sent:
+                    raise await self.explain(link.opened.session_id, hangup) from None
+            except OverdueError as overdue:
+                raise await self.give_up(link, overdue, timeout) from None
+            assert reopen is not None
+            link, fresh = await reopen(), True
+
+    async def give_up(
+        self,
+        link: L,
+        overdue: OverdueError,
+        timeout: float | None,
+        *,
+        seized: bool = False,
+    ) -> WarmpoolError:
+        """Cancels a call whose time is up, and waits until it has stopped if it was running. Gives the error."""
+        session_id = link.opened.session_id
+        late = CallTimeoutError(f"no answer within {timeout:g} s; the call was cancelled", session_id=session_id)
+        if overdue.call_id is None:
+            return late
+        if session_id is None:
+            link.close()
+            return late
+        try:
+            stopped = await self.cancel(session_id, overdue.call_id)
+            if stopped["state"] == "running":
+                await self.settle(link, overdue.call_id, seized=seized)
+        except HangupError as hangup:
+            late.details |= (await self.explain(session_id, hangup)).details
+        except SessionError as error:
+            late.details |= error.details
+        return late
+
+    async def cancel(self, session_id: str, call_id: int | None = None, *, force: bool = False) -> Data:
+        params: dict[str, Any] = {} if call_id is None else {"call_id": call_id}
+        if force:
+            params["force"] = True
+        return Data(await self.request("calls.cancel", start=False, session_id=session_id, **params))
+
+    # --- streams ----------------------------------------------------------------------------------------------
+
+    def run_stream(self, request: RunRequest) -> tuple[Callable[[], Awaitable[Any]], Callable[[Any], None]]:
+        """Where a stream of `run` takes its link from, and where it gives it back: it is kept for its session."""
+
+        async def borrow() -> L:
+            link = await self.open_link(request)
+            link.seize()
+            return link
+
+        def give_back(link: L) -> None:
+            link.release()
+            session_id = link.opened.session_id
+            if session_id is None:
+                link.close()
+            elif link.broken is None:
+                self._keep(session_id, link, request.app)
+
+        return borrow, give_back
+
+    # --- kept links -------------------------------------------------------------------------------------------
+
+    def _kept_for(self, session_id: str, app: str | None) -> L | None:
+        """The link that is kept for a session, if the daemon has agreed to this app on it."""
+        with self._lock:
+            link, agreed = self._kept.get(session_id, (None, set[str]()))
+            if link is not None:
+                self._kept.move_to_end(session_id)
+            return link if app is None or app in agreed else None
+
+    def _keep(self, session_id: str, link: L, app: str | None) -> None:
+        """For the next call of this session. A link that is replaced may be in the middle of another thread's call:
+        it closes itself when nobody has it any more.
+        """
+        with self._lock:
+            _, agreed = self._kept.pop(session_id, (None, set[str]()))
+            self._kept[session_id] = link, agreed | ({app} if app is not None else set())
+            if len(self._kept) > KEPT_LINKS:
+                self._kept.popitem(last=False)
+
+    def _forget(self, session_id: str, link: L) -> None:
+        with self._lock:
+            if self._kept.get(session_id, (None,))[0] is link:
+                del self._kept[session_id]
+
+
+def _level_of_user() -> int:
+    """For a warning: how far up the first frame is that is not the client's."""
+    frame: FrameType | None = sys._getframe(1)
+    level = 0
+    while frame is not None and str(frame.f_globals.get("__name__")).startswith(__package__ + "."):
+        frame = frame.f_back
+        level += 1
+    return level

@@ -1,0 +1,51 @@
+"""`@warmpool.session("counter", session_timeout=60)`: a function that has a session for as long as it runs."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar, Unpack
+
+from ..errors import InvalidRequestError
+from .requests import SessionOptions, session_request
+from .sync import Client
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def session(
+    app: str | type,
+    *,
+    socket: str | os.PathLike[str] | None = None,
+    autostart: bool = True,
+    **options: Unpack[SessionOptions],
+) -> Callable[[F], F]:
+    """Calls the function with `session=`: a new session each time, which is ended when the function returns or raises.
+    An `async def` function has an AsyncSession. What is wrong in `options` is said at once.
+    """
+    session_request(app, options, os.getcwd())
+
+    def decorate(function: F) -> F:
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise InvalidRequestError(
+                f"{function.__qualname__} is a generator, and may never be run to its end: open a session inside it"
+            )
+
+        @wraps(function)
+        def call(*arguments: Any, **keywords: Any) -> Any:
+            with Client(socket, autostart=autostart) as client, client.session(app, **options) as held:
+                return function(*arguments, session=held, **keywords)
+
+        @wraps(function)
+        async def call_async(*arguments: Any, **keywords: Any) -> Any:
+            from .aio import AsyncClient
+
+            async with AsyncClient(socket, autostart=autostart) as client, client.session(app, **options) as held:
+                return await function(*arguments, session=held, **keywords)
+
+        chosen: Any = call_async if inspect.iscoroutinefunction(function) else call
+        return chosen  # type: ignore[no-any-return]
+
+    return decorate

@@ -1,0 +1,119 @@
+"""A session that looks like an instance of its app: the methods, completion and types are the app's own.
+
+    with client.proxy(Counter) as counter:
+        counter.add(AddInput(amount=2)).total
+
+What is called goes to the worker, what comes back is made into what the method is annotated to return. The types stay
+true: a plain client calls plain functions, an async client `async` ones, and a generator gives its items as they come.
+For anything else there is `session.call`. Needs pydantic; an app's class is all that is looked at.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
+
+from ..errors import FunctionNotFoundError, InvalidRequestError
+from ..settings import HOOKS
+from .sessions import AsyncSession
+from .sync import Session
+
+A = TypeVar("A")
+
+
+def proxy_of(app: type[A], session: Session | AsyncSession) -> A:
+    """Methods of `app`, called in `session`."""
+    proxy: Any = Proxy(app, session)
+    return cast("A", proxy)
+
+
+class Proxy:
+    def __init__(self, app: type, session: Session | AsyncSession) -> None:
+        self._app = app
+        self._session = session
+
+    def __repr__(self) -> str:
+        return f"<{self._app.__name__} in {self._session!r}>"
+
+    def __dir__(self) -> list[str]:
+        return [name for name, value in inspect.getmembers(self._app) if _is_function(name, value)]
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        method = inspect.getattr_static(self._app, name, None)
+        if not _is_function(name, method):
+            raise FunctionNotFoundError(
+                f"{self._app.__name__} has no function {name!r}: of an app in another process there are only those; "
+                f"it has {', '.join(dir(self))}"
+            )
+        assert inspect.isfunction(method)
+        call = _async_method(self._session, method) if isinstance(self._session, AsyncSession) else None
+        call = call or _plain_method(self._session, method)  # type: ignore[arg-type]
+        self.__dict__[name] = call
+        return call
+
+
+def _is_function(name: str, value: object) -> bool:
+    return not name.startswith("_") and name not in HOOKS and inspect.isfunction(value)
+
+
+def _plain_method(session: Session, method: Callable[..., Any]) -> Callable[..., Any]:
+    if inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method):
+        raise InvalidRequestError(
+            f"{method.__name__} is async: use AsyncClient.proxy, or session.call({method.__name__!r}), which waits"
+        )
+    bind, name, made = _binder(method), method.__name__, _maker(method)
+
+    def call(*arguments: Any, **keywords: Any) -> Any:
+        return made(session.call(name, bind(arguments, keywords)))
+
+    def stream(*arguments: Any, **keywords: Any) -> Iterator[Any]:
+        with session.stream(name, bind(arguments, keywords)) as events:
+            yield from (made(event.output) for event in events if event.type == "output")
+
+    return stream if inspect.isgeneratorfunction(method) else call
+
+
+def _async_method(session: AsyncSession, method: Callable[..., Any]) -> Callable[..., Any]:
+    is_generator = inspect.isasyncgenfunction(method)
+    if not inspect.iscoroutinefunction(method) and not is_generator:
+        raise InvalidRequestError(
+            f"{method.__name__} is not async: use Client.proxy, or await session.call({method.__name__!r})"
+        )
+    bind, name, made = _binder(method), method.__name__, _maker(method)
+
+    async def call(*arguments: Any, **keywords: Any) -> Any:
+        return made(await session.call(name, bind(arguments, keywords)))
+
+    async def stream(*arguments: Any, **keywords: Any) -> AsyncIterator[Any]:
+        async with session.stream(name, bind(arguments, keywords)) as events:
+            async for event in events:
+                if event.type == "output":
+                    yield made(event.output)
+
+    return stream if is_generator else call
+
+
+def _binder(method: Callable[..., Any]) -> Callable[[tuple[Any, ...], dict[str, Any]], Any]:
+    """Arguments, as Python binds them, into the input of a call. Raises TypeError as Python does."""
+    signature = inspect.signature(method)
+    _, *parameters = signature.parameters.values()
+    hints = get_type_hints(method)
+    takes_model = len(parameters) == 1 and hasattr(hints.get(parameters[0].name), "__pydantic_validator__")
+
+    def bind(arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        bound = signature.bind(None, *arguments, **keywords).arguments
+        given = {parameter.name: bound[parameter.name] for parameter in parameters if parameter.name in bound}
+        return next(iter(given.values()), None) if takes_model else given
+
+    return bind
+
+
+def _maker(method: Callable[..., Any]) -> Callable[[Any], Any]:
+    """What came over the wire into what the method is annotated to return, or to yield."""
+    from pydantic import TypeAdapter
+
+    returned = get_type_hints(method, include_extras=True).get("return", Any)
+    if inspect.isgeneratorfunction(method) or inspect.isasyncgenfunction(method):
+        returned = get_args(returned)[0] if get_origin(returned) is not None else Any
+    return TypeAdapter(returned).validate_python

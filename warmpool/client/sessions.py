@@ -1,0 +1,333 @@
+"""A session that is held, and the daemon's side of sessions, calls and apps: over either kind of core.
+
+For an async client these are what its user has. A blocking client's user has their faces in `sync`, where each method
+is told about.
+"""
+
+from __future__ import annotations
+
+import builtins
+import os
+from collections.abc import AsyncGenerator, Generator, Iterable, Mapping
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from ..errors import InvalidRequestError, WarmpoolError
+from ..wire.messages import Opened
+from .connections import FORKED, HangupError
+from .core import AnyCallLink, Core
+from .requests import (
+    NEW,
+    Data,
+    Page,
+    RunRequest,
+    app_reference,
+    call_arguments,
+    call_timeout,
+    function_name,
+    labels_or_none,
+    map_window,
+)
+from .streams import AsyncStream, map_over
+
+A = TypeVar("A")
+
+
+class AsyncSession:
+    """A session that is held. `await` it, `open()` it, or enter it; leaving it ends it if it was opened here, and only
+    lets go of it if it was attached to. Not closed by garbage collection: it expires by its own window.
+    """
+
+    def __init__(self, core: Core[Any], request: RunRequest) -> None:
+        self.link: Any = None
+        """The connection for calls. None: a stream has it, or it is not open."""
+        self._core = core
+        self._request = request
+        self._opened: Opened | None = None
+        self._is_ours = request.session == NEW and request.if_exists != "attach"
+        self._turns = core.turns()
+        self._readers: list[object] = []
+
+    def __repr__(self) -> str:
+        if self._opened is None:
+            return f"<{type(self).__name__} of {self._request.app}, not open>"
+        return f"<{type(self).__name__} {self.id} {self.app}@{self.version}>"
+
+    @property
+    def opened(self) -> Opened:
+        if self._opened is None:
+            raise InvalidRequestError("the session is not open yet: await its open(), or enter it by `async with`")
+        return self._opened
+
+    @property
+    def id(self) -> str:
+        session_id = self.opened.session_id
+        assert session_id is not None
+        return session_id
+
+    @property
+    def app(self) -> str:
+        return self.opened.app
+
+    @property
+    def version(self) -> str:
+        return self.opened.version
+
+    @property
+    def worker_id(self) -> str:
+        return self.opened.worker_id
+
+    # --- holding ----------------------------------------------------------------------------------------------
+
+    async def open(self) -> Self:
+        if self._opened is None or self.link is None:
+            await self._reopen()
+        return self
+
+    async def close(self) -> None:
+        if self._opened is None or self._core.broken is FORKED:
+            return  # a child leaves the block; the session is the parent's
+        if self._is_ours:
+            await self.end()
+        else:
+            self._let_go()
+
+    async def end(self, *, force: bool = False) -> Data:
+        info = await AsyncSessions(self._core).end(self.id, force=force)
+        self._let_go()
+        return info
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        return self.open().__await__()
+
+    async def __aenter__(self) -> Self:
+        return await self.open()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            await self.close()
+        else:
+            with suppress(WarmpoolError):
+                await self.close()
+
+    def _let_go(self) -> None:
+        link, self.link = self.link, None
+        if link is not None:
+            link.close()
+
+    async def _reopen(self) -> AnyCallLink:
+        """The link that others use too; a new one if there is none, or a broken one."""
+        if self._core.me() in self._readers:
+            raise InvalidRequestError(
+                "a stream of this session is being read here, and calls run one at a time: read it to its end, or "
+                "close it, before the next call"
+            )
+        async with self._turns:
+            if self.link is None or self.link.broken is not None:
+                request = self._request if self._opened is None else RunRequest(session=self.id)
+                self.link = await self._core.open_link(request)
+                if self._opened is None:
+                    self._opened = self.link.opened
+            link: AnyCallLink = self.link
+            return link
+
+    async def _borrow(self) -> AnyCallLink:
+        """A link for oneself alone: ours, if nobody uses it."""
+        if self._opened is None:
+            await self._reopen()
+        link: AnyCallLink | None = self.link
+        if link is not None and link.seize():
+            self.link = None
+            return link
+        link = await self._core.open_link(RunRequest(session=self.id))
+        link.seize()
+        return link
+
+    def _give_back(self, link: AnyCallLink) -> None:
+        link.release()
+        if self.link is None and link.broken is None:
+            self.link = link
+        else:
+            link.close()
+
+    # --- calls ------------------------------------------------------------------------------------------------
+
+    async def call(
+        self,
+        function: Any = None,
+        input: Any = None,
+        /,
+        *,
+        timeout: float | None = None,
+        timeout_seconds: float | None = None,
+        **fields: Any,
+    ) -> Any:
+        if fields or (function is not None and type(function) is not str):
+            function, input = call_arguments(function, input, fields)
+        link = self.link
+        if timeout is not None or timeout_seconds is not None:
+            timeout = call_timeout(timeout, timeout_seconds)
+        elif link is not None:
+            try:
+                return await self._core.call(link, function, input, None)
+            except HangupError as hangup:
+                if hangup.sent:
+                    raise await self._core.explain(self.id, hangup) from None
+        return await self._core.perform(function, input, timeout, link, self._reopen)
+
+    def stream(
+        self,
+        function: Any = None,
+        input: Any = None,
+        /,
+        *,
+        timeout: float | None = None,
+        timeout_seconds: float | None = None,
+        **fields: Any,
+    ) -> AsyncStream:
+        function, input = call_arguments(function, input, fields)
+        call = RunRequest(function=function, input=input, timeout=call_timeout(timeout, timeout_seconds))
+        reader = self._core.me()
+
+        async def borrow() -> AnyCallLink:
+            link = await self._borrow()
+            self._readers.append(reader)
+            return link
+
+        def give_back(link: AnyCallLink) -> None:
+            self._readers.remove(reader)
+            self._give_back(link)
+
+        return AsyncStream(self._core, call, borrow, give_back)
+
+    def map(self, function: str | None, inputs: Iterable[Any], *, window: int = 64) -> AsyncGenerator[Any, None]:
+        source = iter(inputs)
+        return map_over(self._core, self._borrow, self._give_back, function_name(function), source, map_window(window))
+
+    def proxy(self, app: type[A]) -> A:
+        from .proxy import proxy_of
+
+        return proxy_of(app, self)
+
+    async def cancel(self, *, force: bool = False) -> Data:
+        return await self._core.cancel(self.id, force=force)
+
+    # --- the daemon's side ------------------------------------------------------------------------------------
+
+    async def info(self) -> Data:
+        return await AsyncSessions(self._core).get(self.id)
+
+    async def keepalive(self) -> Data:
+        return await AsyncSessions(self._core).keepalive(self.id)
+
+    async def set_labels(self, labels: Mapping[str, str]) -> Data:
+        return await AsyncSessions(self._core).set_labels(self.id, labels)
+
+    async def get_labels(self) -> dict[str, str]:
+        return await AsyncSessions(self._core).get_labels(self.id)
+
+
+class AsyncSessions:
+    """`client.sessions`. An info answers both `info.status` and `info["status"]`."""
+
+    def __init__(self, core: Core[Any]) -> None:
+        self._core = core
+
+    def attach(self, session_id: str) -> AsyncSession:
+        if not isinstance(session_id, str) or session_id in ("", NEW):
+            raise InvalidRequestError("attach needs the id of a session")
+        return AsyncSession(self._core, RunRequest(session=session_id))
+
+    async def get(self, session_id: str, *, memory: bool = False) -> Data:
+        more = {"memory": True} if memory else {}
+        return Data(await self._core.request("sessions.get", session_id=session_id, **more))
+
+    async def list(
+        self,
+        *,
+        app: str | None = None,
+        status: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        name_prefix: str | None = None,
+        limit: int | None = None,
+        cursor: str | None = None,
+    ) -> Page:
+        given: dict[str, Any] = {
+            "app": app,
+            "status": status,
+            "labels": labels,
+            "name_prefix": name_prefix,
+            "limit": limit,
+            "cursor": cursor,
+        }
+        asked = {name: value for name, value in given.items() if value is not None}
+        return Page(await self._core.request("sessions.list", **asked))
+
+    async def keepalive(self, session_id: str) -> Data:
+        return Data(await self._core.request("sessions.keepalive", session_id=session_id))
+
+    async def end(self, session_id: str, *, force: bool = False) -> Data:
+        more = {"force": True} if force else {}
+        return Data(await self._core.request("sessions.end", session_id=session_id, **more))
+
+    async def set_labels(self, session_id: str, labels: Mapping[str, str]) -> Data:
+        checked = labels_or_none(labels)
+        if checked is None:
+            raise InvalidRequestError("set_labels needs a dict of labels; {} removes them all")
+        return Data(await self._core.request("sessions.set_labels", session_id=session_id, labels=checked))
+
+    async def get_labels(self, session_id: str) -> dict[str, str]:
+        return dict((await self.get(session_id)).labels)
+
+    async def why(self, session_id: str) -> Data:
+        story = Data(await self._core.request("sessions.why", session_id=session_id))
+        return Data(story, entries=[Data(entry) for entry in story.entries])
+
+    async def logs(self, session_id: str, *, follow: bool = False) -> AsyncGenerator[str, None]:
+        offset, rest = 0, ""
+        while True:
+            answer = await self._core.request("sessions.logs", session_id=session_id, offset=offset, wait=follow)
+            offset = answer["offset"]
+            if answer["lost"]:
+                yield f"({answer['lost']} bytes of the log before this are gone)"
+            *lines, rest = (rest + answer["text"]).split("\n")
+            for line in lines:
+                yield line
+            if answer["end"] or not (follow or answer["text"]):
+                break
+        if rest:
+            yield rest
+
+
+class AsyncCalls:
+    """`client.calls`."""
+
+    def __init__(self, core: Core[Any]) -> None:
+        self._core = core
+
+    async def cancel(self, session_id: str, call_id: int | None = None, *, force: bool = False) -> Data:
+        return await self._core.cancel(session_id, call_id, force=force)
+
+
+class AsyncApps:
+    """`client.apps`."""
+
+    def __init__(self, core: Core[Any]) -> None:
+        self._core = core
+
+    async def list(self) -> list[Data]:
+        return [Data(app) for app in await self._core.request("apps.list")]
+
+    async def get(self, app: str) -> Data:
+        return Data(await self._ask("apps.get", app))
+
+    async def describe(self, app: str) -> builtins.list[Data]:
+        return [Data(function) for function in await self._ask("apps.describe", app)]
+
+    async def _ask(self, method: str, app: str) -> Any:
+        cwd = os.getcwd()
+        reference, _ = app_reference(app, cwd)
+        return await self._core.request(method, app=reference, cwd=cwd)

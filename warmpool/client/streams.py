@@ -1,0 +1,200 @@
+"""Streams and maps, over either kind of core: many answers on one connection, which they have for themselves.
+
+A stream that is closed before its end closes its connection: by that the worker knows, and closes the generator. The
+session lives on, and its next call connects again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
+from types import TracebackType
+from typing import Any, Final, Self
+
+from ..errors import InvalidRequestError, WarmpoolError
+from ..wire.messages import Opened
+from .connections import HangupError, OverdueError, payload_of
+from .core import AnyCallLink, Core, L
+from .events import Events
+from .requests import Data, RunRequest
+
+GATHERING: Final = 0.005
+"""Seconds that a `map` takes inputs from a slow source before it sends those that it has."""
+
+
+class AsyncStream:
+    """The events of one call, as they come: an iterator, and a context manager that closes it.
+
+    After the last event, `error`, the exception is raised. Closing it early stops the function.
+    """
+
+    def __init__(
+        self,
+        core: Core[Any],
+        call: RunRequest,
+        borrow: Callable[[], Awaitable[Any]],
+        give_back: Callable[[Any], object],
+    ) -> None:
+        """Begins when it is first used, on a link that it has for itself from `borrow` to `give_back`."""
+        self._core = core
+        self._call = call
+        self._call_id = 0
+        self._borrow = borrow
+        self._give_back = give_back
+        self._link: AnyCallLink | None = None
+        self._opened: Opened | None = None
+        self._deadline: float | None = None
+        self._events = Events()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._call.function} {self._events!r}>"
+
+    @property
+    def opened(self) -> Opened:
+        """Who serves it: `session_id`, `app`, `version` and `worker_id`."""
+        if self._opened is None:
+            raise InvalidRequestError("the stream has not begun")
+        return self._opened
+
+    @property
+    def session_id(self) -> str | None:
+        return self.opened.session_id
+
+    @property
+    def output(self) -> Any:
+        """What the function returned; None before the end."""
+        return self._events.output
+
+    async def start(self) -> Self:
+        """Begins, if it has not."""
+        if self._opened is not None or self._events.is_over:
+            return self
+        self._link = link = await self._borrow()
+        self._opened = link.opened
+        if self._call.timeout is not None:
+            self._deadline = self._core.now() + self._call.timeout
+        try:
+            self._call_id = link.begin("Stream", self._call.function, self._call.input)
+            link.flush()
+        except HangupError as hangup:
+            self._finish()
+            raise await self._core.explain(link.opened.session_id, hangup) from None
+        except BaseException:
+            self._finish()
+            raise
+        return self
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Data:
+        if self._link is None and not self._events.is_over:
+            await self.start()
+        if self._link is None:
+            raise self._events.take_error() or StopAsyncIteration
+        try:
+            event = await self._next(self._link)
+        except BaseException:
+            self.close_now()
+            raise
+        if self._events.is_over:
+            self._finish()
+        return event
+
+    async def _next(self, link: AnyCallLink) -> Data:
+        try:
+            parts = await self._core.next_parts(link, self._call_id, self._deadline)
+        except HangupError as hangup:
+            return self._events.fail(await self._core.explain(link.opened.session_id, hangup), time.time())
+        except OverdueError as overdue:
+            error = await self._core.give_up(link, overdue, self._call.timeout, seized=True)
+            return self._events.fail(error, time.time())
+        return self._events.take(parts, time.time())
+
+    async def __aenter__(self) -> Self:
+        return await self.start()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close_now()
+
+    async def close(self) -> None:
+        """Nothing more is wanted: a generator is closed, its `finally` runs."""
+        self.close_now()
+
+    def close_now(self) -> None:
+        self._events.is_over = True
+        if self._link is not None:
+            self._link.close()
+            self._finish()
+
+    def __del__(self) -> None:
+        self.close_now()
+
+    def _finish(self) -> None:
+        self._events.is_over = True
+        link, self._link = self._link, None
+        if link is not None:
+            self._give_back(link)
+
+
+async def map_over(
+    core: Core[L],
+    borrow: Callable[[], Awaitable[L]],
+    give_back: Callable[[L], object],
+    function: str | None,
+    inputs: Iterable[Any],
+    window: int,
+) -> AsyncGenerator[Any, None]:
+    """The outputs of a call for each input, in order, with up to `window` calls under way. The first error by position
+    is raised; what was sent after it is abandoned, and no more is sent.
+    """
+    link = await borrow()
+    source, more = iter(inputs), True
+    under_way: deque[int | WarmpoolError] = deque()
+    try:
+        while more or under_way:
+            if more and len(under_way) <= window // 2:
+                more = _send_some(link, function, source, under_way, window, core.now)
+            if under_way:
+                head = under_way.popleft()
+                if not isinstance(head, int):
+                    raise head
+                yield payload_of(await core.next_parts(link, head, None))
+    except HangupError as hangup:
+        raise await core.explain(link.opened.session_id, hangup) from None
+    finally:
+        for call in under_way:
+            if isinstance(call, int):
+                link.abandon(call)
+        give_back(link)
+
+
+def _send_some(
+    link: L,
+    function: str | None,
+    source: Iterator[Any],
+    under_way: deque[int | WarmpoolError],
+    window: int,
+    now: Callable[[], float],
+) -> bool:
+    """Fills the window, in one send. False at the end of the source, or at an input that cannot be sent."""
+    latest = now() + GATHERING
+    try:
+        while len(under_way) < window:
+            try:
+                value = next(source)
+            except StopIteration:
+                return False
+            try:
+                under_way.append(link.begin("Call", function, value))
+            except WarmpoolError as error:
+                under_way.append(error)  # when its turn comes
+                return False
+            if now() > latest:
+                break
+        return True
+    finally:
+        link.flush()
