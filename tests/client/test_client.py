@@ -478,7 +478,7 @@ def test_an_interrupted_call_is_cancelled_and_its_late_answer_answers_no_other(c
             if way == "run":
                 return client.run(session=session.id, function=function, input=fields).output
             if way == "stream":
-                return [event.output for event in session.stream(function, fields)][-1]
+                return list(session.stream(function, fields))[-1].output
             return session.call(function, fields)
 
         assert call("fine", value=5) == 5
