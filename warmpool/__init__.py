@@ -74,6 +74,9 @@ if TYPE_CHECKING:
         embedded,
         primed,
     )
+    from .testing.embedded_async import (
+        AsyncTestingClient,
+    )
 
 _HOMES = {
     ".app": (
@@ -123,6 +126,7 @@ _HOMES = {
         "WorkerLeasedError",
         "WorkerLostError",
     ),
+    ".testing.embedded_async": ("AsyncTestingClient",),
     ".testing.embedded": (
         "TestingClient",
         "embedded",
@@ -142,6 +146,7 @@ __all__ = [
     "AsyncClient",
     "AsyncSession",
     "AsyncStream",
+    "AsyncTestingClient",
     "BaseApp",
     "BaseAppInput",
     "BaseAppOutput",

@@ -19,6 +19,7 @@ import pytest
 if TYPE_CHECKING:
     from .client.sync import Session
     from .testing.embedded import TestingClient
+    from .testing.embedded_async import AsyncTestingClient
     from .testing.watch import Ledger, Watch
 
 _LEDGER: Final[pytest.StashKey[Ledger]] = pytest.StashKey()
@@ -75,6 +76,18 @@ def warmpool(
             yield client
         finally:
             del pytestconfig.stash[_LEDGER]
+
+
+@pytest.fixture
+def warmpool_async(warmpool: TestingClient) -> Iterator[AsyncTestingClient]:
+    """An async client of the same daemon, for the test's own loop, whichever plugin runs that."""
+    from .testing.embedded_async import AsyncTestingClient
+
+    client = AsyncTestingClient(warmpool.places.socket)
+    yield client
+    client._core.close()
+    if client.clock.touched:
+        warmpool.clock.thaw()
 
 
 @pytest.fixture

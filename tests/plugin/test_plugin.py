@@ -353,8 +353,17 @@ def test_async_tests(suite, run, flavour):
             assert await asyncio.to_thread(session.call, "add") == {{"total": 1}}
             await asyncio.to_thread(warmpool.clock.advance, 61)
             assert session.info().status == "expired"
+
+        @pytest.mark.{flavour}
+        @pytest.mark.parametrize("turn", range(2))
+        async def test_awaited(warmpool_async, turn):
+            before = await warmpool_async.clock.freeze()
+            session = await warmpool_async.session("counter", session_timeout=60)
+            assert await session.call("add") == {{"total": 1}}
+            await warmpool_async.clock.advance(60)
+            assert (await session.info()).status == "expired"
     """)
-    run("-W", "error").assert_outcomes(passed=1)
+    run("-W", "error").assert_outcomes(passed=3)
 
 
 def test_under_xdist_each_worker_has_a_daemon_of_its_own(suite, tmp_path):

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..client.blocking import BlockingCore
 from ..client.links import CallLink
@@ -15,6 +15,9 @@ from ..client.sync import Client, Session
 from ..wire.references import PRIMED
 from .clock import Clock
 from .owned import OwnedDaemon, references_of
+
+if TYPE_CHECKING:
+    from .embedded_async import AsyncTestingClient
 
 
 def _id_of(session: Session | str) -> str:
@@ -104,6 +107,7 @@ class embedded:  # noqa: N801  (used as a function: `with embedded() as client`)
         self._settings = settings
         self._daemon: OwnedDaemon | None = None
         self._client: TestingClient | None = None
+        self._async_client: AsyncTestingClient | None = None
 
     def __enter__(self) -> TestingClient:
         self._daemon = OwnedDaemon(self._apps, self._settings, self._log)
@@ -117,6 +121,25 @@ class embedded:  # noqa: N801  (used as a function: `with embedded() as client`)
         assert self._daemon is not None
         self._client.close()
         self._daemon.stop()
+
+    async def __aenter__(self) -> AsyncTestingClient:
+        from asyncio import to_thread
+
+        from .embedded_async import AsyncTestingClient
+
+        self._daemon = await to_thread(OwnedDaemon, self._apps, self._settings, self._log)
+        self._async_client = AsyncTestingClient(self._daemon.places.socket)
+        return self._async_client
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        from asyncio import to_thread
+
+        assert self._async_client is not None
+        assert self._daemon is not None
+        await self._async_client.close()
+        await to_thread(self._daemon.stop)
 
 
 @contextmanager

@@ -1,0 +1,83 @@
+"""The async twin: `async with warmpool.embedded(apps=[…]) as client`, and every power of a test awaited."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from ..client.aio import AsyncClient
+from ..client.requests import Data, app_reference
+from ..client.sessions import AsyncSession
+
+Request = Callable[..., Awaitable[Any]]
+
+
+class AsyncClock:
+    """As `Clock`, awaited."""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self.touched = False
+        """It may stand."""
+
+    def __repr__(self) -> str:
+        return "<AsyncClock>"
+
+    async def now(self) -> float:
+        return float((await self._request("testing.now"))["now"])
+
+    async def advance(self, seconds: float) -> float:
+        return float((await self._request("testing.advance", seconds=seconds))["now"])
+
+    async def freeze(self) -> float:
+        now = float((await self._request("testing.freeze"))["now"])
+        self.touched = True
+        return now
+
+    async def thaw(self) -> float:
+        return float((await self._request("testing.thaw"))["now"])
+
+    @asynccontextmanager
+    async def frozen(self) -> AsyncIterator[float]:
+        now = await self.freeze()
+        try:
+            yield now
+        finally:
+            await self.thaw()
+
+
+class AsyncTestingClient(AsyncClient):
+    """As `TestingClient`, awaited."""
+
+    __test__ = False
+
+    def __init__(self, socket: str | os.PathLike[str]) -> None:
+        super().__init__(socket, autostart=False)
+        self.clock = AsyncClock(self.request)
+
+    async def kill_worker(self, session: AsyncSession | str) -> Data:
+        return Data(await self.request("testing.kill_worker", session_id=_id_of(session)))
+
+    async def expire_now(self, session: AsyncSession | str) -> Data:
+        return Data(await self.request("testing.expire_now", session_id=_id_of(session)))
+
+    async def hang_next_call(self, session: AsyncSession | str) -> None:
+        await self.request("testing.hang_next_call", session_id=_id_of(session))
+
+    async def lose_template(self, app: str | type) -> None:
+        cwd = os.getcwd()
+        await self.request("testing.lose_template", app=app_reference(app, cwd)[0], cwd=cwd)
+
+    @asynccontextmanager
+    async def fill_pool(self) -> AsyncIterator[None]:
+        await self.request("testing.fill_pool")
+        try:
+            yield
+        finally:
+            await self.request("testing.free_pool")
+
+
+def _id_of(session: AsyncSession | str) -> str:
+    return session if isinstance(session, str) else session.id
