@@ -78,6 +78,7 @@ class _Life:
         self.is_async = any_async(self.functions)
         self.id = f"sess_{secrets.token_urlsafe(15)}"
         self.end_reason: str | None = None
+        self._first_id = 1 << 61  # as wide as a client's, whose frames may be no larger than ours
         self.host = _Host()
         self.name = _name_of(app_class)
         self.writer = FrameWriter(_LIMIT)
@@ -115,7 +116,7 @@ class _Life:
             )
         name, value = call_arguments(function, input, fields)
         try:
-            frame = FrameWriter(_LIMIT).frame(("Call", self.caller.calls + 1, name, value))
+            frame = FrameWriter(_LIMIT).frame(("Call", self._first_id + self.caller.calls, name, value))
         except (TypeError, ValueError, OverflowError) as error:
             raise cannot_send(error) from None
         call = call_from_wire(memoryview(frame)[HEADER_SIZE:])
