@@ -17,7 +17,7 @@ import warnings
 import weakref
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from threading import Lock
 from types import FrameType
@@ -61,10 +61,10 @@ class AnyCallLink(Protocol):
 L = TypeVar("L", bound=AnyCallLink)
 
 
-def finish(work: Awaitable[T]) -> T:
+def finish(work: Coroutine[Any, Any, T]) -> T:
     """Runs a coroutine over steps that block: it has no reason to suspend."""
     try:
-        next(work.__await__())
+        work.send(None)
     except StopIteration as done:
         result: T = done.value
         return result

@@ -40,6 +40,7 @@ TRANSITIONS: Final[dict[CallState, dict[CallEvent, CallState]]] = {
 }
 
 _WAITING: Final = CallState.WAITING
+_STREAMING: Final = CallState.STREAMING
 _DONE: Final = CallState.DONE
 
 
@@ -95,7 +96,7 @@ class OpenCalls:
             kind, call_id, payload = parts
             if kind == "Result" or (kind == "Failure" and type(payload) is dict):
                 state = self._states.pop(call_id, _DONE)
-                if state is _WAITING or state is CallState.STREAMING:
+                if state is _WAITING or state is _STREAMING:
                     return parts
                 if state is CallState.ABANDONED:
                     return None
@@ -110,7 +111,9 @@ class OpenCalls:
         _, call_id, number, time, kind, _ = parts
         if type(call_id) is int and type(number) is int and type(time) in (float, int) and type(kind) is str:
             state = self._states.get(call_id, _DONE)
-            if CallEvent.EVENT in TRANSITIONS[state]:
-                return parts if state is CallState.STREAMING else None
+            if state is _STREAMING:
+                return parts
+            if state is CallState.ABANDONED:
+                return None
             raise ProtocolError(f"an event came for call {call_id}, which is not an open stream")
         raise ProtocolError("this is not an event of a stream")
