@@ -8,8 +8,7 @@ import pytest
 from basket import Basket
 from shopper import COFFEE, OrderUncertainError, Shopper
 
-from warmpool import AppError, InvalidInputError, PoolExhaustedError
-from warmpool.errors import CallCancelledError
+from warmpool import AppError, CallCancelledError, InvalidInputError, PoolExhaustedError
 
 
 def test_a_visit(shopper, shop):
@@ -80,7 +79,7 @@ def test_a_call_that_hangs_can_be_cancelled_and_the_basket_is_still_there(warmpo
     asking.start()
     while not shopper.session.info().busy:
         pass
-    warmpool.request("calls.cancel", session_id=shopper.session.id)
+    shopper.session.cancel()
     asking.join()
     assert len(cancelled) == 1
     assert shopper.put("scones") == ["tea", "scones"]

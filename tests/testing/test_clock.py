@@ -14,6 +14,7 @@ from warmpool import (
     Client,
     InvalidRequestError,
     PoolExhaustedError,
+    SessionEndedError,
     SessionExpiredError,
     TestingClient,
     WorkerLostError,
@@ -135,6 +136,27 @@ def test_a_call_that_runs_holds_its_session_open_over_any_time(client: TestingCl
         assert session.info().status == "active"
         client.kill_worker(session)
         caller.join()
+
+
+def call_in_vain(session) -> None:
+    with pytest.raises((WorkerLostError, SessionEndedError)):
+        session.call("ignore")
+
+
+def test_the_grace_of_a_cancel_can_be_moved_over(client: TestingClient):
+    """A call that does not stop is dumped, terminated and killed: all of that has happened when `advance` returns."""
+    session = client.session(f"{APPS / 'told_to_stop.py'}:Plain")
+    caller = threading.Thread(target=call_in_vain, args=(session,))
+    caller.start()
+    while not session.info().busy:
+        pass
+    client.clock.freeze()
+    session.cancel()
+    client.clock.advance(9.99)
+    assert session.info().status == "active"
+    client.clock.advance(0.01)
+    assert session.info().end_reason == "unresponsive"
+    caller.join()
 
 
 def test_hooks_have_run_when_time_has_come_to_a_stand(client: TestingClient, tmp_path):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ..errors import InvalidRequestError
 from ..policy import events as ev
 from ..policy import refusals
+from ..policy.cancels import CancelStep
 from ..policy.pool import Pool, TemplateState
 from ..policy.sessions import Session
 from ..policy.states import LeaseState, WorkerState
@@ -144,8 +145,10 @@ class TestControls:
 
     def _is_settled(self) -> bool:
         broker = self._server._broker
-        return not any(worker.state is WorkerState.STOPPING for worker in broker.fleet.workers.values()) and not any(
-            session.state is LeaseState.EXPIRING for session in broker.leases.live.values()
+        return not (
+            any(worker.state is WorkerState.STOPPING for worker in broker.fleet.workers.values())
+            or any(session.state is LeaseState.EXPIRING for session in broker.leases.live.values())
+            or any(ladder.step is CancelStep.DUMPED for ladder in broker._cancels._ladders.values())
         )
 
     def _tell_time(self, ticket: ev.Ticket) -> None:
