@@ -218,19 +218,19 @@ def test_who_leaves_the_line_leaves_nothing(passer: Passer, client: Client):
 
 def test_opens_do_not_wait_for_another_threads_request(client: Client, passer: Passer):
     """To end a session takes as long as its hooks do."""
-    slow = client.session(ENDS_SLOWLY)
-    ending = threading.Thread(target=slow.end)
-    ending.start()
-    try:
-        with Client(client.places.socket, autostart=False) as other:
-            while other.sessions.list():
+    with Client(client.places.socket, autostart=False) as shared:
+        slow = shared.session(ENDS_SLOWLY)
+        ending = threading.Thread(target=slow.end)
+        ending.start()
+        try:
+            while client.sessions.list():
                 pass
-        started = time.monotonic()
-        assert client.session(COUNTER).call("add") == {"total": 1}
-        took = time.monotonic() - started
-        assert ending.is_alive(), f"the open took {took:.1f} s"
-    finally:
-        ending.join()
+            started = time.monotonic()
+            assert shared.session(COUNTER).call("add") == {"total": 1}
+            took = time.monotonic() - started
+            assert ending.is_alive(), f"the open took {took:.1f} s"
+        finally:
+            ending.join()
 
 
 def test_a_client_goes_on_with_the_daemon_that_comes_after(start_daemon: Callable[..., Daemon], daemon: Daemon):

@@ -107,8 +107,7 @@ class AsyncCallLink(AsyncLink):
 
     def start(self, function: str | None, input: object) -> tuple[int, asyncio.Future[list[Any]]]:
         """Sends a call: its id, and the future of its answer's parts. Raises INVALID_REQUEST and HangupError."""
-        if self.broken is not None:
-            raise cannot_use(self.broken)
+        self.check()
         call_id = self._calls.start()
         try:
             self._send(self._writer.frame(("Call", call_id, function, input)))
@@ -146,7 +145,7 @@ class AsyncCallLink(AsyncLink):
 
     def begin(self, kind: str, function: str | None, input: object) -> int:
         """A new call's id; it leaves with the next `flush`. `kind` is "Call" or "Stream". Raises INVALID_REQUEST."""
-        self._check()
+        self.check()
         call_id = self._calls.start(CallState.STREAMING if kind == "Stream" else CallState.WAITING)
         try:
             self._outgoing += self._writer.frame((kind, call_id, function, input))

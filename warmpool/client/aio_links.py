@@ -135,7 +135,7 @@ class AsyncLink:
             self._is_paused = False
             self.loop.add_reader(self._socket.fileno(), _read_weakly, weakref.ref(self))
 
-    def _check(self) -> None:
+    def check(self) -> None:
         if self.broken is not None:
             raise cannot_use(self.broken)
         if self.loop is not asyncio.get_running_loop():
@@ -189,7 +189,7 @@ class AsyncControlLink(AsyncLink):
 
     async def request(self, method: str, params: dict[str, Any]) -> Any:
         """The daemon's answer. Raises its error, or HangupError."""
-        self._check()
+        self.check()
         self._last_id = request_id = self._last_id + 1
         try:
             frame = self._writer.frame(to_wire(Request(request_id, method, params)))
@@ -204,7 +204,7 @@ class AsyncControlLink(AsyncLink):
 
     def pass_connection(self, hello: Open) -> socket.socket:
         """Our end of a new connection, of which the daemon has the other and this hello. Raises HangupError."""
-        self._check()
+        self.check()
         frame = self._writer.frame(to_wire(hello))
         ours, theirs = socket.socketpair()
         try:

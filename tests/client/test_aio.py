@@ -1,0 +1,367 @@
+"""What only an async client promises: order, cancelled tasks, loops, connections that come and go. What it has in common
+with the blocking one is in `test_conformance.py`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import socket
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+from adapters import LOOPS
+from support import APPS, PATIENCE, Daemon, open_files, wait_for_exit
+
+from warmpool import AsyncClient, AsyncSession, CallTimeoutError, Client, DaemonUnavailableError, InvalidRequestError
+from warmpool.client import aio_calls
+
+COUNTER = str(APPS / "counter.py")
+ASYNC_COUNTER = str(APPS / "async_counter.py")
+VALUES = str(APPS / "values.py")
+PLAIN, ASYNC = (str(APPS / "told_to_stop.py") + f":{name}" for name in ("Plain", "Async"))
+STREAMS = str(APPS / "streams.py") + ":Plain"
+MIB = 1024 * 1024
+
+Run = Callable[[Callable[[AsyncClient], Coroutine[Any, Any, Any]]], Any]
+
+
+@pytest.fixture(params=list(LOOPS))
+def run(request: pytest.FixtureRequest, shared_daemon: Daemon, client: Client) -> Run:
+    """Runs a test's coroutine with a client, as `asyncio.run` would on this kind of loop."""
+
+    def run(main: Callable[[AsyncClient], Coroutine[Any, Any, Any]]) -> Any:
+        async def with_client() -> Any:
+            async with AsyncClient(shared_daemon.socket, autostart=False) as made:
+                return await main(made)
+
+        with asyncio.Runner(loop_factory=LOOPS[request.param]) as runner:
+            return runner.run(with_client())
+
+    return run
+
+
+async def busy(client: AsyncClient, session: AsyncSession) -> None:
+    """Returns when the session is in a call."""
+    async with asyncio.timeout(PATIENCE):
+        while not (await session.info()).busy:
+            pass
+
+
+@contextlib.asynccontextmanager
+async def under_way(
+    client: AsyncClient, work: Awaitable[Any], session: AsyncSession
+) -> AsyncIterator[asyncio.Task[Any]]:
+    task = asyncio.ensure_future(work)
+    await busy(client, session)
+    yield task
+
+
+# --- order --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("opened_first", [True, False])
+def test_ten_calls_gathered_on_one_session_run_in_order(run: Run, opened_first: bool):
+    async def main(client: AsyncClient) -> None:
+        session = client.session(ASYNC_COUNTER)
+        if opened_first:
+            await session
+        order = await asyncio.gather(*(session.call("note", name=str(n)) for n in range(10)))
+        assert order[-1] == [f"{n} {word}" for n in range(10) for word in ("begins", "ends")]
+        assert [len(seen) for seen in order] == [2 * n + 2 for n in range(10)]
+
+    run(main)
+
+
+def test_calls_in_many_sessions_run_at_once(run: Run):
+    async def main(client: AsyncClient) -> None:
+        sessions = await asyncio.gather(*(client.session(COUNTER) for _ in range(8)))
+        for _ in range(5):
+            await asyncio.gather(*(session.call("add") for session in sessions))
+        assert [await session.call("add") for session in sessions] == [{"total": 6}] * 8
+        infos = await asyncio.gather(*(session.info() for session in sessions for _ in range(10)))
+        assert {info.call_count for info in infos} == {6}
+
+    run(main)
+
+
+def test_large_values_of_calls_at_once_do_not_block_each_other(run: Run):
+    async def main(client: AsyncClient) -> None:
+        async with client.session(VALUES) as session:
+            values = await asyncio.gather(*(session.call("echo", value=bytes([n]) * MIB) for n in range(20)))
+            assert values == [bytes([n]) * MIB for n in range(20)]
+
+    run(main)
+
+
+# --- cancelled tasks ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("app", [PLAIN, ASYNC])
+@pytest.mark.parametrize("way", ["call", "run", "stream"])
+def test_to_cancel_a_task_cancels_its_call(run: Run, app: str, way: str):
+    async def main(client: AsyncClient) -> None:
+        async with client.session(app) as session:
+
+            async def work() -> None:
+                if way == "call":
+                    await session.call("sleep")
+                elif way == "run":
+                    await client.run(session=session.id, function="sleep")
+                else:
+                    async for _ in session.stream("sleep"):
+                        pass
+
+            async with under_way(client, work(), session) as task:
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+            assert await session.call("fine", value=3) == 3
+            assert (await session.call("seen"))[0] == [True]
+
+    run(main)
+
+
+def test_a_cancelled_call_that_waits_is_never_run(run: Run):
+    async def main(client: AsyncClient) -> None:
+        async with client.session(PLAIN) as session:
+            first = asyncio.ensure_future(session.call("sleep"))
+            second = asyncio.ensure_future(session.call("swallow"))
+            third = asyncio.ensure_future(session.call("fine", value=3))
+            await busy(client, session)
+            second.cancel()
+            await asyncio.wait([second])
+            assert second.cancelled()
+            assert not first.done()
+            first.cancel()
+            assert await third == 3
+            assert await session.call("seen") == [[True], 0]
+
+    run(main)
+
+
+def test_time_outs_of_asyncio_cancel_too(run: Run):
+    async def main(client: AsyncClient) -> None:
+        async with client.session(PLAIN) as session:
+            for _ in range(3):
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(0.05):
+                        await session.call("spin")
+                with pytest.raises(CallTimeoutError):
+                    await session.call("spin", timeout=0.05)
+            assert await session.call("fine", value=1) == 1
+
+    run(main)
+
+
+def test_tasks_cancelled_at_any_moment_mix_up_no_answers(run: Run):
+    async def main(client: AsyncClient) -> int:
+        cancelled = 0
+        async with client.session(VALUES) as session:
+            for index in range(150):
+                task = asyncio.ensure_future(session.call("echo", value=bytes(MIB >> index % 8)))
+                for _ in range(index % 7):
+                    await asyncio.sleep(0)
+                task.cancel()
+                await asyncio.wait([task])
+                cancelled += task.cancelled()
+                assert await session.call("echo", value=index) == index
+        return cancelled
+
+    assert run(main) > 10
+
+
+def test_a_group_that_fails_cancels_its_calls(run: Run):
+    async def main(client: AsyncClient) -> None:
+        async with client.session(PLAIN) as one, client.session(PLAIN) as other:
+            with pytest.raises(ExceptionGroup):
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(one.call("sleep"))
+                    group.create_task(other.call("nothing"))
+            assert await one.call("fine") == 1
+
+    run(main)
+
+
+# --- streams ------------------------------------------------------------------------------------------------------
+
+
+def test_a_stream_in_one_task_and_calls_in_another(run: Run):
+    async def main(client: AsyncClient) -> None:
+        async with client.session(STREAMS) as session:
+            stream = await session.stream("count", to=3).start()
+            call = asyncio.ensure_future(session.call("fine", value=2))
+            assert [event.type async for event in stream] == ["output", "output", "output", "done"]
+            assert await call == 2
+            assert await session.call("fine") == 1
+
+    run(main)
+
+
+def test_a_reader_that_stops_stops_the_generator(run: Run, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(aio_calls, "INBOX_LIMIT", 1000)
+
+    async def main(client: AsyncClient) -> None:
+        async with client.session(STREAMS) as session:
+            async with session.stream("forever", size=10_000) as stream:
+                assert (await anext(stream)).output == "x" * 10_000
+                await client.status()  # the loop has had time to read on
+                assert len(stream._link._inboxes[stream._call_id]._parts) < 5
+            (_, closed) = await session.call("heard")
+            assert int(closed.removeprefix("closed after ")) < 100
+
+    run(main)
+
+
+def test_a_stream_that_is_dropped_is_closed(run: Run):
+    async def main(client: AsyncClient) -> None:
+        async with client.session(STREAMS) as session:
+            stream = session.stream("forever")
+            await anext(stream)
+            del stream
+            assert (await session.call("heard"))[0] == "GeneratorExit"
+
+    run(main)
+
+
+# --- loops and connections ----------------------------------------------------------------------------------------
+
+
+def test_nothing_is_left_when_nothing_is_closed(run: Run, client: Client, recwarn: pytest.WarningsRecorder):
+    client.status()
+    files = open_files()
+
+    async def main(_: AsyncClient) -> None:
+        careless = AsyncClient(client.places.socket, autostart=False)
+        session = await careless.session(COUNTER)
+        await session.call("add")
+        await careless.run(app=COUNTER, session="new", function="add")
+        stream = await session.stream("history").start()
+        await anext(stream)
+        assert len(client.sessions.list()) == 2
+
+    run(main)
+    gc.collect()
+    assert open_files() - files == set()
+    assert not recwarn.list
+    assert len(client.sessions.list()) == 2, "they live on"
+
+
+def test_a_handle_that_is_dropped_closes_its_connection(run: Run):
+    async def main(client: AsyncClient) -> None:
+        files = open_files()
+        session = await client.session(COUNTER)
+        session_id = session.id
+        await session.call("add")
+        del session
+        gc.collect()
+        assert len(open_files() - files) == 1, "the client's own, for control"
+        assert (await client.sessions.attach(session_id)).id == session_id
+
+    run(main)
+
+
+def test_a_handle_may_be_dropped_in_another_thread(run: Run):
+    async def main(client: AsyncClient) -> None:
+        await client.status()
+        files = open_files()
+        held = [await client.session(COUNTER)]
+        thread = threading.Thread(target=held.clear)
+        await asyncio.get_running_loop().run_in_executor(None, thread.run)
+        await client.status()
+        assert open_files() - files == set()
+
+    run(main)
+
+
+def test_another_loop_needs_another_client(run: Run, client: Client):
+    kept: list[Any] = []
+
+    async def first(other: AsyncClient) -> None:
+        kept.extend([other, await other.session(COUNTER)])
+        for coroutine in (kept[0].status(), kept[1].call("add")):
+            with pytest.raises(InvalidRequestError, match="another event loop"):
+                await asyncio.get_running_loop().run_in_executor(None, asyncio.run, coroutine)
+        assert await kept[1].call("add") == {"total": 1}
+
+    run(first)
+
+
+def test_a_session_must_be_opened_before_it_is_looked_at(run: Run):
+    async def main(client: AsyncClient) -> None:
+        session = client.session(COUNTER)
+        assert repr(session) == f"<AsyncSession of {COUNTER}, not open>"
+        with pytest.raises(InvalidRequestError, match="not open yet"):
+            _ = session.id
+        await session.close()
+        async with await session as same:
+            assert same is session
+            assert repr(session) == f"<AsyncSession {session.id} counter@{session.version}>"
+
+    run(main)
+
+
+def test_a_full_backlog_is_waited_for_and_gives_no_dead_connection(directory: Path):
+    """Linux answers EAGAIN, which asyncio's own connections take for success."""
+    path = directory / "d.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen(0)
+        waiting = [socket.socket(socket.AF_UNIX) for _ in range(2)]
+        try:
+            waiting[0].connect(str(path))
+            waiting[1].setblocking(False)
+            with pytest.raises(BlockingIOError):
+                waiting[1].connect(str(path))
+
+            async def main() -> None:
+                async with AsyncClient(path, autostart=False) as client:
+                    task = asyncio.ensure_future(client.status())
+                    done, _ = await asyncio.wait([task], timeout=0.1)
+                    assert not done
+                    accepted = [listener.accept()[0] for _ in range(2)]
+                    with contextlib.ExitStack() as stack:
+                        for connection in accepted:
+                            stack.enter_context(connection)
+                        hello = await asyncio.get_running_loop().run_in_executor(None, accepted[1].recv, 100)
+                        assert b"Control" in hello
+                        task.cancel()
+                        await asyncio.wait([task])
+
+            asyncio.run(main())
+        finally:
+            for connection in waiting:
+                connection.close()
+
+
+def test_it_starts_a_daemon_when_none_runs(free_socket: Path):
+    async def main() -> None:
+        async with AsyncClient(free_socket) as client:
+            statuses = await asyncio.gather(*(client.status() for _ in range(5)))
+            assert len({status.pid for status in statuses}) == 1
+            assert client.started_daemon is True
+        async with AsyncClient(free_socket, autostart=False) as other:
+            assert await other.stop() == statuses[0].pid
+            assert wait_for_exit(statuses[0].pid)
+            with pytest.raises(DaemonUnavailableError):
+                await other.status()
+
+    asyncio.run(main())
+
+
+def test_a_child_touches_nothing_of_its_parents(run: Run):
+    async def main(client: AsyncClient) -> None:
+        session = await client.session(COUNTER)
+        child = os.fork()
+        if child == 0:
+            del session
+            gc.collect()
+            os._exit(0)
+        assert await asyncio.to_thread(os.waitpid, child, 0) == (child, 0)
+        assert await session.call("add") == {"total": 1}
+
+    run(main)
