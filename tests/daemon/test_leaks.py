@@ -227,7 +227,7 @@ def test_a_worker_that_was_just_born_is_never_taken_for_a_stranger(tmp_path: Pat
 
     monkeypatch.setattr(family, "children_of_this_process", adopted_now)
     try:
-        hands._family._sweep()
+        hands._family.sweep()
         channel.drain()
         assert newborn.poll() is None
         assert [event.pid for event in reported] == [newborn.pid]
