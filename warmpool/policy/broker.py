@@ -23,7 +23,7 @@ from .opens import Opens
 from .pool import TemplateState
 from .sessions import Session
 from .states import WorkerState
-from .timers import Timer, Timers
+from .timers import Timer, Timers, is_over
 
 
 class Broker:
@@ -258,7 +258,7 @@ class Broker:
         if self.leases or self._opens.waiting or served:
             self._used_at = now
         due = self._used_at + self._settings.idle_exit
-        if due > now:
+        if not is_over(due, now):
             self._timers.set(Timer("idle exit"), due)
         else:
             self._log(f"idle for {self._settings.idle_exit:g} s: leaving")

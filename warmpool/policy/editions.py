@@ -22,7 +22,7 @@ from . import effects as fx
 from . import refusals
 from .events import AppEdition, TemplateLoaded, Ticket
 from .pool import App, Failure, Pool, TemplateState, Waiter, Worker
-from .timers import Timer, Timers
+from .timers import Timer, Timers, is_over
 
 
 class Editions:
@@ -282,7 +282,7 @@ class Editions:
         if any(pool.waiters or pool.describers or pool.is_serving for pool in pools):
             app.used_at = now
         due = app.used_at + self._settings.app_idle_timeout
-        if due > now:
+        if not is_over(due, now):
             self._timers.set(Timer("idle app", app.key), due)
             return
         app.current = app.candidate = None

@@ -21,7 +21,7 @@ from .fleet import Fleet
 from .pool import Waiter, Worker
 from .sessions import Records, Session, SessionView
 from .states import WORKER_OF_LEASE, LeaseEvent, LeaseState, WorkerEvent
-from .timers import Timer, Timers
+from .timers import Timer, Timers, is_over
 
 
 class Leases:
@@ -200,7 +200,7 @@ class Leases:
             return
         activity = self.activity_of(session.row)
         end = session.window_end(activity, now)
-        if end > now:
+        if not is_over(end, now):
             if activity.busy or activity.used > session.slid_at:
                 session.history.add(now, "slid by calls")
             self._timers.set(Timer("lease", session.id), end)

@@ -8,6 +8,10 @@ from typing import Final, NamedTuple
 from .wheel import TimerWheel
 
 TICKS_PER_SECOND: Final = 1000
+_ROUNDING: Final = 1e-5
+"""Ticks (10 ns) by which sums of binary fractions may miss a whole one. A clock that stands on a millisecond, moved by
+seconds, must meet the deadlines that lie there.
+"""
 
 
 class Timer(NamedTuple):
@@ -19,7 +23,7 @@ class Timer(NamedTuple):
 
 class Timers:
     def __init__(self, now: float) -> None:
-        self._wheel: TimerWheel[Timer] = TimerWheel(math.floor(now * TICKS_PER_SECOND))
+        self._wheel: TimerWheel[Timer] = TimerWheel(_tick(now))
 
     def __repr__(self) -> str:
         return repr(self._wheel)
@@ -29,7 +33,7 @@ class Timers:
 
     def set(self, timer: Timer, deadline: float) -> None:
         """Never fires early: a deadline within a tick is met at the tick's end."""
-        self._wheel.schedule(timer, math.ceil(deadline * TICKS_PER_SECOND))
+        self._wheel.schedule(timer, _tick_of(deadline))
 
     def cancel(self, timer: Timer) -> None:
         self._wheel.cancel(timer)
@@ -56,5 +60,14 @@ class Timers:
         return moment if _tick(moment) == tick else math.nextafter(moment, math.inf)
 
 
+def is_over(deadline: float, now: float) -> bool:
+    """Whether a timer for `deadline` has fired by `now`."""
+    return _tick_of(deadline) <= _tick(now)
+
+
+def _tick_of(deadline: float) -> int:
+    return math.ceil(deadline * TICKS_PER_SECOND - _ROUNDING)
+
+
 def _tick(now: float) -> int:
-    return math.floor(now * TICKS_PER_SECOND)
+    return math.floor(now * TICKS_PER_SECOND + _ROUNDING)
