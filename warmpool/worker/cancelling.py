@@ -62,6 +62,8 @@ class Inbox:
         self._armed = False
         self.messages: deque[tuple[Message, list[int]] | ProtocolError] = deque()
         """What is to be heeded, in its order; or why it could not be taken."""
+        self.taken: Callable[[], None] = _nothing
+        """Called when something is put there: the channel does not tell of it any more."""
         self.called = False
         """There may be more: the daemon has sent something since this was cleared."""
         self.alert = False
@@ -155,14 +157,20 @@ class Inbox:
                 return
             except ProtocolError as error:
                 self.messages.append(error)
+                self.taken()
                 continue
             if received is None:
                 os._exit(0)  # the daemon is gone, and with it whoever could want anything
             message, _ = received
             if not isinstance(message, Cancel):
                 self.messages.append(received)
+                self.taken()
             elif message.call_id != self._stopped and not self._is_over(message.call_id):
                 self._doomed[message.call_id] = None
                 self.alert = True
                 if len(self._doomed) > REMEMBERED:
                     del self._doomed[next(iter(self._doomed))]
+
+
+def _nothing() -> None:
+    pass

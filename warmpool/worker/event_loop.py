@@ -70,6 +70,7 @@ class EventLoop:
 
     def serve(self) -> None:
         self._inbox.watch(lambda *_: self._inbox.heard())
+        self._inbox.taken = self.wake
         channel = self._process.channel.fileno()
         self._loop.add_reader(channel, self._heed_daemon)
         self._loop.run_forever()
@@ -153,8 +154,6 @@ class EventLoop:
                     self._running = self._loop.create_task(self._finish(connection, reply))
                 else:
                     self._reply(connection, reply)
-                if inbox.messages:  # taken by the signal's handler: the channel does not tell of them any more
-                    self._heed_daemon()
             else:
                 self._running = self._loop.create_task(self._run(connection, call))
 
