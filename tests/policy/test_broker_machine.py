@@ -340,7 +340,7 @@ class BrokerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.leases)
     @rule(pick=picks, which=st.sampled_from(["any", "any", "this", "another"]), force=st.booleans())
     def somebody_cancels(self, pick: int, which: str, force: bool) -> None:
-        lease = choose(pick, self.leases)
+        lease = choose(pick, [lease for lease in self.active if lease.busy] or self.leases)
         call_id = {"any": None, "this": lease.call or 1, "another": 10**6}[which]
         client = self.world.cancel(lease.id, call_id, force=force)
         if lease.status != "active":

@@ -284,6 +284,7 @@ def test_a_new_session_goes_to_the_next_worker():
     story.dies_unseen(second)
     client = story.open(name=NAME, labels={"a": "b"})
     assert client.worker in alive
+    assert [story.workers[dead].stop for dead in (first, second)] == ["lost", "lost"], "should one be there after all"
     assert story.look(client.session).labels == {"a": "b"}
     story.exits(first, second, status="was killed by SIGKILL that we did not send, perhaps out of memory")
     assert story.look(client.session).status == "active"
@@ -318,6 +319,7 @@ def test_a_stateless_call_goes_to_the_next_worker():
     alive, dead = warm_ones(story)
     story.dies_unseen(dead)
     assert story.stateless().worker == alive
+    assert story.workers[dead].stop == "lost"
     story.exits(dead)
     story.rest()
 
