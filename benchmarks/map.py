@@ -1,5 +1,6 @@
 """What does a call cost when many are under way at once? `session.map` against one call after another, and the window
-at which there is no more to win. Both ends on one core, where only the work that is saved counts, and on two.
+at which there is no more to win. Both ends on one core, where only the work that is saved counts, and on two. And of
+what is left, which is what packing, dispatching and unpacking cost in one process, without another to talk to.
 """
 
 from __future__ import annotations
@@ -8,22 +9,31 @@ import os
 import time
 from collections.abc import Callable
 
+from apps.plain import Plain
 from daemon import APPS, daemon
-from harness import Row, against, in_turns, place, report
+from harness import Row, against, arguments, in_turns, place, report
 
 from warmpool import Session
+from warmpool.signatures import functions_of
+from warmpool.wire.frames import HEADER_SIZE, FrameWriter, decode
+from warmpool.wire.messages import call_from_wire
 
 COUNT = 10_000
 ROUNDS = 7
+FRAME_LIMIT = 64 * 1024
 INPUT = {"key": "n", "value": 1}
 WINDOWS = (1, 8, 64, 512)
+USUAL = 64
 SINGLE = "one call after another"
+BARE = "packed, dispatched and unpacked alone"
 
 
 def main() -> None:
+    arguments(__doc__)
     cpus = sorted(os.sched_getaffinity(0))
     with daemon() as client, client.session(str(APPS / "plain.py")) as session:
         works: dict[str, Callable[[], float]] = {SINGLE: lambda: one_by_one(session)}
+        works[BARE] = bare
         works |= {f"map, window {window}": lambda window=window: mapped(session, window) for window in WINDOWS}
         for title, others in (("one core", cpus[0]), ("two cores", cpus[-1])):
             place([session.info().pid], own=cpus[0], others=others)
@@ -32,7 +42,12 @@ def main() -> None:
             for window in WINDOWS:
                 name = f"map, window {window}"
                 rate, note = against(given[name], given[SINGLE])
-                rows.append(Row(name, min(given[name]), rate, note, at_least=3.0 if window == 64 else None))
+                rows.append(Row(name, min(given[name]), rate, note, at_least=4.0 if window == USUAL else None))
+            excess, note = against(given[BARE], given[f"map, window {USUAL}"])
+            rows.append(Row(BARE, min(given[BARE])))
+            rows.append(
+                Row(f"map, window {USUAL}, of that", min(given[f"map, window {USUAL}"]), excess, note, at_most=1.5)
+            )
             report(f"{COUNT} calls, each; the ratio is of rates, {title}", rows)
 
 
@@ -41,6 +56,20 @@ def one_by_one(session: Session) -> float:
     start = time.perf_counter()
     for _ in range(COUNT):
         session.call("add", INPUT)
+    return (time.perf_counter() - start) / COUNT * 1e6
+
+
+def bare() -> float:
+    """Microseconds a call, of all that both ends do but send and receive."""
+    app = Plain()
+    app.setup()
+    functions, writer = functions_of(Plain), FrameWriter(FRAME_LIMIT)
+    start = time.perf_counter()
+    for number in range(COUNT):
+        call_id, name, value = call_from_wire(memoryview(writer.frame(("Call", number, "add", INPUT)))[HEADER_SIZE:])
+        function = functions[name]
+        output = function.encode(function.method(app, *function.decode(value)))
+        decode(memoryview(writer.frame(("Result", call_id, output)))[HEADER_SIZE:])
     return (time.perf_counter() - start) / COUNT * 1e6
 
 

@@ -7,7 +7,6 @@ stands alone imports the same file and calls the same methods. All have answered
 
 from __future__ import annotations
 
-import json
 import statistics
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from pathlib import Path
 
 import psutil
 from daemon import daemon
-from harness import sample
+from harness import Row, arguments, report, sample
 
 from warmpool import Client, Session
 
@@ -100,20 +99,19 @@ def weigh(pids: Sequence[int]) -> dict[str, float]:
 
 
 def main() -> None:
+    arguments(__doc__)
     with daemon() as client:
         client.session(str(APP)).end()
         taken, weights = times(client), memory(client)
-    if "--json" in sys.argv:
-        print(json.dumps({"seconds": taken, "mib": weights}))
-        return
     first = next(iter(taken.values()))
-    print(f"Time to a prediction (medians, {ROUNDS} rounds)")
-    for name, seconds in taken.items():
-        faster = "" if seconds == first else f"{first / seconds:6.0f}x faster"
-        print(f"  {name:40s} {seconds * 1e3:8.1f} ms {faster}".rstrip())
-    print("Memory, all together")
-    for name, mib in weights.items():
-        print(f"  {name:40s} {mib['pss']:8.0f} MiB (PSS), {mib['private']:4.0f} MiB of it private")
+    rows = [Row(name, seconds * 1e3, first / seconds, "times as fast", "ms") for name, seconds in taken.items()]
+    report(f"Time to a prediction, medians of {ROUNDS} rounds", rows)
+    first = weights["ten processes"]["pss"]
+    rows = [
+        Row(name, mib["pss"], mib["pss"] / first, f"{mib['private']:.0f} MiB of it private", "MiB")
+        for name, mib in weights.items()
+    ]
+    report("Memory, all together (PSS)", rows)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ STORE = HERE / "results.json"
 PLOTS = HERE / "plots"
 ORDER = (
     "peers", "call", "jitter", "stream", "map", "payloads", "parallel", "open", "burst", "preload", "idle_memory",
-    "many", "idle", "wheel", "cold", "model", "test_suite", "floors",
+    "many", "idle", "wheel", "cold", "model", "test_suite", "virtual_time", "floors",
 )  # fmt: skip
 PACKAGES = ("uvloop", "msgpack", "pydantic", "psutil")
 GIB = 1024**3
@@ -58,7 +58,7 @@ def run(name: str) -> dict[str, Any]:
         [sys.executable, str(HERE / f"{name}.py"), "--json"], stdout=subprocess.PIPE, check=True, text=True, cwd=HERE
     )
     tables = [json.loads(line) for line in done.stdout.splitlines()]
-    return {"machine": machine(), "tables": [table for table in tables if "rows" in table]}
+    return {"machine": machine(), "tables": tables}
 
 
 def machine() -> dict[str, str]:

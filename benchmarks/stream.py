@@ -14,7 +14,7 @@ from pathlib import Path
 import uvloop
 from daemon import APPS, daemon
 from floors import call_floor
-from harness import Row, against, in_turns, median_of, place, report, sample
+from harness import Row, against, arguments, in_turns, median_of, place, report, sample
 
 from warmpool import AsyncClient, Session
 
@@ -24,6 +24,7 @@ AT_MOST = 0.5
 
 
 def main() -> None:
+    arguments(__doc__)
     cpus = sorted(os.sched_getaffinity(0))
     app = str(APPS / "items.py")
     with (

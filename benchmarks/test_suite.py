@@ -3,18 +3,17 @@
 Four suites, each a run of pytest of its own: a plain fixture per test; one per module, which the tests share; primed
 sessions, a fresh and isolated copy per test; and primed sessions of a daemon that has stayed warm from a run before.
 The setup waits instead of working, so that it is 2 seconds on every machine.
-
-    python benchmarks/test_suite.py [TESTS]
 """
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+from harness import Row, arguments, report
 
 SETUP_SECONDS = 2.0
 
@@ -59,7 +58,7 @@ def test_it(warmpool_session, turn):
 
 
 def main() -> None:
-    tests = int(next((word for word in sys.argv[1:] if word.isdigit()), 100))
+    tests = arguments(__doc__, tests=100).tests
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         (directory / "pytest.ini").write_text("[pytest]\n")
@@ -81,7 +80,11 @@ def main() -> None:
             )
         finally:
             subprocess.run([sys.executable, "-m", "warmpool", "stop", "--socket", str(socket)], check=True)
-    report(tests, rows)
+    slowest = max(rows.values())
+    report(
+        f"{tests} tests that need a setup of {SETUP_SECONDS:g} s",
+        [Row(name, seconds, slowest / seconds, "times as fast", "s") for name, seconds in rows.items()],
+    )
 
 
 def run(directory: Path, *arguments: str) -> float:
@@ -90,17 +93,6 @@ def run(directory: Path, *arguments: str) -> float:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:asyncio", *arguments]
     subprocess.run(command, cwd=directory, check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - start
-
-
-def report(tests: int, rows: dict[str, float]) -> None:
-    title = f"{tests} tests that need a setup of {SETUP_SECONDS:g} s"
-    if "--json" in sys.argv:
-        print(json.dumps({"title": title, "rows": rows}))
-        return
-    slowest = max(rows.values())
-    print(title)
-    for name, seconds in rows.items():
-        print(f"  {name:40s} {seconds:8.2f} s {seconds / tests * 1000:9.1f} ms a test {slowest / seconds:7.1f}x")
 
 
 if __name__ == "__main__":

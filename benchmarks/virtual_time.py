@@ -9,6 +9,7 @@ import statistics
 import time
 
 from daemon import APPS
+from harness import Row, arguments, percentile, report
 
 from warmpool import TestingClient, embedded
 
@@ -18,6 +19,7 @@ MOMENT = 0.001
 
 
 def main() -> None:
+    arguments(__doc__)
     taken = []
     with embedded(apps=[APPS / "plain.py"]) as client:
         client.session("plain").end()
@@ -25,10 +27,14 @@ def main() -> None:
             start = time.perf_counter()
             expire_after_three_keepalives(client)
             taken.append((time.perf_counter() - start) * 1000)
-    taken.sort()
-    print(f"{TIMES} tests of a one-hour window with three keepalives: none failed")
-    print(f"  median {statistics.median(taken):.1f} ms, 99 of 100 within {taken[TIMES * 99 // 100]:.1f} ms, "
-          f"slowest {taken[-1]:.1f} ms")  # fmt: skip
+    report(
+        f"{TIMES} tests of a one-hour window with three keepalives, none of which failed",
+        [
+            Row("median", statistics.median(taken), unit="ms"),
+            Row("p99", percentile(taken, 0.99), unit="ms"),
+            Row("slowest", max(taken), unit="ms"),
+        ],
+    )
 
 
 def expire_after_three_keepalives(client: TestingClient) -> None:
