@@ -25,8 +25,8 @@ RESULTS = HERE / "RESULTS.md"
 STORE = HERE / "results.json"
 PLOTS = HERE / "plots"
 ORDER = (
-    "peers", "call", "jitter", "stream", "map", "payloads", "parallel", "open", "burst", "preload", "idle_memory",
-    "many", "idle", "wheel", "cold", "model", "test_suite", "virtual_time", "floors",
+    "peers", "call", "steps", "jitter", "stream", "map", "payloads", "parallel", "open", "burst", "preload",
+    "idle_memory", "many", "idle", "wheel", "cold", "model", "test_suite", "virtual_time", "floors",
 )  # fmt: skip
 PACKAGES = ("uvloop", "msgpack", "pydantic", "psutil")
 GIB = 1024**3
