@@ -8,7 +8,6 @@ import contextlib
 import gc
 import os
 import socket
-import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -269,9 +268,8 @@ def test_a_handle_may_be_dropped_in_another_thread(run: Run):
     async def main(client: AsyncClient) -> None:
         await client.status()
         files = open_files()
-        held = [await client.session(COUNTER)]
-        thread = threading.Thread(target=held.clear)
-        await asyncio.get_running_loop().run_in_executor(None, thread.run)
+        held = [await client.session(COUNTER), await client.run(app=STREAMS, function="forever", stream=True)]
+        await asyncio.to_thread(held.clear)
         await client.status()
         assert open_files() - files == set()
 

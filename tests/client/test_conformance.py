@@ -387,10 +387,11 @@ def test_any_function_can_be_followed(both: Any):
 def test_an_error_is_the_last_event_and_then_raised(both: Any):
     with both.session(STREAMS) as session:
         stream = session.stream("fail", after=2)
-        events = [next(stream), next(stream), next(stream)]
-        assert [event.type for event in events] == ["output", "output", "error"]
-        assert (events[2].number, events[2].error.code, events[2].error.message) == (
-            3,
+        events = [next(stream) for _ in range(4)]
+        assert [event.type for event in events] == ["output", "output", "log", "error"]
+        assert events[2].message == "closed", "what is printed is told too"
+        assert (events[3].number, events[3].error.code, events[3].error.message) == (
+            4,
             "APP_ERROR",
             "fail raised ValueError: enough",
         )
@@ -472,7 +473,7 @@ def test_a_stream_can_be_cancelled(both: Any):
         stream = session.stream("stand")
         assert next(stream).output == 1
         assert session.cancel()["state"] == "running"
-        assert next(stream).error.code == "CALL_CANCELLED"
+        assert [next(stream).message, next(stream).error.code] == ["closed", "CALL_CANCELLED"]
         with pytest.raises(CallCancelledError):
             next(stream)
         assert session.call("heard") == ["CallCancelled", "closed"]

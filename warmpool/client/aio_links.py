@@ -64,14 +64,21 @@ class AsyncLink:
         self.broken = FORKED
 
     def close(self) -> None:
-        self._break("it is closed", HangupError(sent=True))
+        """At once, or, in another thread than the loop's (which may be collecting garbage), as soon as may be."""
+        if asyncio._get_running_loop() is self.loop or not self.loop.is_running() or self.broken is FORKED:
+            self._break("it is closed", HangupError(sent=True))
+        else:
+            self.broken = self.broken or "it is closed"
+            self.loop.call_soon_threadsafe(self._break, self.broken, HangupError(sent=True))
 
     def _break(self, why: str, error: Exception) -> None:
-        if self.broken is None:
-            self.broken = why
+        if self.broken is FORKED:  # the loop's watch is the parent's, and shared with it
+            self._socket.close()
+        elif self._socket.fileno() != -1:
+            self.broken = self.broken or why
             _stop_watching(self.loop, self._socket)
+            self._socket.close()
             self._fail_all(error)
-        self._socket.close()
 
     def _fail_all(self, error: Exception) -> None:
         """Everybody who waits on this link is told."""
