@@ -283,3 +283,19 @@ def test_the_daemons_death_reaches_a_call_that_runs(start: Start):
     worker.channel.close()
     assert worker.wait_for_exit() == 0
     assert not os.path.exists(f"/proc/{worker.process.pid}/fd")
+
+
+@plain_and_async
+@pytest.mark.parametrize("kind_of_call", ["Call", "Stream"])
+def test_what_comes_with_a_cancel_is_heeded_though_the_signal_has_taken_both(
+    start: Start, kind: str, kind_of_call: str
+):
+    worker = start(kind)
+    worker.client.send([kind_of_call, FIRST_ID, "sleep", {}])
+    worker.wait_for_text("begun")
+    worker.process.send_signal(signal.SIGSTOP)
+    worker.cancel(FIRST_ID)
+    other = worker.attach()
+    worker.process.send_signal(signal.SIGCONT)
+    assert cancelled(FIRST_ID, worker.client.events()[-1])
+    assert other.call(7, "fine", value=2) == ["Result", 7, 2]
