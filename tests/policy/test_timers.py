@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from warmpool.policy.timers import TICKS_PER_SECOND, Timer, Timers
+from warmpool.policy.timers import TICKS_PER_SECOND, Timer, Timers, is_over
 
 TICK = 1 / TICKS_PER_SECOND
 LEASE, OPEN = Timer("lease", "s1"), Timer("open", (7, 0))
@@ -56,7 +56,7 @@ def test_no_moment_before_the_deadline_fires_it(now, span, share):
     deadline = now + span
     timers.set(LEASE, deadline)
     early = now + span * share
-    if early < deadline:
+    if early < deadline - 1e-7:
         assert due(timers, early) == []
         assert LEASE in timers
 
@@ -161,3 +161,12 @@ def test_a_clock_that_stands_on_a_millisecond_meets_the_deadlines_that_lie_there
         now, ticks = now + step / 1000, ticks + step
         assert due(timers, now) == []
     assert due(timers, now + steps[-1] / 1000) == [LEASE]
+
+
+@given(now=moments, span=spans)
+def test_what_is_due_is_over(now, span):
+    timers = Timers(now)
+    timers.set(LEASE, now + span)
+    moment = due_at(timers)
+    assert is_over(now + span, moment)
+    assert not is_over(now + span, now + span - 1e-6)

@@ -117,3 +117,13 @@ def test_each_deadline_comes_once_and_in_its_own_time(steps):
                 del expected[timer]
             else:
                 assert late < 0.0015, "late"
+
+
+def test_on_the_way_nothing_is_met_that_lies_behind(world):
+    """A slot of the wheel begins at 19061.504 and holds a deadline of a moment later: met there, it would be early, and
+    when it is filed again it would be late for the moment at which time comes to stand.
+    """
+    world.timers = SplitTimers(19001.0, lambda: 0.0, lambda: True)
+    world.timers.set(LEASE, 19061.504891)
+    assert world.timers.due(19061.504) == []
+    assert world.timers.due(19061.504891) == [LEASE]

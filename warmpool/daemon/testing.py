@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 ADVANCE_MAX: Final = 10 * 365 * 86_400.0
 _TICK: Final = 0.001
-_SLACK: Final = 1e-6
-"""Moments are sums of fractions: two that should be equal may differ by less than this."""
 
 
 class TestControls:
@@ -131,7 +129,7 @@ class TestControls:
         deadline = self._timers.next_lease_deadline()
         if deadline is not None and deadline <= self._target + _TICK:
             self._board.move_to(max(self._board.now(), min(deadline, self._target)))
-            self._server._meet(self._board.now() + _SLACK)
+            self._server._meet(self._board.now())
             return
         self._board.move_to(self._target)
         self._target = None

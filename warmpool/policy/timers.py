@@ -33,7 +33,7 @@ class Timers:
 
     def set(self, timer: Timer, deadline: float) -> None:
         """Never fires early: a deadline within a tick is met at the tick's end."""
-        self._wheel.schedule(timer, _tick_of(deadline))
+        self._wheel.schedule(timer, tick_of(deadline))
 
     def cancel(self, timer: Timer) -> None:
         self._wheel.cancel(timer)
@@ -61,11 +61,12 @@ class Timers:
 
 
 def is_over(deadline: float, now: float) -> bool:
-    """Whether a timer for `deadline` has fired by `now`."""
-    return _tick_of(deadline) <= _tick(now)
+    """Whether it has come, as near as sums of binary fractions can say. True for each timer that is due."""
+    return deadline <= now + 2 * _ROUNDING / TICKS_PER_SECOND
 
 
-def _tick_of(deadline: float) -> int:
+def tick_of(deadline: float) -> int:
+    """The tick at whose end a deadline is met."""
     return math.ceil(deadline * TICKS_PER_SECOND - _ROUNDING)
 
 

@@ -8,11 +8,10 @@ kill each worker that is being set up, and with the clock stopped a worker that 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Final
 
-from .timers import TICKS_PER_SECOND, Timer, Timers
+from .timers import Timer, Timers, tick_of
 
 WAITS: Final = frozenset({"hello", "answer", "explain", "load", "start", "kill", "memory", "refill", "stopped"})
 """Kinds of deadlines that come in real time alone."""
@@ -47,7 +46,7 @@ class SplitTimers(Timers):
 
     def due(self, now: float) -> list[Timer]:
         """As ever, but lease time is met to the tick in which it stands: nothing but a test will move it on."""
-        tick = math.ceil(now * TICKS_PER_SECOND)
+        tick = tick_of(now)
         leases = self._wheel.advance(tick) if tick > self._wheel.now else []
         found = dict.fromkeys([*self._real.due(now + self._lead()), *leases])
         for timer in found:
