@@ -351,6 +351,14 @@ class BrokerMachine(RuleBasedStateMachine):
         else:
             assert client.report == {"call_id": call_id, "state": "waiting" if call_id else "idle"}
 
+    @precondition(lambda self: any(lease.busy for lease in self.active))
+    @rule(pick=picks, times=st.integers(2, 5))
+    def somebody_cancels_again_and_again(self, pick: int, times: int) -> None:
+        for _ in range(times):
+            self.somebody_cancels(pick, "any", force=False)
+            self.world.wait(0.4)
+            self.look()
+
     @precondition(lambda self: self.leases)
     @rule(pick=picks, force=st.sampled_from([False, False, True]))
     def somebody_ends(self, pick: int, force: bool) -> None:
