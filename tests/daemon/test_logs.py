@@ -316,6 +316,7 @@ def without_times(text: str) -> list[str]:
 def test_all_that_a_worker_prints_is_in_its_sessions_log_and_outlives_it(client: Client):
     with client.session(PRINTS) as session:
         session.call("in_every_way")
+        log_of(client, session.id, "by the logger")  # a line is of the call that runs when it is read
         session.call("say", text="the second")
         text = log_of(client, session.id, "the second")
     said = ["by print", "by print to stderr", "by os.write", "by a child", "INFO warmpool.app.Prints: by the logger"]
