@@ -1,4 +1,4 @@
-"""How even is a warm call? 50,000 of them, while another session prints a thousand lines a second, and twenty sessions
+"""How even is a warm call? 50,000 of them, while another session prints a hundred lines a second, and twenty sessions
 a second are opened, called and left to expire. The floor is called in turns under the same load.
 """
 
@@ -18,7 +18,7 @@ from warmpool import Client
 
 INPUT = {"key": "n", "value": 1}
 ROUNDS = 10
-PRINT_EVERY = 0.001
+PRINT_EVERY = 0.01
 OPEN_EVERY = 0.05
 SHORTEST_WINDOW = 1.0
 
@@ -41,7 +41,7 @@ def beside(socket: Path, *works: Callable[[Client], None]) -> Iterator[None]:
 def print_lines(client: Client) -> None:
     with client.session(str(APPS / "chatter.py")) as session:
         while True:
-            session.call("chat", lines=1000, pause=PRINT_EVERY)
+            session.call("chat", lines=100, pause=PRINT_EVERY)
 
 
 def open_and_leave(client: Client) -> None:

@@ -54,11 +54,12 @@ def there() -> list[str]:
 
 def run(name: str) -> dict[str, Any]:
     """Its tables, and under what they came to be. Raises if it fails."""
+    facts = machine()
     done = subprocess.run(
         [sys.executable, str(HERE / f"{name}.py"), "--json"], stdout=subprocess.PIPE, check=True, text=True, cwd=HERE
     )
     tables = [json.loads(line) for line in done.stdout.splitlines()]
-    return {"machine": machine(), "tables": tables}
+    return {"machine": facts, "tables": tables}
 
 
 def machine() -> dict[str, str]:
@@ -68,6 +69,7 @@ def machine() -> dict[str, str]:
         "machine": f"{processor()}, {os.cpu_count()} cores, {psutil.virtual_memory().total / GIB:.0f} GiB",
         "system": f"Linux {platform.release()}, {platform.python_implementation()} {platform.python_version()}",
         "packages": packages,
+        "load": f"load {os.getloadavg()[0]:.1f} when it began",
         "warmpool": revision(),
     }
 
