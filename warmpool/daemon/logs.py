@@ -100,8 +100,8 @@ class LogFile:
 
     def last_lines(self, count: int, size: int) -> list[str]:
         """As many as there are in the last `size` bytes."""
-        begin = max(self.start, self.end - size)
-        data = self._bytes(begin, size)
+        begin = max(self.start, self.end - size - 1)  # one more tells whether the first line is whole
+        data = self._bytes(begin, size + 1)
         if begin > self.start:
             data = data[data.find(b"\n") + 1 :]
         return data.decode(errors="replace").splitlines()[-count:]
