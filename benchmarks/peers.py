@@ -129,7 +129,7 @@ def main() -> None:
     ratio, note = against(floors, own)
     rows = [
         Row("call floor", statistics.median(floors)),
-        Row("warmpool", statistics.median(own), ratio, f"of the floor, {note}"),
+        Row("warmpool", statistics.median(own), note=f"{ratio:.2f} of the floor, {note}"),
     ]
     report("A warm call (ratios to warmpool's)", rows + [row_of(one, calls[one.name], one.call_bar) for one in peers])
     rows = [Row("warmpool: a session", statistics.median(opened))]

@@ -39,13 +39,20 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of: {', '.join(there())}")
     chosen = parser.parse_args().names or there()
     store = json.loads(STORE.read_text()) if STORE.exists() else {}
+    failed: list[str] = []
     for name in chosen:
         print(f"{name} …", end=" ", flush=True)
         started = time.monotonic()
-        store[name] = run(name)
+        try:
+            store[name] = run(name)
+        except subprocess.CalledProcessError as error:
+            failed.append(name)
+            print(f"FAILED with status {error.returncode};", end=" ")
         print(f"{time.monotonic() - started:.0f} s", flush=True)
         STORE.write_text(json.dumps(store, indent=1) + "\n")
     write(store)
+    if failed:
+        sys.exit(f"failed, and left as before: {', '.join(failed)}")
 
 
 def there() -> list[str]:
@@ -121,7 +128,9 @@ def summary(store: dict[str, Any], names: list[str]) -> list[str]:
             for row in table["rows"]:
                 if row["verdict"]:
                     met, bar = row["verdict"].split(": ")
-                    lines.append(f"| [{name}](#{name}): {row['name']} | {judged(row)} | {bar} | {met} |")
+                    lines.append(
+                        f"| [{name}](#{name}): {table['title']}: {row['name']} | {judged(row)} | {bar} | {met} |"
+                    )
     return [*lines, ""]
 
 
