@@ -32,9 +32,8 @@ def run(request):
 
 def test_a_block_has_a_daemon_of_its_own(marked, run):
     async def main():
-        async with embedded(apps=[COUNTER]) as client:
-            async with client.session("counter") as session:
-                assert await session.call("add", amount=2) == {"total": 2}
+        async with embedded(apps=[COUNTER]) as client, client.session("counter") as session:
+            assert await session.call("add", amount=2) == {"total": 2}
             assert len(processes_marked(marked)) >= 3
         with pytest.raises(InvalidRequestError, match="closed"):
             await client.status()
