@@ -25,6 +25,8 @@ from warmpool.wire.messages import Attach, Cancel, Expire, Message, Relabel, Sto
 
 PLENTY = 2**40
 NOTHING = 0
+BLINK = 1e-6
+"""Less than a clock can tell: what binary fractions make of a sum."""
 
 
 @dataclass(eq=False)
@@ -488,7 +490,7 @@ class Story:
 
     def is_refused(self, pool: str) -> bool:
         """There was no room for a worker of it a moment ago."""
-        return self.now < self.refused.get(pool, -MEMORY_RECHECK) + MEMORY_RECHECK
+        return self.now < self.refused.get(pool, -MEMORY_RECHECK) + MEMORY_RECHECK - BLINK
 
     def busy(self, worker: str) -> None:
         assert self.workers[worker].asked is not None
