@@ -101,7 +101,7 @@ def test_a_worker_makes_one_recv_and_one_send_a_call(daemon: Daemon):
 def test_a_worker_with_an_event_loop_polls_once_more_and_no_more(daemon: Daemon):
     with daemon.client.session(ASYNC_APP) as session, called_over_and_over(session):
         calls = by_call(trace(session.info().pid))
-    assert set(calls) == {("recv", "send", "epoll_wait")}
+    assert calls.count(("recv", "send", "epoll_wait")) > USUAL * len(calls), Counter(calls)
 
 
 def test_a_client_makes_one_send_and_one_recv_a_call(daemon: Daemon):
