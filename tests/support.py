@@ -8,6 +8,7 @@ import socket
 import struct
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,16 @@ def framed(message: Any) -> bytes:
 
 def in_frame(body: bytes) -> bytes:
     return struct.pack("!I", len(body)) + body
+
+
+def wait_until_said(client: Client, session_id: str, text: str) -> None:
+    """Waits until an app has printed this. That its session is busy does not say that its function has begun."""
+    lines = client.sessions.logs(session_id, follow=True)
+    with closing(lines):
+        for line in lines:
+            if line.endswith(text):
+                return
+    raise AssertionError(f"{session_id} is over, and never said {text!r}")
 
 
 def processes_marked(mark: str) -> list[psutil.Process]:

@@ -8,7 +8,7 @@ import contextlib
 import gc
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -44,20 +44,12 @@ def run(request: pytest.FixtureRequest, shared_daemon: Daemon, client: Client) -
     return run
 
 
-async def busy(client: AsyncClient, session: AsyncSession) -> None:
-    """Returns when the session is in a call."""
-    async with asyncio.timeout(PATIENCE):
-        while not (await session.info()).busy:
-            pass
-
-
-@contextlib.asynccontextmanager
-async def under_way(
-    client: AsyncClient, work: Awaitable[Any], session: AsyncSession
-) -> AsyncIterator[asyncio.Task[Any]]:
-    task = asyncio.ensure_future(work)
-    await busy(client, session)
-    yield task
+async def until_begun(session: AsyncSession, client: AsyncClient) -> None:
+    """Returns when the session's function has said so."""
+    async with asyncio.timeout(PATIENCE), contextlib.aclosing(client.sessions.logs(session.id, follow=True)) as lines:
+        async for line in lines:
+            if line.endswith("begun"):
+                return
 
 
 # --- order --------------------------------------------------------------------------------------------------------
@@ -115,10 +107,11 @@ def test_to_cancel_a_task_cancels_its_call(run: Run, app: str, way: str):
                     async for _ in session.stream("sleep"):
                         pass
 
-            async with under_way(client, work(), session) as task:
-                task.cancel()
-                with pytest.raises(asyncio.CancelledError):
-                    await task
+            task = asyncio.ensure_future(work())
+            await until_begun(session, client)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
             assert await session.call("fine", value=3) == 3
             assert (await session.call("seen"))[0] == [True]
 
@@ -131,7 +124,7 @@ def test_a_cancelled_call_that_waits_is_never_run(run: Run):
             first = asyncio.ensure_future(session.call("sleep"))
             second = asyncio.ensure_future(session.call("swallow"))
             third = asyncio.ensure_future(session.call("fine", value=3))
-            await busy(client, session)
+            await until_begun(session, client)
             second.cancel()
             await asyncio.wait([second])
             assert second.cancelled()

@@ -2,19 +2,23 @@
 
 Each belongs to one thread at a time: a control link to who has it, a call link to who has its lock. A stream or a
 `map` seizes a call link, and gives it back at its end.
+
+A signal that falls just before a wait enters the kernel does not end it, and what its handler would raise (Ctrl-C)
+would come with the answer. So no wait is longer than LOOK_UP; then Python looks for signals, and it is waited again.
 """
 
 from __future__ import annotations
 
 import select
 import socket
+import struct
 import time
 import weakref
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 from threading import Lock
-from typing import Any
+from typing import Any, Final
 
 from ..errors import WarmpoolError
 from ..errors import from_wire as error_from_wire
@@ -48,7 +52,11 @@ from .connections import (
     payload_of,
 )
 
-_READABLE = select.POLLIN | select.POLLHUP | select.POLLERR
+LOOK_UP: Final = 1.0
+"""Seconds after which whoever waits looks whether a signal has come."""
+
+_LOOK_UP: Final = struct.pack("@ll", int(LOOK_UP), 0)
+_READABLE: Final = select.POLLIN | select.POLLHUP | select.POLLERR
 
 
 class _LateError(Exception):
@@ -66,6 +74,7 @@ class Link:
         self._reader = FrameReader(read_limit)
         self._lock = Lock()
         self.broken: str | None = None
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _LOOK_UP)
         belongs_here(self)
         # A handle that is dropped leaks nothing: its session lives on, and expires by its own window.
         weakref.finalize(self, connection.close)
@@ -93,12 +102,19 @@ class Link:
             self.close()  # interrupted: part of the frame may be on its way
             raise
 
+    def _read(self) -> memoryview | None:
+        """The next frame, if all of it is here after LOOK_UP seconds at most."""
+        try:
+            return self._reader.read(self._socket.recv_into)
+        except BlockingIOError:
+            return None
+
     def _receive(self) -> Message:
         reader = self._reader
         frame = reader.next_frame() if reader.pending else None
         try:
             while frame is None:
-                frame = reader.read(self._socket.recv_into)
+                frame = self._read()
             return self._decode(frame)
         except (OSError, EOFError):
             self.close()
@@ -193,7 +209,10 @@ class CallLink(Link):
                 while answer is None:  # nothing yet, or the late answer to a call that was abandoned
                     body = reader.next_frame() if reader.pending else None
                     if body is None:
-                        body = reader.read(receive_into)
+                        try:
+                            body = reader.read(receive_into)
+                        except BlockingIOError:
+                            continue
                     if body is not None:
                         answer = calls.answer(body)
             except BaseException as error:
@@ -293,11 +312,11 @@ class CallLink(Link):
                 if poll is None:
                     poll = select.poll()
                     poll.register(self._socket.fileno(), select.POLLOUT | _READABLE)
-            [(_, events)] = poll.poll()
-            if events & _READABLE and (body := self._reader.read(self._socket.recv_into)) is not None:
-                self._keep(self._calls.answer(body))
-                while (more := self._reader.next_frame()) is not None:
-                    self._keep(self._calls.answer(more))
+            for _, events in poll.poll(LOOK_UP * 1000):
+                if events & _READABLE and (body := self._read()) is not None:
+                    self._keep(self._calls.answer(body))
+                    while (more := self._reader.next_frame()) is not None:
+                        self._keep(self._calls.answer(more))
 
     def _body(self, deadline: float | None) -> memoryview:
         """The next frame. Raises _LateError at the deadline."""
@@ -309,9 +328,12 @@ class CallLink(Link):
             if deadline is not None:
                 poll = select.poll()
                 poll.register(self._socket.fileno(), _READABLE)
-                if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-                    raise _LateError
-            body = reader.read(self._socket.recv_into)
+                patience = deadline - time.monotonic()
+                if not poll.poll(max(0.0, min(patience, LOOK_UP)) * 1000):
+                    if patience <= LOOK_UP:
+                        raise _LateError
+                    continue
+            body = self._read()
         return body
 
     def _keep(self, parts: list[Any] | None) -> None:
