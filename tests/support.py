@@ -8,6 +8,7 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,19 @@ def processes_marked(mark: str) -> list[psutil.Process]:
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
     return found
+
+
+def all_are_gone(mark: str, timeout: float) -> bool:
+    """Waits until nothing descends from a daemon that was killed. Looks once more when it has found nothing: who was
+    being forked meanwhile is in no list yet, and his parent may be dead.
+    """
+    deadline, empty = time.monotonic() + timeout, 0
+    while empty < 2:
+        left = processes_marked(mark)
+        empty = 0 if left else empty + 1
+        if not all(wait_for_exit(process.pid, max(0.0, deadline - time.monotonic())) for process in left):
+            return False
+    return True
 
 
 def wait_for_exit(pid: int, timeout: float = PATIENCE) -> bool:

@@ -45,6 +45,10 @@ class Kind(Enum):
 _NATIVE: Final = (int, float, str, bytes, bool)
 """Results that are sent as they are."""
 
+_FLAT: Final = frozenset(kind.__name__ for kind in _NATIVE)
+_SHAPING: Final = frozenset({"serialization", "serialization_exclude", "serialization_exclude_if"})
+"""What in a core schema of pydantic's says that something is not serialised as it lies there."""
+
 _GENERATORS: Final = (collections.abc.Generator, collections.abc.Iterator)
 _ASYNC_GENERATORS: Final = (collections.abc.AsyncGenerator, collections.abc.AsyncIterator)
 _OF_ITEMS: Final = (*_GENERATORS, *_ASYNC_GENERATORS, collections.abc.Iterable, collections.abc.AsyncIterable)
@@ -253,11 +257,15 @@ def _is_model(annotation: Any) -> TypeGuard[type[BaseModel]]:
 def _decode_model(name: str, model: type[BaseModel], parameter: inspect.Parameter) -> Callable[[Any], Arguments]:
     validate = model.__pydantic_validator__.validate_python
 
+    nothing: Any = {} if parameter.default is parameter.empty else None
+
     def decode(value: Any) -> Arguments:
-        if value is None and parameter.default is not parameter.empty:
-            return (parameter.default,)
+        if value is None:
+            value = nothing
+            if value is None:
+                return (parameter.default,)
         try:
-            return (validate({} if value is None else value),)
+            return (validate(value),)
         except ValidationError as error:
             raise invalid_input(name, error) from None
 
@@ -308,8 +316,42 @@ def _encoder(annotation: Any, output: TypeAdapter[Any] | None) -> Callable[[Any]
     if not _is_model(annotation):
         return lambda value: to_python(value, warnings=False)
     model = annotation
-    # Something else than the model that was promised would lose what the model does not have.
-    return lambda value: to_python(value, warnings=False) if isinstance(value, model) else value
+    if (width := _width_if_flat(model)) is None:
+        return lambda value: _dumped(value, model, to_python)
+
+    def encode(value: Any) -> Any:
+        if type(value) is model and len(fields := value.__dict__) == width:  # more: a cached property lies there too
+            return fields
+        return _dumped(value, model, to_python)
+
+    return encode
+
+
+def _dumped(value: Any, model: type[BaseModel], to_python: Callable[..., Any]) -> Any:
+    """Something else than the model that was promised would lose what the model does not have."""
+    return to_python(value, warnings=False) if isinstance(value, model) else value
+
+
+def _width_if_flat(model: type[BaseModel]) -> int | None:
+    """How many fields the model has, if pydantic would serialise it to a copy of its `__dict__`: plain values, each
+    under its own name.
+    """
+    schema: Any = model.__pydantic_core_schema__
+    config = model.model_config
+    if schema["type"] != "model" or schema.keys() & _SHAPING:
+        return None
+    if config.get("extra") == "allow" or config.get("serialize_by_alias"):
+        return None
+    inner = schema["schema"]
+    if inner["type"] != "model-fields" or inner.get("computed_fields") or inner.keys() & _SHAPING:
+        return None
+    for field in inner["fields"].values():
+        value = field["schema"]
+        while value["type"] == "default" and not value.keys() & _SHAPING:
+            value = value["schema"]
+        if value["type"] not in _FLAT or value.keys() & _SHAPING or field.keys() & _SHAPING:
+            return None
+    return len(inner["fields"])
 
 
 def invalid_input(function: str, error: ValidationError) -> InvalidInputError:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import psutil
 import pytest
-from support import APPS, PATIENCE, Daemon, processes_marked, wait_for_exit
+from support import APPS, PATIENCE, Daemon, all_are_gone, processes_marked, wait_for_exit
 
 from warmpool import Client, DaemonUnavailableError, SessionError, WorkerLostError
 
@@ -64,10 +64,7 @@ def test_a_daemon_that_is_killed_takes_everything_with_it(daemon: Daemon):
         os.sched_yield()
     assert len(processes_marked(daemon.mark)) >= 5
     os.kill(daemon.pid, signal.SIGKILL)
-    deadline = time.monotonic() + 1
-    while left := processes_marked(daemon.mark):
-        assert time.monotonic() < deadline, f"still there after a second: {left}"
-        os.sched_yield()
+    assert all_are_gone(daemon.mark, 1)
     with pytest.raises(DaemonUnavailableError):
         session.call("add")
     for path in daemon.socket.parent.glob("d.sock*"):

@@ -21,7 +21,7 @@ import msgpack
 import psutil
 import pytest
 from conftest import nothing_left
-from support import APPS, MARK, PATIENCE, Daemon, processes_marked, wait_for_exit
+from support import APPS, MARK, PATIENCE, Daemon, all_are_gone, wait_for_exit
 
 from warmpool import AppBrokenError, Client, PoolExhaustedError, WarmpoolError
 from warmpool.board import Board
@@ -475,6 +475,4 @@ def test_a_log_that_nobody_reads_stops_nobody_but_who_writes_it(directory: Path)
             daemon.kill()
             daemon.wait()
             daemon.stderr.close()
-            deadline = time.monotonic() + 2
-            while processes_marked(mark) and time.monotonic() < deadline:
-                os.sched_yield()
+            assert all_are_gone(mark, 2)

@@ -16,7 +16,7 @@ from typing import Any
 import msgpack
 import psutil
 import pytest
-from support import APPS, PATIENCE, Daemon, processes_marked, wait_for_exit
+from support import APPS, PATIENCE, Daemon, all_are_gone, wait_for_exit
 
 from warmpool import Client, PoolExhaustedError, Session
 from warmpool.settings import BACKOFF_FIRST, SPARE_DESCRIPTORS
@@ -321,9 +321,7 @@ def test_a_daemon_without_descriptors_still_stops_and_takes_everything_with_it(d
         assert other.call("fine") == "fine"
         os.kill(daemon.pid, signal.SIGTERM)
         assert wait_for_exit(daemon.pid, 4)
-        deadline = time.monotonic() + 1
-        while processes_marked(daemon.mark):
-            assert time.monotonic() < deadline
+        assert all_are_gone(daemon.mark, 1)
     finally:
         for one in crowd:
             one.close()

@@ -103,18 +103,16 @@ class Link:
             raise
 
     def _read(self) -> memoryview | None:
-        """The next frame, if all of it is here after LOOK_UP seconds at most."""
+        """The next frame, if all of it is here after reading once, in LOOK_UP seconds at most."""
         try:
             return self._reader.read(self._socket.recv_into)
         except BlockingIOError:
             return None
 
     def _receive(self) -> Message:
-        reader = self._reader
-        frame = reader.next_frame() if reader.pending else None
         try:
-            while frame is None:
-                frame = self._read()
+            while (frame := self._read()) is None:
+                pass
             return self._decode(frame)
         except (OSError, EOFError):
             self.close()
@@ -193,26 +191,25 @@ class CallLink(Link):
         with self._lock:
             if self.broken is not None:
                 raise cannot_use(self.broken)
-            calls, reader, receive_into = self._calls, self._reader, self._socket.recv_into
+            calls, connection, read = self._calls, self._socket, self._reader.read
+            receive_into = connection.recv_into
             call_id = calls.start()
             answer: list[Any] | None = None
             sent = False
             try:
                 frame = self._writer.frame(("Call", call_id, function, input))
                 try:
-                    count = self._socket.send(frame, socket.MSG_DONTWAIT)
+                    count = connection.send(frame, socket.MSG_DONTWAIT)
                 except BlockingIOError:
                     count = 0
                 sent = True
                 if count < len(frame):
                     self._push(memoryview(frame)[count:])
                 while answer is None:  # nothing yet, or the late answer to a call that was abandoned
-                    body = reader.next_frame() if reader.pending else None
-                    if body is None:
-                        try:
-                            body = reader.read(receive_into)
-                        except BlockingIOError:
-                            continue
+                    try:
+                        body = read(receive_into)
+                    except BlockingIOError:
+                        continue
                     if body is not None:
                         answer = calls.answer(body)
             except BaseException as error:

@@ -92,9 +92,9 @@ class OpenCalls:
         id 0 carries: the peer's last word on the connection.
         """
         parts = decode(frame)
-        if type(parts) is list and len(parts) == 3 and type(parts[1]) is int:
+        if type(parts) is list and len(parts) == 3:
             kind, call_id, payload = parts
-            if kind == "Result" or (kind == "Failure" and type(payload) is dict):
+            if type(call_id) is int and (kind == "Result" or (kind == "Failure" and type(payload) is dict)):
                 state = self._states.pop(call_id, _DONE)
                 if state is _WAITING or state is _STREAMING:
                     return parts

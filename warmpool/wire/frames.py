@@ -137,8 +137,8 @@ def _as_key(value: Any) -> Any:
 class FrameReader:
     """Frames out of a stream of bytes, however it is cut.
 
-    `read` takes the socket's own `recv_into` and asks it once; as long as `pending`, there may be more whole frames,
-    by `next_frame`. A frame is a view into the buffer: decode it before the next call. (`space` and `received` are
+    `read` takes the socket's own `recv_into` and asks it at most once; as long as `pending`, there may be more whole
+    frames, by `next_frame`. A frame is a view into the buffer: decode it before the next call. (`space` and `received` are
     the two halves of `read`.)
     """
 
@@ -154,19 +154,21 @@ class FrameReader:
         """Bytes are here that have not been given out. At the end of the stream: it was cut inside a frame."""
 
     def read(self, recv_into: Callable[[memoryview], int]) -> memoryview | None:
-        """Reads once, and gives the first whole frame, if there is one.
+        """The next frame: one that is here, or else one that is whole after reading once; None if that is not all of it.
 
         Raises EOFError at the end of the stream, PAYLOAD_TOO_LARGE as soon as a header claims too much, and what
         `recv_into` raises.
         """
-        if self.pending:
-            count = recv_into(self._space_behind())
-        else:
+        if not self.pending:
             count = recv_into(self._view)
             if count > HEADER_SIZE:
                 (size,) = _unpack_header(self._buffer)
                 if size == count - HEADER_SIZE and size <= self.limit:  # a frame and nothing else: nearly always
                     return self._view[HEADER_SIZE:count]
+        elif (frame := self.next_frame()) is not None:
+            return frame
+        else:
+            count = recv_into(self._space_behind())
         if not count:
             raise EOFError
         return self.received(count)

@@ -314,6 +314,9 @@ CALL_ANSWERS: Final = _conversation(Opened, Result, Event, Failure)
 TO_TEMPLATE: Final = _conversation(Load, Fork, Describe)
 FROM_TEMPLATE: Final = _conversation(Loaded, LoadFailed, Described, ForkFailed)
 TO_WORKER: Final = _conversation(Attach, Expire, Stop, Cancel, Relabel, HangNext)
+_new_tuple: Final = tuple.__new__
+"""What a named tuple's own `__new__` comes to, without a Python function on the way."""
+
 FROM_WORKER: Final = _conversation(Forked, Ready, SetupFailed, Busy, Released, Leaving, Ended, HangsNext)
 
 
@@ -336,12 +339,12 @@ def hello_from_wire(body: bytes | memoryview) -> Message:
 
 
 def call_from_wire(body: bytes | memoryview) -> Call | Stream:
-    """As `from_wire` with CALLS, in half the time: it is part of every call."""
+    """As `from_wire` with CALLS, in a third of the time: it is part of every call."""
     parts = decode(body)
     if type(parts) is list and len(parts) == 4:
-        name, call_id, function, value = parts
+        name, call_id, function, _ = parts
         if name == "Call" and type(call_id) is int and (type(function) is str or function is None):
-            return Call(call_id, function, value)
+            return _new_tuple(Call, parts[1:])
     message = _from_parts(parts, CALLS)
     assert isinstance(message, Call | Stream)
     return message

@@ -133,9 +133,7 @@ class BlockingLoop:
         for _ in range(CALLS_ALONE):
             self._waiting_on = fd
             try:
-                frame = reader.next_frame() if reader.pending else None
-                if frame is None:
-                    frame = reader.read(receive_into)
+                frame = reader.read(receive_into)
             except BlockingIOError:
                 paused = True
                 break
@@ -202,10 +200,10 @@ class BlockingLoop:
         try:
             if connection.unsent is not None:
                 self._send_more(connection)
-            frame = reader.next_frame() if reader.pending and connection.unsent is None else None
-            if frame is None and connection.unsent is None:
+            end = None
+            if connection.unsent is None:
                 frame = reader.read(lambda space: connection.socket.recv_into(space, 0, socket.MSG_DONTWAIT))
-            end = None if frame is None else self._answer(connection, frame)
+                end = None if frame is None else self._answer(connection, frame)
         except BlockingIOError:
             return
         except _ENDS as error:
