@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import contextlib
+import dis
 import gc
 import os
 import signal
@@ -16,6 +17,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -566,6 +568,65 @@ def test_whoever_is_interrupted_does_not_wait_for_a_daemon_that_stands_still(cli
         finally:
             os.kill(shared_daemon.pid, signal.SIGCONT)
         other.sessions.end(session.id, force=True)
+
+
+LOOKS_UP = {dis.opmap[name] for name in ("CALL", "CALL_FUNCTION_EX", "RESUME", "JUMP_BACKWARD") if name in dis.opmap}
+"""Bytecodes after which Python runs the handlers of signals that have come."""
+
+
+def interrupted_at(chance: int, work: Callable[[], object]) -> bool:
+    """Does the work, and raises where a signal's handler could run in the client's code, at one of these places after
+    another. False: there are fewer.
+    """
+    left, last = chance, {}
+
+    def entered(frame: FrameType, event: str, argument: object) -> Any:
+        inside = frame.f_globals.get("__name__", "").startswith(("warmpool.client", "warmpool.wire"))
+        frame.f_trace_lines, frame.f_trace_opcodes = False, inside
+        return happened if inside else None
+
+    def happened(frame: FrameType, event: str, argument: object) -> Any:
+        nonlocal left
+        if event == "opcode":
+            left -= last.get(frame) in LOOKS_UP
+            last[frame] = frame.f_code.co_code[frame.f_lasti]
+            if left < 0:
+                sys.settrace(None)
+                last.clear()
+                raise KeyboardInterrupt
+        return happened
+
+    before = sys.gettrace()
+    sys.settrace(entered)
+    try:
+        work()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
+@pytest.mark.parametrize("way", ["call", "run", "map", "control"])
+def test_an_interruption_anywhere_mixes_up_no_answers(client: Client, way: str):
+    def work() -> object:
+        if way == "map":
+            return list(session.map("fine", ({"value": value} for value in range(4))))
+        if way == "control":
+            return client.status()
+        return call_by(way, client, session, "fine", value=0)
+
+    with client.session(TOLD) as session:
+        chance = 0
+        while interrupted_at(chance, work):
+            if way == "control":
+                assert client.sessions.get(session.id).id == session.id
+            else:
+                assert session.call("fine", value=chance) == chance
+                assert call_by(way if way in WAYS else "call", client, session, "fine", value=-chance) == -chance
+            chance += 1
+        assert chance > 10
 
 
 @pytest.mark.timeout(20)

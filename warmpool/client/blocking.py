@@ -60,6 +60,11 @@ class BlockingCore(Core[CallLink]):
             with self._lock:
                 self._idle.clear()  # of the same daemon
             raise
+        except WarmpoolError:
+            raise
+        except BaseException:
+            link.close()  # interrupted between a question and its answer, perhaps
+            raise
         finally:
             with self._lock:
                 if link.broken is None and self.broken is None and len(self._idle) < IDLE_CONTROL_LINKS:
@@ -95,16 +100,21 @@ class BlockingCore(Core[CallLink]):
     def turns(self) -> AbstractAsyncContextManager[Any]:
         return _Turns()
 
+    def interrupted(self, link: CallLink) -> None:
+        link.interrupt()
+        self.tell_interrupted(link)
+
     def tell_interrupted(self, link: CallLink) -> None:
-        """Cancels the call that an interruption has left open, if that is what has happened: as well as it goes."""
-        call_id, link.interrupted = link.interrupted, None
+        """Cancels what an interruption has left open, if that is what has happened: as well as it goes."""
+        calls, link.left_open = link.left_open, []
         session_id = link.opened.session_id
-        if call_id is None or session_id is None or self.broken is not None:
+        if not calls or session_id is None or self.broken is not None:
             return
         with suppress(WarmpoolError, HangupError, OSError):
             control = ControlLink(connect(self.places, INTERRUPT_PATIENCE))
             try:
-                control.request("calls.cancel", {"session_id": session_id, "call_id": call_id})
+                for call_id in calls:
+                    control.request("calls.cancel", {"session_id": session_id, "call_id": call_id})
             finally:
                 control.close()
 

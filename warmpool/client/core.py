@@ -126,6 +126,11 @@ class Core(ABC, Generic[L]):
         HangupError.
         """
 
+    def interrupted(self, link: L) -> None:
+        """An exception has fallen anywhere while the link was in hand: what was under way is cancelled. (That is what
+        happens to blocking code. A task is cancelled where it waits, in one of these steps.)
+        """
+
     @abstractmethod
     def now(self) -> float:
         """On the clock of deadlines."""

@@ -95,11 +95,10 @@ class Link:
             sent = self._socket.sendmsg([frame], beside)
             if sent < len(frame):
                 self._socket.sendall(frame[sent:])
-        except OSError:
-            self.close()
-            raise HangupError(sent=False) from None
-        except BaseException:
-            self.close()  # interrupted: part of the frame may be on its way
+        except BaseException as error:
+            self.close()  # also when interrupted: part of the frame may be on its way
+            if _is_of_the_kernel(error):
+                raise HangupError(sent=False) from None
             raise
 
     def _read(self) -> memoryview | None:
@@ -114,11 +113,10 @@ class Link:
             while (frame := self._read()) is None:
                 pass
             return self._decode(frame)
-        except (OSError, EOFError):
-            self.close()
-            raise HangupError(sent=True) from None
-        except BaseException:
-            self.close()  # nonsense, or an interruption, after which nobody knows how much was read
+        except BaseException as error:
+            self.close()  # also for nonsense, or when interrupted: nobody knows how much was read
+            if isinstance(error, EOFError) or _is_of_the_kernel(error):
+                raise HangupError(sent=True) from None
             raise
 
 
@@ -173,8 +171,8 @@ class CallLink(Link):
         self._calls = OpenCalls(first_call_id())
         self._early: dict[int, list[list[Any]]] = {}  # what came for a call before anybody looked
         self._outgoing = bytearray()
-        self.interrupted: int | None = None
-        """The call that an interruption left open, and closed this link for."""
+        self.left_open: list[int] = []
+        """The calls that were under way when an interruption closed this link."""
         try:
             if hello is not None:
                 self._send(self._writer.frame(to_wire(hello)))
@@ -199,10 +197,13 @@ class CallLink(Link):
             try:
                 frame = self._writer.frame(("Call", call_id, function, input))
                 try:
+                    sent = True  # before it is: an interruption may fall right behind
                     count = connection.send(frame, socket.MSG_DONTWAIT)
                 except BlockingIOError:
                     count = 0
-                sent = True
+                except OSError:
+                    sent = False
+                    raise
                 if count < len(frame):
                     self._push(memoryview(frame)[count:])
                 while answer is None:  # nothing yet, or the late answer to a call that was abandoned
@@ -225,6 +226,11 @@ class CallLink(Link):
             call_id = self.begin("Call", function, input)
             self.flush()
             answer = self.next_parts(call_id, deadline)
+        except (WarmpoolError, HangupError, OverdueError):
+            raise
+        except BaseException:
+            self.interrupt()
+            raise
         finally:
             self._lock.release()
         return payload_of(answer)
@@ -249,6 +255,8 @@ class CallLink(Link):
         return self.broken is None and self._lock.acquire(blocking=False)
 
     def release(self) -> None:
+        if self._calls.awaited():
+            self.close()  # whoever began them is not there to take their answers
         self._lock.release()
 
     def begin(self, kind: str, function: str | None, input: object) -> int:
@@ -339,15 +347,26 @@ class CallLink(Link):
 
     def _failure(self, call_id: int | None, error: BaseException, *, sent: bool) -> BaseException:
         """What to raise for a call that was not answered."""
-        if isinstance(error, OSError | EOFError):
+        if isinstance(error, EOFError) or _is_of_the_kernel(error):
             self.close()
             return HangupError(sent=sent)
         if not sent and isinstance(error, WarmpoolError | TypeError | ValueError | OverflowError):
             assert call_id is not None
             self._calls.forget(call_id)  # it did not leave
             return error if isinstance(error, WarmpoolError) else cannot_send(error)
-        if not isinstance(error, WarmpoolError) and call_id is not None and sent:
-            self.interrupted = call_id
-        # The peer talks nonsense; or an interruption, after which nobody knows how much was sent or read.
-        self.close()
+        if isinstance(error, WarmpoolError):
+            self.close()  # the peer talks nonsense
+        else:
+            self.interrupt()
         return error
+
+    def interrupt(self) -> None:
+        """An interruption has fallen while the link was in hand: nobody knows how much was sent or read."""
+        if self.broken is None:
+            self.left_open = self._calls.awaited()
+            self.close()
+
+
+def _is_of_the_kernel(error: BaseException) -> bool:
+    """Or else raised by a signal's handler, as TimeoutError often is."""
+    return isinstance(error, OSError) and error.errno is not None

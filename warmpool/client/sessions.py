@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Generator, Iterable, Mapping
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar
+from weakref import WeakKeyDictionary
 
 from ..errors import InvalidRequestError, WarmpoolError
 from ..wire.messages import Opened
@@ -47,7 +48,8 @@ class AsyncSession:
         self._opened: Opened | None = None
         self._is_ours = request.session == NEW and request.if_exists != "attach"
         self._turns = core.turns()
-        self._readers: list[object] = []
+        self._readers: WeakKeyDictionary[AnyCallLink, object] = WeakKeyDictionary()
+        """Who reads a stream, by its link. (Weak: an interruption may keep a link from being given back.)"""
 
     def __repr__(self) -> str:
         if self._opened is None:
@@ -120,7 +122,7 @@ class AsyncSession:
 
     async def _reopen(self) -> AnyCallLink:
         """The link that others use too; a new one if there is none, or a broken one."""
-        if self._core.me() in self._readers:
+        if self._core.me() in self._readers.values():
             raise InvalidRequestError(
                 "a stream of this session is being read here, and calls run one at a time: read it to its end, or "
                 "close it, before the next call"
@@ -138,10 +140,12 @@ class AsyncSession:
         """A link for oneself alone: ours, if nobody uses it."""
         if self._opened is None:
             await self._reopen()
-        link: AnyCallLink | None = self.link
-        if link is not None and link.seize():
-            self.link = None
-            return link
+        link: AnyCallLink | None
+        link, self.link = self.link, None  # first: interrupted in between, ours must not be left seized
+        if link is not None:
+            if link.seize():
+                return link
+            self.link = link
         link = await self._core.open_link(RunRequest(session=self.id))
         link.seize()
         return link
@@ -194,11 +198,11 @@ class AsyncSession:
 
         async def borrow() -> AnyCallLink:
             link = await self._borrow()
-            self._readers.append(reader)
+            self._readers[link] = reader
             return link
 
         def give_back(link: AnyCallLink) -> None:
-            self._readers.remove(reader)
+            self._readers.pop(link, None)
             self._give_back(link)
 
         return AsyncStream(self._core, call, borrow, give_back)

@@ -42,10 +42,10 @@ class AsyncStream:
         self._call_id = 0
         self._borrow = borrow
         self._give_back = give_back
-        self._link: AnyCallLink | None = None
         self._opened: Opened | None = None
         self._deadline: float | None = None
         self._events = Events()
+        self._link: AnyCallLink | None = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._call.function} {self._events!r}>"
@@ -80,7 +80,9 @@ class AsyncStream:
         except HangupError as hangup:
             self._finish()
             raise await self._core.explain(link.opened.session_id, hangup) from None
-        except BaseException:
+        except BaseException as error:
+            if not isinstance(error, WarmpoolError):
+                self._core.interrupted(link)
             self._finish()
             raise
         return self
@@ -95,7 +97,9 @@ class AsyncStream:
             raise self._events.take_error() or StopAsyncIteration
         try:
             event = await self._next(self._link)
-        except BaseException:
+        except BaseException as error:
+            if self._link is not None and not isinstance(error, WarmpoolError):
+                self._core.interrupted(self._link)
             self.close_now()
             raise
         if self._events.is_over:
@@ -131,7 +135,8 @@ class AsyncStream:
             self._finish()
 
     def __del__(self) -> None:
-        self.close_now()
+        if getattr(self, "_link", None) is not None:  # nor is it there if `__init__` was interrupted
+            self.close_now()
 
     def _finish(self) -> None:
         self._events.is_over = True
@@ -165,6 +170,11 @@ async def map_over(
                 yield payload_of(await core.next_parts(link, head, None))
     except HangupError as hangup:
         raise await core.explain(link.opened.session_id, hangup) from None
+    except (Exception, GeneratorExit):
+        raise  # of a call, of `inputs`, or there is no need of more
+    except BaseException:
+        core.interrupted(link)
+        raise
     finally:
         for call in under_way:
             if isinstance(call, int):
@@ -197,4 +207,5 @@ def _send_some(
                 break
         return True
     finally:
-        link.flush()
+        if link.broken is None:
+            link.flush()

@@ -65,6 +65,10 @@ class OpenCalls:
     def __contains__(self, call_id: int) -> bool:
         return call_id in self._states
 
+    def awaited(self) -> list[int]:
+        """Ids of the calls that an answer is waited for."""
+        return [call_id for call_id, state in self._states.items() if state is not CallState.ABANDONED]
+
     def start(self, state: CallState = _WAITING) -> int:
         """The id of a new call; `state` says whether it is a stream."""
         self._last_id = call_id = self._last_id + 1

@@ -138,8 +138,8 @@ class FrameReader:
     """Frames out of a stream of bytes, however it is cut.
 
     `read` takes the socket's own `recv_into` and asks it at most once; as long as `pending`, there may be more whole
-    frames, by `next_frame`. A frame is a view into the buffer: decode it before the next call. (`space` and `received` are
-    the two halves of `read`.)
+    frames, by `next_frame`. A frame is a view into the buffer: decode it before the next call. (`space` and `received`
+    are the two halves of `read`.)
     """
 
     __slots__ = ("_buffer", "_end", "_start", "_view", "limit", "pending")
@@ -154,7 +154,7 @@ class FrameReader:
         """Bytes are here that have not been given out. At the end of the stream: it was cut inside a frame."""
 
     def read(self, recv_into: Callable[[memoryview], int]) -> memoryview | None:
-        """The next frame: one that is here, or else one that is whole after reading once; None if that is not all of it.
+        """The next frame: one that is here, or else one that is whole after reading once; None if it is not.
 
         Raises EOFError at the end of the stream, PAYLOAD_TOO_LARGE as soon as a header claims too much, and what
         `recv_into` raises.
