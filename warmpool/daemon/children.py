@@ -7,9 +7,12 @@ is seen there.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import signal
 import socket
+import struct
+import termios
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -55,6 +58,10 @@ class Child:
     def lose(self) -> None:
         """As a stranger would kill it: we know nothing of it."""
         self._signal(signal.SIGKILL)
+
+    def nudge(self) -> None:
+        """It has messages to read (`worker/cancelling.py` says of this signal)."""
+        self._signal(signal.SIGURG)
 
     def _signal(self, number: int) -> None:
         with suppress(ProcessLookupError):
@@ -118,6 +125,10 @@ class Channel:
             raise BrokenPipeError
         packets.send(self._socket, message, fds)
 
+    def has_unread(self) -> bool:
+        """Whether the process has not taken all that it was sent."""
+        return self._open and struct.unpack("i", fcntl.ioctl(self._socket, termios.TIOCOUTQ, b"    "))[0] > 0
+
     def drain(self) -> None:
         """Handles every message that is there."""
         while self._open:
@@ -125,6 +136,8 @@ class Channel:
                 received = packets.receive(self._socket, self._conversation)
             except BlockingIOError:
                 return
+            except ConnectionResetError:
+                continue  # told once: it has left something unread. What it said before is still here
             except (OSError, ProtocolError):
                 received = None
             if received is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from .. import packets
 from ..board import Board
@@ -45,6 +45,11 @@ from .family import Family
 from .interpreters import Interpreter
 from .logs import Logs
 from .room import check_room, is_shortage, why_no_room
+
+NUDGE_AFTER: Final = 0.02
+"""Seconds after which a worker that has not read a message is told of it once more. The signal that the message raised
+may have come just before a system call that it should have ended: a read of ours, or one of the app's.
+"""
 
 Report = Callable[[ev.Event], None]
 
@@ -253,8 +258,8 @@ class Processes:
 
     def tell(self, worker: str, message: Message) -> None:
         known = self._workers.get(worker)
-        if known is not None:
-            known.channel.send(message)
+        if known is not None and known.channel.send(message):
+            self._loop.call_later(NUDGE_AFTER, self._nudge, known)
 
     def hand_over(self, worker: str, attach: Attach, fd: int) -> None:
         """Raises a ConnectionError if the worker is dead, and another OSError if it has too many connections that it
@@ -264,6 +269,11 @@ class Processes:
         if known is None:
             raise BrokenPipeError
         known.channel.send_now(attach, (fd,))
+        self._loop.call_later(NUDGE_AFTER, self._nudge, known)
+
+    def _nudge(self, worker: _Worker) -> None:
+        if worker.child is not None and worker.channel.has_unread():
+            worker.child.nudge()
 
     def cancel(self, worker: str, row: int, call_id: int) -> None:
         """The board first: what blocks can see it there at once, and what does not is about to be told."""

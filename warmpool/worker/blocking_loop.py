@@ -7,9 +7,11 @@ poll and then a read for each call, and the poll is a quarter of a call. So, whi
 - A message from the daemon raises SIGURG (`cancelling` tells how). Its handler makes the socket non-blocking for the
   moment, so the `recv` that is retried after the signal comes back. It must not raise here: an exception could fall
   between the end of `recv` and the store of its result, and the bytes would be lost.
-- A signal that falls just before `recv` enters the kernel does not wake it. So the socket has a receive time-out, and
-  this wait lasts no longer than HOT_WAIT. After it, and whenever there is not exactly one client, the loop polls
-  everything at once, for as long as nothing happens: an idle worker does not wake up.
+- A signal that falls just before `recv` enters the kernel does not wake it. So the daemon looks, a little later,
+  whether its message was read, and if not raises the signal again (`daemon/processes.py`). (Refused: a receive
+  time-out. It costs a call a kernel timer.)
+
+Whenever there is not exactly one client, the loop polls everything at once.
 """
 
 from __future__ import annotations
@@ -19,7 +21,6 @@ import os
 import select
 import signal
 import socket
-import struct
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -35,16 +36,12 @@ from .streams import Outlet, answer_plain, wait_until_taken
 if TYPE_CHECKING:
     from .runner import AppProcess
 
-HOT_WAIT: Final = 0.02
-"""Seconds that the loop waits for one client alone. Bounds how late a message of the daemon can be read."""
-
 CALLS_ALONE: Final = 256
 """Calls of one client after which the loop looks at everybody."""
 
 _EVENTS: Final = 16
 """Taken from one poll. Each has its place in memory, whether it comes or not."""
 _NOBODY: Final = -1
-_HOT_WAIT: Final = struct.pack("@ll", 0, int(HOT_WAIT * 1e6))
 _ENDS: Final = (OSError, EOFError, ProtocolError)
 """What ends a connection."""
 
@@ -99,7 +96,6 @@ class BlockingLoop:
 
     def attach(self, connection: Connection) -> None:
         connection.socket.setblocking(True)  # the daemon had it otherwise, and both have the same open file
-        connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _HOT_WAIT)
         fd = connection.socket.fileno()
         self._connections[fd] = connection
         self._poll.register(fd, select.EPOLLIN)
