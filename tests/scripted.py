@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import signal
@@ -9,6 +10,8 @@ import socket
 import struct
 import subprocess
 import sys
+import termios
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +22,7 @@ from support import PATIENCE
 
 from warmpool import packets
 from warmpool.board import Activity, Board
+from warmpool.daemon.processes import NUDGE_AFTER
 from warmpool.launch import python_command
 from warmpool.settings import MIB
 from warmpool.wire.messages import FROM_TEMPLATE, FROM_WORKER, Attach, Cancel, Fork, Load, Message
@@ -95,6 +99,9 @@ class Worker:
         worker_end.close()
         os.close(write_end)
         assert [type(self.hear()).__name__ for _ in range(2)] == ["Forked", "Ready"]
+        self._closing = threading.Event()
+        self._nudger = threading.Thread(target=self._nudge)
+        self._nudger.start()
         self.client = self.attach()
 
     @property
@@ -110,6 +117,12 @@ class Worker:
 
     def say(self, message: Message, *passed: socket.socket) -> None:
         packets.send(self.channel, message, [one.fileno() for one in passed])
+
+    def _nudge(self) -> None:
+        """As the daemon does: the signal of a message may have come just before the worker blocked."""
+        while not self._closing.wait(NUDGE_AFTER):
+            if fcntl.ioctl(self.channel, termios.TIOCOUTQ, b"    ") != b"\0\0\0\0":
+                self.process.send_signal(signal.SIGURG)
 
     def cancel(self, call_id: int) -> None:
         self.board.cancel(0, call_id)
@@ -141,6 +154,8 @@ class Worker:
         return self.process.wait(PATIENCE)
 
     def close(self) -> None:
+        self._closing.set()
+        self._nudger.join()
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGKILL)
         self.process.wait(PATIENCE)

@@ -1,7 +1,7 @@
 """The floors of the house: imports go down only, the pure parts stay pure, and nobody loads more than he needs.
 
-The floors are those of DESIGN.md section 5, "Floors", as they are built: `packets` and `board` stand on `wire`'s
-side of `policy`, which may know the messages that it sends; a worker's `runner` stands on `app` and `signatures`.
+`packets` and `board` stand on `wire`'s side of `policy`, which may know the messages that it sends; a worker's `runner`
+stands on `app` and `signatures`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FLOORS: Final[tuple[frozenset[str], ...]] = tuple(
     map(
         frozenset,
         (
-            ["errors", "version"],
+            ["errors", "facts", "version"],
             ["settings", "paths", "launch", "lock"],
             ["board", "wire"],
             ["packets"],

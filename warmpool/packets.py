@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
+from array import array
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Final, TypeAlias
@@ -29,6 +29,11 @@ _SPILL_LIMIT: Final = 64 * 1024 * 1024
 _INLINE: Final = b"\0"
 _SPILLED: Final = b"\1"
 
+_CUT: Final = int(socket.MSG_CTRUNC | socket.MSG_TRUNC)
+"""As plain numbers: to join flags of an enum takes longer than the system call that they are for."""
+_CLOEXEC: Final = int(socket.MSG_CMSG_CLOEXEC)
+_SOCKET: Final = int(socket.SOL_SOCKET)
+_RIGHTS: Final = int(socket.SCM_RIGHTS)
 _FD_SIZE: Final = 4
 _ANCILLARY_SIZE: Final = socket.CMSG_SPACE((FDS_LIMIT + 1) * _FD_SIZE)
 
@@ -69,10 +74,10 @@ def receive(channel: socket.socket, conversation: Conversation) -> tuple[Message
 
     Raises BlockingIOError if there is none yet, and PROTOCOL_ERROR if it is not of the conversation.
     """
-    packet, ancillary, flags, _ = channel.recvmsg(PACKET_LIMIT + 1, _ANCILLARY_SIZE, socket.MSG_CMSG_CLOEXEC)
-    received = fds_in(ancillary)
+    packet, ancillary, flags, _ = channel.recvmsg(PACKET_LIMIT + 1, _ANCILLARY_SIZE, _CLOEXEC)
+    received = fds_in(ancillary) if ancillary else []
     try:
-        if flags & (socket.MSG_CTRUNC | socket.MSG_TRUNC):
+        if flags & _CUT:
             raise ProtocolError("a packet was cut")
         if not packet:
             close_all(received)
@@ -87,14 +92,14 @@ def receive(channel: socket.socket, conversation: Conversation) -> tuple[Message
 
 def carrying(*fds: int) -> Ancillary:
     """What sends copies of `fds` along with bytes."""
-    return socket.SOL_SOCKET, socket.SCM_RIGHTS, b"".join(fd.to_bytes(_FD_SIZE, sys.byteorder) for fd in fds)
+    return _SOCKET, _RIGHTS, array("i", fds).tobytes()
 
 
 def fds_in(ancillary: Iterable[Ancillary]) -> list[int]:
     """The descriptors that came with a message, now the caller's."""
     fds: list[int] = []
     for level, kind, data in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+        if level == _SOCKET and kind == _RIGHTS:
             fds += memoryview(data[: len(data) & -_FD_SIZE]).cast("i")
     return fds
 

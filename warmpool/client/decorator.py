@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any, TypeVar, Unpack
 
@@ -35,6 +35,7 @@ def session(
 
         @wraps(function)
         def call(*arguments: Any, **keywords: Any) -> Any:
+            _refuse_session(function, keywords)
             with Client(socket, autostart=autostart) as client, client.session(app, **options) as held:
                 return function(*arguments, session=held, **keywords)
 
@@ -42,6 +43,7 @@ def session(
         async def call_async(*arguments: Any, **keywords: Any) -> Any:
             from .aio import AsyncClient
 
+            _refuse_session(function, keywords)
             async with AsyncClient(socket, autostart=autostart) as client, client.session(app, **options) as held:
                 return await function(*arguments, session=held, **keywords)
 
@@ -49,3 +51,8 @@ def session(
         return chosen  # type: ignore[no-any-return]
 
     return decorate
+
+
+def _refuse_session(function: Callable[..., Any], keywords: Mapping[str, Any]) -> None:
+    if "session" in keywords:
+        raise TypeError(f"{function.__qualname__}() is given its session by the decorator; call it without one")

@@ -10,10 +10,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final, Literal, TypedDict
 
 from ..errors import InvalidRequestError
+from ..facts import fact
 from ..settings import check_number, check_session_timeout, shorten
 from ..wire.messages import PROTOCOL_VERSION, Open, Opened
 from ..wire.references import absolute, parse
@@ -70,7 +71,7 @@ def shown(value: Any) -> Any:
     return Data(value) if type(value) is dict else value
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class RunRequest:
     """A checked `run`, or opening of a session. `app` is a reference without a function, its path absolute."""
 
@@ -146,6 +147,8 @@ def _refuse_unknown(where: str, given: Mapping[str, Any], known: Sequence[str]) 
 
 
 def _open_fields(given: Mapping[str, Any]) -> dict[str, Any]:
+    if not given:
+        return {}
     window, patience = given.get("session_timeout"), given.get("open_timeout")
     name, if_exists = text_or_none("name", given.get("name")), given.get("if_exists")
     if if_exists not in (None, "error", "attach"):
@@ -173,8 +176,15 @@ def app_reference(app: object, cwd: str) -> tuple[str, str | None]:
         return _reference_of(app), None
     if not isinstance(app, str):
         raise InvalidRequestError(f"app must be a text, not {type(app).__name__}")
+    return _reference(app, cwd) if "~" in app else _known_reference(app, cwd)
+
+
+def _reference(app: str, cwd: str) -> tuple[str, str | None]:
     reference = parse(app)
     return absolute(reference, cwd).without_function(), reference.function
+
+
+_known_reference = lru_cache(maxsize=128)(_reference)
 
 
 def _reference_of(app: type) -> str:

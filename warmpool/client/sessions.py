@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Generator, Iterable, Mapping
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar
-from weakref import WeakKeyDictionary
+from weakref import ref
 
 from ..errors import InvalidRequestError, WarmpoolError
 from ..wire.messages import Opened
@@ -48,7 +48,7 @@ class AsyncSession:
         self._opened: Opened | None = None
         self._is_ours = request.session == NEW and request.if_exists != "attach"
         self._turns = core.turns()
-        self._readers: WeakKeyDictionary[AnyCallLink, object] = WeakKeyDictionary()
+        self._readers: dict[int, tuple[ref[AnyCallLink], object]] = {}
         """Who reads a stream, by its link. (Weak: an interruption may keep a link from being given back.)"""
 
     def __repr__(self) -> str:
@@ -122,7 +122,7 @@ class AsyncSession:
 
     async def _reopen(self) -> AnyCallLink:
         """The link that others use too; a new one if there is none, or a broken one."""
-        if self._core.me() in self._readers.values():
+        if self._readers and any(link() and reader == self._core.me() for link, reader in self._readers.values()):
             raise InvalidRequestError(
                 "a stream of this session is being read here, and calls run one at a time: read it to its end, or "
                 "close it, before the next call"
@@ -198,11 +198,11 @@ class AsyncSession:
 
         async def borrow() -> AnyCallLink:
             link = await self._borrow()
-            self._readers[link] = reader
+            self._readers[id(link)] = ref(link), reader
             return link
 
         def give_back(link: AnyCallLink) -> None:
-            self._readers.pop(link, None)
+            self._readers.pop(id(link), None)
             self._give_back(link)
 
         return AsyncStream(self._core, call, borrow, give_back)

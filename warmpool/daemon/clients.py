@@ -16,6 +16,7 @@ import os
 import socket
 from collections import deque
 from collections.abc import Callable
+from functools import cached_property
 from typing import Final
 
 from ..errors import ProtocolError
@@ -32,6 +33,8 @@ ACCEPT_PAUSE = 1.0
 """Seconds without accepting after the process has run out of descriptors: trying on would take all of the CPU."""
 
 _ONE_FD: Final = socket.CMSG_SPACE(4)
+_AT_ONCE: Final = int(socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
+_CUT: Final = int(socket.MSG_CTRUNC)
 
 
 class Client:
@@ -41,7 +44,6 @@ class Client:
         self.number = number
         self.pid = pid
         self.socket = connection
-        self.reader = FrameReader(CONTROL_FRAME_LIMIT)
         self.conversation: Conversation = HELLO
         self.watched = False
         """Whether the loop reads it. Most are handed over before that is needed."""
@@ -50,13 +52,17 @@ class Client:
         self.passed: deque[int | None] = deque()
         """The connections that have come with its messages; None: one that we had no descriptor for."""
 
+    @cached_property
+    def reader(self) -> FrameReader:
+        """Most of those that others have brought never say a word here."""
+        return FrameReader(CONTROL_FRAME_LIMIT)
+
     def receive_into(self, space: memoryview) -> int:
         """`recv_into` that never blocks, and that keeps what is passed."""
-        count, ancillary, came, _ = self.socket.recvmsg_into(
-            [space], _ONE_FD, socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
-        )
-        self.passed.extend(fds_in(ancillary))
-        if came & socket.MSG_CTRUNC:
+        count, ancillary, came, _ = self.socket.recvmsg_into([space], _ONE_FD, _AT_ONCE)
+        if ancillary:
+            self.passed.extend(fds_in(ancillary))
+        if came & _CUT:
             self.passed.append(None)
         return count
 

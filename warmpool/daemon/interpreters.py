@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-_VENV: Final = os.path.join(".venv", "bin", "python")
+_VENV: Final = ".venv/bin/python"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +33,14 @@ class Interpreter:
 
 def interpreter_for(root: str) -> Interpreter:
     """The interpreter of apps that are imported from the directory `root`. Asked at every open: a few stats."""
-    settings = os.path.join(root, "pyproject.toml")
+    settings = f"{root}/pyproject.toml"
     try:
         named = _named_in(settings)
     except (OSError, ValueError) as error:
         return Interpreter(sys.executable, f"its settings cannot be used: {settings}: {error}")
     if named is not None:
         return _look_at(os.path.normpath(os.path.join(root, named)), f"correct `python` in {settings}")
-    venv = os.path.join(root, _VENV)
+    venv = f"{root}/{_VENV}"
     if os.path.lexists(venv):
         return _look_at(venv, f"make {root}/.venv anew, or remove it")
     return Interpreter(sys.executable)

@@ -93,6 +93,9 @@ class Broker:
 
     def _dispatch(self, event: ev.Event, now: float) -> None:
         match event:
+            case ev.OpenRequested():  # first, since it is asked for each
+                self._used_at = now
+                self._opens.open(event, now)
             case ev.Connected():
                 self._timers.set(Timer("hello", event.ticket), now + HELLO_TIMEOUT)
             case ev.TicketClosed():
@@ -117,15 +120,13 @@ class Broker:
 
     def _request(
         self,
-        event: ev.Greeted | ev.OpenRequested | ev.AttachRequested | ev.WarmUpRequested | ev.DescribeRequested
+        event: ev.Greeted | ev.AttachRequested | ev.WarmUpRequested | ev.DescribeRequested
         | ev.SessionAsked | ev.KeepaliveRequested | ev.EndRequested | ev.LabelsRequested | ev.CancelRequested,
         now: float,
     ) -> None:  # fmt: skip
         match event:
             case ev.Greeted():
                 self._timers.cancel(Timer("hello", event.ticket))
-            case ev.OpenRequested():
-                self._opens.open(event, now)
             case ev.AttachRequested():
                 self._timers.cancel(Timer("hello", event.ticket))
                 self._opens.attach(event, now)

@@ -4,16 +4,16 @@ them as new events; no effect has a result.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from ..errors import WarmpoolError
+from ..facts import fact
 from ..wire.messages import Attach, Message, Opened
 from .events import AttachRequested, OpenRequested, Ticket
 from .sessions import SessionView
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class Answer:
     """Tell whoever holds the ticket about the session."""
 
@@ -21,13 +21,13 @@ class Answer:
     view: SessionView
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class Tell:
     worker: str
     message: Message
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class Report:
     """Tell whoever holds the ticket what has been done for them."""
 
@@ -35,7 +35,7 @@ class Report:
     value: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class Refuse:
     """Answer the ticket with an error; a connection that asked for a worker is closed after it."""
 
@@ -43,7 +43,7 @@ class Refuse:
     error: WarmpoolError
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class HandOver:
     """Pass the ticket's connection to the worker, and tell the client so."""
 
@@ -55,7 +55,7 @@ class HandOver:
     """What is answered with this, and asked again if the worker turns out to be dead."""
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class Cancel:
     """Show the worker on the board that this call is to stop, and tell it."""
 
@@ -64,48 +64,48 @@ class Cancel:
     call_id: int
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class DumpStack:
     """Have the worker write to its log where it is."""
 
     worker: str
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class Terminate:
     """SIGTERM."""
 
     worker: str
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class Kill:
     """SIGKILL. Reported as WorkerExited like any other death."""
 
     worker: str
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class ForgetLog:
     """Nobody can ask for this worker's log any more."""
 
     worker: str
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class Fork:
     pool: str
     worker: str
     row: int
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class StartTemplate:
     pool: str
     app_key: str
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class Describe:
     """Ask the template for the app's functions, for whoever holds the ticket."""
 
@@ -113,19 +113,19 @@ class Describe:
     ticket: Ticket
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class StopTemplate:
     pool: str
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class Log:
     """A line for people."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class Exit:
     """Nothing is left: the daemon may go."""
 

@@ -5,13 +5,14 @@ A ticket names who waits for an answer: (connection, request id), the id 0 where
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, TypeAlias
+
+from ..facts import fact
 
 Ticket: TypeAlias = tuple[int, int]
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class AppEdition:
     """An app as its files are now. `revision` grows with each edit."""
 
@@ -20,21 +21,21 @@ class AppEdition:
     revision: int
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class Connected:
     """A client has connected and has not said what for."""
 
     ticket: Ticket
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class Greeted:
     """It wants to talk to the daemon itself."""
 
     ticket: Ticket
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class OpenRequested:
     """A connection asks for a worker: for the new session `session_id`, or, if that is None, a stateless one."""
 
@@ -57,7 +58,7 @@ class OpenRequested:
     """Pid of the client."""
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class AttachRequested:
     """A connection asks for the worker of a session. `app_key` and `version` None: any."""
 
@@ -68,21 +69,21 @@ class AttachRequested:
     version: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class TicketClosed:
     """Nobody waits any more behind these connections' tickets."""
 
     connection: int
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class WarmUpRequested:
     """Load this app now and keep it for as long as the daemon lives."""
 
     edition: AppEdition
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class DescribeRequested:
     """Tell the functions of this app, loading it if need be."""
 
@@ -90,7 +91,7 @@ class DescribeRequested:
     edition: AppEdition
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class SessionAsked:
     """Tell about a session. With `settle`, wait until it is over, for a while: its connection broke."""
 
@@ -99,13 +100,13 @@ class SessionAsked:
     settle: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class KeepaliveRequested:
     ticket: Ticket
     session_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class EndRequested:
     ticket: Ticket
     session_id: str
@@ -115,7 +116,7 @@ class EndRequested:
     """Kill the worker now: no call is finished, no hook runs."""
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class LabelsRequested:
     """The session's labels are to be these."""
 
@@ -124,7 +125,7 @@ class LabelsRequested:
     labels: dict[str, str]
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class CancelRequested:
     """A call is to stop. `call_id` None: the one that runs."""
 
@@ -135,7 +136,7 @@ class CancelRequested:
     """Do not wait for it to stop of itself."""
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class HandOverFailed:
     """The worker that this request was given has died, and nobody has noticed before."""
 
@@ -143,19 +144,19 @@ class HandOverFailed:
     request: OpenRequested | AttachRequested
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class OpenerLeft:
     """Whoever opened this session has left before it was told the id."""
 
     session_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class StopRequested:
     """The daemon is to stop, everything with it."""
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class TemplateLoaded:
     pool: str
     version: str
@@ -165,7 +166,7 @@ class TemplateLoaded:
     max_lifetime: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class TemplateFailed:
     """The app cannot be imported. `error` is APP_BROKEN in its wire form."""
 
@@ -173,13 +174,13 @@ class TemplateFailed:
     error: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class TemplateExited:
     pool: str
     status: str
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class ForkRefused:
     """The machine has no room for this worker now; `why` in words. It never was."""
 
@@ -187,18 +188,18 @@ class ForkRefused:
     why: str
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class WorkerForked:
     worker: str
     pid: int
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class WorkerReady:
     worker: str
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class WorkerFailed:
     """It could not be forked or set up."""
 
@@ -206,14 +207,14 @@ class WorkerFailed:
     error: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class WorkerBusy:
     """The answer to Expire: not now."""
 
     worker: str
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class WorkerLeaving:
     """It has said goodbye: it serves no further call and runs its hooks."""
 
@@ -221,7 +222,7 @@ class WorkerLeaving:
     reason: str = "idle"
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class WorkerEnded:
     """Its `on_end` has returned this."""
 
@@ -229,14 +230,14 @@ class WorkerEnded:
     value: object
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class WorkerReleased:
     """A stateless worker is proven idle."""
 
     worker: str
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class WorkerExited:
     """The process is gone. `status` in words."""
 

@@ -154,9 +154,7 @@ class Fleet:
         if self.stopping or self.full:
             return
         for pool in self._in_line():
-            for waiter, worker in pool.matches():
-                self._grant(waiter, worker, now)
-                pool.taken(now)
+            self.serve(pool, now)
         self.editions.remake_lost(now)
         blocked = self._fork_for_waiters(now)
         self._note_waits(now)
@@ -167,6 +165,14 @@ class Fleet:
         for pool in list(self._pools.values()):
             for worker in list(pool.warm.values())[: pool.surplus]:
                 self.stop_worker(worker, "surplus", now)
+
+    def serve(self, pool: Pool, now: float) -> None:
+        """Gives those who wait in this pool's line the workers that are ready."""
+        if self.stopping or self.full:
+            return
+        for waiter, worker in pool.matches():
+            self._grant(waiter, worker, now)
+            pool.taken(now)
 
     def _note_waits(self, now: float) -> None:
         """For whoever asks later why an open took its time."""

@@ -64,7 +64,9 @@ class Opens:
             self.grant(waiter, worker, now)
             return
         pool.waiters.append(waiter)
-        self._timers.set(Timer("open", event.ticket), now + event.open_timeout)
+        self._fleet.serve(pool, now)
+        if event.ticket in self.waiting:
+            self._timers.set(Timer("open", event.ticket), now + event.open_timeout)
 
     def _wanted(self, event: ev.OpenRequested, pool: Pool) -> Worker | None:
         """The worker that is asked for by its id, if it is free. Raises the refusal."""

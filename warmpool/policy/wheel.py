@@ -22,12 +22,13 @@ SLOTS: Final = 1 << BITS
 LEVELS: Final = 6
 SPAN: Final = 1 << (BITS * LEVELS)
 _MASK: Final = SLOTS - 1
+_Place = tuple[int, int, int]
 
 
 class TimerWheel(Generic[Key]):
     """Keys with deadlines. A key has one deadline; to schedule it again moves it."""
 
-    __slots__ = ("_entries", "_occupied", "_slots", "now")
+    __slots__ = ("_entries", "_next", "_occupied", "_slots", "now")
 
     def __init__(self, now: int) -> None:
         self.now = now
@@ -35,6 +36,8 @@ class TimerWheel(Generic[Key]):
         self._entries: dict[Key, tuple[int, int, int]] = {}  # key: (deadline, level, index)
         self._slots: list[list[dict[Key, None]]] = [[{} for _ in range(SLOTS)] for _ in range(LEVELS)]
         self._occupied = [0] * LEVELS
+        self._next: _Place | None = None
+        """The slot that comes first, as far as it is known."""
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -61,20 +64,22 @@ class TimerWheel(Generic[Key]):
         del slot[key]
         if not slot:
             self._occupied[level] &= ~(1 << index)
+            if self._next is not None and self._next[:2] == (level, index):
+                self._next = None
         return True
 
     def next_deadline(self) -> int | None:
         """The earliest tick at which `advance` has something to do: to fire, or to file again. None: nothing."""
-        place = self._next_slot()
+        place = self._first()
         return None if place is None else place[2]
 
     def advance(self, now: int) -> list[Key]:
         """Moves time forward to `now` and gives the keys that are due, in the order of their deadlines."""
         assert now >= self.now, f"time runs backwards: {now} < {self.now}"
         due: list[Key] = []
-        while (place := self._next_slot()) is not None and place[2] <= now:
+        while (place := self._first()) is not None and place[2] <= now:
             level, index, tick = place
-            self.now = tick
+            self.now, self._next = tick, None
             keys, self._slots[level][index] = self._slots[level][index], {}
             self._occupied[level] &= ~(1 << index)
             for key in keys:
@@ -93,9 +98,16 @@ class TimerWheel(Generic[Key]):
         index = (met >> (BITS * level)) & _MASK
         self._slots[level][index][key] = None
         self._occupied[level] |= 1 << index
+        if self._next is not None and met < self._next[2]:
+            self._next = None
         self._entries[key] = (deadline, level, index)
 
-    def _next_slot(self) -> tuple[int, int, int] | None:
+    def _first(self) -> _Place | None:
+        if self._next is None:
+            self._next = self._find_next()
+        return self._next
+
+    def _find_next(self) -> _Place | None:
         """Level, index and first tick of the slot that comes first: one of the lowest level in use, since what is
         filed on a level shares all higher digits with the present.
         """

@@ -276,6 +276,8 @@ class Shape(NamedTuple):
     kind: type[Message]
     required: int
     fields: tuple[tuple[type, ...], ...]
+    accepted: set[tuple[type, ...]]
+    """Types of all fields that have been found right before. Not many: what msgpack can carry has nine."""
 
 
 Conversation: TypeAlias = dict[str, Shape]
@@ -299,7 +301,7 @@ def _accepted(annotation: ForwardRef) -> tuple[type, ...]:
 
 def _shape(kind: type[Message]) -> Shape:
     fields = tuple(map(_accepted, vars(kind)["__annotations__"].values()))
-    return Shape(kind, len(fields) - len(vars(kind)["_field_defaults"]), fields)
+    return Shape(kind, len(fields) - len(vars(kind)["_field_defaults"]), fields, set())
 
 
 def _conversation(*kinds: type[Message]) -> Conversation:
@@ -357,12 +359,17 @@ def _from_parts(parts: Any, conversation: Conversation) -> Message:
     shape = conversation.get(name)
     if shape is None:
         raise ProtocolError(f"{shorten(name)} is not one of {', '.join(conversation)}")
-    kind, required, fields = shape
+    kind, required, fields, accepted = shape
+    types_of = tuple(map(type, values))
+    if types_of in accepted:
+        return _new_tuple(kind, values)
     if not required <= len(values) <= len(fields):
         raise ProtocolError(f"{name} has {len(fields)} fields, not {len(values)}")
     for field, value, types in zip(kind.__annotations__, values, fields, strict=False):
         if type(value) not in types and object not in types:  # not isinstance: True is no number
             raise ProtocolError(f"{name}.{field} cannot be {shorten(value)}")
+    if len(values) == len(fields):
+        accepted.add(types_of)
     return kind(*values)
 
 

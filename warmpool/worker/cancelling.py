@@ -89,8 +89,7 @@ class Inbox:
         """
         if not self._armed:
             self._armed = True
-            fd = self._channel.fileno()
-            fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)
+            fcntl.fcntl(self._channel.fileno(), fcntl.F_SETFL, os.O_NONBLOCK | os.O_ASYNC)
 
     def heard(self) -> None:
         """The signal has come. Raises CallCancelled if the call that is exposed is to stop."""

@@ -12,6 +12,7 @@ import gc
 import socket
 from collections.abc import Iterable
 from contextlib import closing
+from types import FunctionType
 
 from pydantic import BaseModel
 
@@ -19,8 +20,8 @@ from .. import packets
 from ..app import BaseApp
 from ..board import Board
 from ..signatures import Function, functions_of
-from ..wire.frames import encode
-from ..wire.messages import Attach, Call, Stop, to_wire
+from ..wire.frames import HEADER_SIZE, encode
+from ..wire.messages import TO_WORKER, Attach, Call, Stop, from_wire, to_wire
 from .runner import AppProcess, Loop
 
 _LIMIT = 1024 * 1024
@@ -36,6 +37,8 @@ class _Part(BaseApp):
 
 
 _FUNCTIONS: dict[str, Function] = functions_of(_Part)
+
+from_wire(encode(to_wire(Attach("", "", {})), _LIMIT)[HEADER_SIZE:], TO_WORKER)  # a session's, as none is below
 
 
 class _Understudy(AppProcess):
@@ -53,7 +56,9 @@ def handle(functions: Iterable[Function], board: Board, row: int) -> None:
     """
     board.clear(row)
     for function in functions:
-        gc.get_referents(*gc.get_referents(function), function.input_model.__mro__)
+        parts = gc.get_referents(*gc.get_referents(function), function.input_model.__mro__)
+        code = [part.__code__ for part in parts if isinstance(part, FunctionType)]
+        gc.get_referents(*code, *gc.get_referents(*code))
 
 
 def rehearse(loop: type[Loop]) -> None:
