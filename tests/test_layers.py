@@ -26,7 +26,7 @@ FLOORS: Final[tuple[frozenset[str], ...]] = tuple(
         (
             ["errors", "facts", "version"],
             ["settings", "paths", "launch", "lock"],
-            ["board", "wire"],
+            ["board", "options", "wire"],
             ["packets"],
             ["policy", "app"],
             ["signatures"],

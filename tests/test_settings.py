@@ -12,7 +12,8 @@ import pytest
 
 from warmpool import settings
 from warmpool.errors import InvalidRequestError
-from warmpool.settings import Settings, check_number, check_session_timeout
+from warmpool.options import Settings
+from warmpool.settings import check_number, check_session_timeout
 
 FIELDS = {field.name: field for field in dataclasses.fields(Settings)}
 TYPES = get_type_hints(Settings)

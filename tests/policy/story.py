@@ -15,12 +15,13 @@ from dataclasses import dataclass, field
 
 from warmpool.board import IDLE, Activity
 from warmpool.errors import AppBrokenError, WarmpoolError
+from warmpool.options import Settings
 from warmpool.policy import effects as fx
 from warmpool.policy import events as ev
 from warmpool.policy.broker import Broker
 from warmpool.policy.listing import Query
 from warmpool.policy.sessions import SessionView
-from warmpool.settings import MEMORY_RECHECK, PAGE_MAX, STOP_GRACE, Settings
+from warmpool.settings import MEMORY_RECHECK, PAGE_MAX, STOP_GRACE
 from warmpool.wire.messages import Attach, Cancel, Expire, Message, Relabel, Stop
 
 PLENTY = 2**40

@@ -25,7 +25,7 @@ def make_parser() -> argparse.ArgumentParser:
         epilog=_EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND", prog=parser.prog)
     _add_serve(commands)
     _add_run(commands)
     _add_session(commands)
@@ -99,7 +99,7 @@ def _add_run(commands: _Commands) -> None:
 
 def _add_session(commands: _Commands) -> None:
     session = commands.add_parser("session", help="list, look at, keep alive and end sessions")
-    actions = session.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    actions = session.add_subparsers(title="commands", required=True, metavar="COMMAND", prog=session.prog)
     shown = _add(actions, "list", "the open sessions, newest first", "sessions:list_sessions")
     _filters(shown)
     shown.add_argument("--cursor", metavar="TEXT", help="the next page, as the last one has told")
@@ -172,7 +172,7 @@ def _seconds(text: str) -> float:
 
 def _add_app(commands: _Commands) -> None:
     app = commands.add_parser("app", help="list and describe apps")
-    actions = app.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    actions = app.add_subparsers(title="commands", required=True, metavar="COMMAND", prog=app.prog)
     _json(_add(actions, "list", "the apps that the daemon knows by name", "apps:list_apps"))
     describe = _add(actions, "describe", "an app's functions with their schemas", "apps:describe")
     describe.add_argument("app", metavar="APP")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from types import TracebackType
 from typing import Final, Self, TextIO
 
@@ -27,6 +26,8 @@ class Bar:
     def show(self, done: float, total: float | None, message: str) -> None:
         """In place of what it showed before."""
         if self._works:
+            import shutil
+
             width = shutil.get_terminal_size().columns - 1
             self._terminal.write(_TO_LINE_START_AND_CLEAR + bar(done, total, message)[:width])
             self._terminal.flush()

@@ -10,8 +10,9 @@ from contextlib import suppress
 from typing import Any
 
 from ..errors import InternalError, WarmpoolError, from_wire
+from ..options import Settings
 from ..paths import Places, make_private
-from ..settings import MIB, Settings
+from ..settings import MIB
 
 _READY = b"ready"
 

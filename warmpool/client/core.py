@@ -34,7 +34,6 @@ from ..errors import (
 )
 from ..paths import Places
 from ..wire.messages import Open, Opened
-from .autostart import start_daemon
 from .connections import FORKED, HangupError, OverdueError, belongs_here, connect
 from .requests import NEW, Data, RunRequest, run_result
 
@@ -170,6 +169,8 @@ class Core(ABC, Generic[L]):
         except DaemonUnavailableError:
             if not (start and self._autostart):
                 raise
+        from .autostart import start_daemon
+
         if start_daemon(self.places, self._is_running):
             self.started_daemon = True
         return connect(self.places)

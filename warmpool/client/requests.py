@@ -11,10 +11,9 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Final, Literal, TypedDict
+from typing import Any, Final, Literal, NamedTuple, TypedDict
 
 from ..errors import InvalidRequestError
-from ..facts import fact
 from ..settings import check_number, check_session_timeout, shorten
 from ..wire.messages import PROTOCOL_VERSION, Open, Opened
 from ..wire.references import absolute, parse
@@ -71,8 +70,7 @@ def shown(value: Any) -> Any:
     return Data(value) if type(value) is dict else value
 
 
-@fact
-class RunRequest:
+class RunRequest(NamedTuple):
     """A checked `run`, or opening of a session. `app` is a reference without a function, its path absolute."""
 
     app: str | None = None

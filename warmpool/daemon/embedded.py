@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..errors import InternalError, InvalidRequestError, WarmpoolError
+from ..options import Settings
 from ..paths import Places
-from ..settings import Settings
 from .main import serve
 
 OWNER_FD: Final = 3

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..board import Board
 from ..errors import InvalidRequestError
+from ..options import Settings
 from ..paths import Places
 from ..policy import events as ev
 from ..policy import refusals
@@ -20,7 +21,7 @@ from ..policy.broker import Broker
 from ..policy.history import Entry
 from ..policy.listing import Query
 from ..policy.sessions import Session, SessionView
-from ..settings import PAGE_DEFAULT, PAGE_MAX, Settings, shorten
+from ..settings import PAGE_DEFAULT, PAGE_MAX, shorten
 from ..wire.messages import PROTOCOL_VERSION, Request
 from ..wire.references import parse
 from .catalog import AppEntry, Catalog

@@ -20,12 +20,12 @@ import psutil
 
 from ..board import Board
 from ..errors import InternalError, InvalidRequestError, PoolExhaustedError, ProtocolError, WarmpoolError
+from ..options import Settings
 from ..paths import Places
 from ..policy import effects as fx
 from ..policy import events as ev
 from ..policy.broker import Broker
 from ..policy.virtual import SplitTimers
-from ..settings import Settings
 from ..wire.messages import (
     Control,
     Failure,

@@ -12,7 +12,8 @@ from collections.abc import Callable
 
 from ..board import Activity
 from ..errors import ProtocolError, WarmpoolError
-from ..settings import HELLO_TIMEOUT, QUICK_CANCEL, STOP_GRACE, Settings
+from ..options import Settings
+from ..settings import HELLO_TIMEOUT, QUICK_CANCEL, STOP_GRACE
 from . import effects as fx
 from . import events as ev
 from . import refusals

@@ -17,7 +17,8 @@ from contextlib import suppress
 from typing import Any
 
 from ..errors import AppBrokenError, WarmpoolError, from_wire
-from ..settings import BACKOFF_FIRST, BACKOFF_LIMIT, CANCEL_GRACE, Settings
+from ..options import Settings
+from ..settings import BACKOFF_FIRST, BACKOFF_LIMIT, CANCEL_GRACE
 from . import effects as fx
 from . import refusals
 from .events import AppEdition, TemplateLoaded, Ticket

@@ -18,7 +18,8 @@ from collections.abc import Callable
 from typing import Any
 
 from ..errors import WarmpoolError
-from ..settings import MEMORY_RECHECK, SPARE_IDLE, STOP_GRACE, Settings
+from ..options import Settings
+from ..settings import MEMORY_RECHECK, SPARE_IDLE, STOP_GRACE
 from ..wire.messages import Stop
 from . import effects as fx
 from . import refusals

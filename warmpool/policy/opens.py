@@ -7,7 +7,7 @@ when its turn has come: whoever asked for the same name before may have it by th
 from __future__ import annotations
 
 from ..errors import WarmpoolError
-from ..settings import Settings
+from ..options import Settings
 from ..wire.messages import Attach, Opened
 from ..wire.references import PRIMED
 from . import effects as fx

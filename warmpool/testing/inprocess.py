@@ -27,8 +27,8 @@ from ..board import Board
 from ..client.connections import cannot_send
 from ..client.requests import call_arguments
 from ..errors import AppBrokenError, InvalidRequestError, SessionEndedError, WarmpoolError, from_wire
+from ..options import Settings
 from ..packets import pair
-from ..settings import Settings
 from ..signatures import functions_of
 from ..wire.frames import HEADER_SIZE, FrameWriter, decode
 from ..wire.messages import Call, Stream, call_from_wire

@@ -10,7 +10,6 @@ UUID, Decimal and Path → text, set → list, dataclass and model → map, Enum
 
 from __future__ import annotations
 
-import dataclasses
 import struct
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -47,7 +46,9 @@ def carry(value: Any) -> Any:
         plain = serializer.to_python(value, warnings=False)
         if type(plain) is not type(value):  # a Url or a SecretStr is text only in JSON
             return plain if isinstance(plain, _NATIVE) else carry(plain)
-    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+    elif hasattr(type(value), "__dataclass_fields__"):
+        import dataclasses  # whoever has one has paid for it
+
         try:
             return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
         except AttributeError as error:
