@@ -17,6 +17,7 @@ from warmpool.errors import (
     WarmpoolError,
     WorkerLostError,
 )
+from warmpool.options import Settings
 from warmpool.policy import effects as fx
 from warmpool.policy import events as ev
 from warmpool.settings import (
@@ -28,7 +29,6 @@ from warmpool.settings import (
     RECORDS_AGE,
     STOP_GRACE,
     TERM_GRACE,
-    Settings,
 )
 from warmpool.wire.messages import Expire
 
