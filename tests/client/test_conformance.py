@@ -707,10 +707,15 @@ def test_a_forced_end_waits_for_no_call(both: Any, judge: Client):
         session.call("ignore")
 
 
-def test_a_call_without_a_session_has_a_time_out_too(both: Any):
-    with pytest.raises(CallTimeoutError):
-        both.run(app=PLAIN, function="blink", timeout=0.01)
+@pytest.mark.parametrize("function", ["spin", "sleep"])
+def test_a_call_without_a_session_has_a_time_out_too_and_is_stopped(both: Any, judge: Client, function: str):
     assert both.run(app=PLAIN, function="fine", timeout=PATIENCE).output == 1
+    with pytest.raises(CallTimeoutError):
+        both.run(app=PLAIN, function=function, timeout=0.3)
+    while "serving" in judge.status().workers_by_state:
+        os.sched_yield()
+    hooks, _ = both.run(app=PLAIN, function="seen", timeout=PATIENCE).output
+    assert hooks[-1:] == [True], "its worker is free again, and knows of it"
 
 
 # --- logs and reasons ---------------------------------------------------------------------------------------------

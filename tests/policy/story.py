@@ -375,6 +375,11 @@ class Story:
         self.happens(ev.CancelRequested(client.ticket, str(session), call_id, force))
         return client
 
+    def cancel_stateless(self, worker: str, call_id: int) -> Client:
+        client = self.client(request=1)
+        self.happens(ev.StatelessCancelRequested(client.ticket, worker, call_id))
+        return client
+
     def set_labels(self, session: str | None, labels: dict[str, str] | None = None) -> Client:
         client = self.client(request=1)
         self.happens(ev.LabelsRequested(client.ticket, str(session), labels or {}))

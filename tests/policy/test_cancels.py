@@ -300,3 +300,42 @@ def test_a_daemon_that_stops_hurries_a_call_that_was_cancelled_patiently():
     story.stop()
     story.wait(QUICK_CANCEL + TICK)
     assert steps(story, client) == ["dumped"]
+
+
+# --- calls without a session ----------------------------------------------------------------------------------------
+
+
+def test_one_without_a_session_is_known_by_its_worker_and_taken_up_the_same_ladder():
+    story = Story()
+    client = story.stateless()
+    story.rest()
+    call_id = story.begins(client)
+    assert story.cancel_stateless(client.worker, call_id).report == {"call_id": call_id, "state": "running"}
+    assert worker_of(story, client).cancelled == [call_id]
+    for seconds, done in (
+        (CANCEL_GRACE - TICK, []),
+        (2 * TICK, ["dumped"]),
+        (DUMP_TIME, ["dumped", "terminated"]),
+        (TERM_GRACE, ["dumped", "terminated", "killed"]),
+    ):
+        story.wait(seconds)
+        assert steps(story, client) == done
+    assert worker_of(story, client).stop == "unresponsive"
+    story.exits(client.worker, status="was killed by SIGKILL after it did not stop in time")
+    assert story.cancel_stateless(client.worker, call_id).report == {"call_id": call_id, "state": "idle"}
+
+
+def test_one_that_stops_leaves_its_worker_to_the_next_client():
+    story = Story()
+    client = story.stateless()
+    story.rest()
+    call_id = story.begins(client)
+    story.cancel_stateless(client.worker, call_id)
+    story.finishes(client)
+    story.released(client)
+    other = story.stateless()
+    assert other.worker == client.worker
+    second = story.begins(other)
+    assert story.cancel_stateless(other.worker, call_id).report == {"call_id": call_id, "state": "waiting"}
+    story.wait(3600)
+    assert steps(story, other) == [], f"call {second} is another's"

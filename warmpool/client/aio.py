@@ -167,13 +167,12 @@ class LoopCore(Core[AsyncCallLink]):
         return asyncio.Lock()
 
     async def _tell_cancelled(self, link: AsyncCallLink, call_id: int) -> None:
-        """Nobody waits for the call any more. Without a session it is known by its connection alone."""
-        session_id = link.opened.session_id
-        if not link.abandon(call_id) or session_id is None or self.broken is not None:
+        """Nobody waits for the call any more."""
+        if not link.abandon(call_id) or self.broken is not None:
             return
         with suppress(WarmpoolError, HangupError, TimeoutError):
             async with asyncio.timeout(CANCEL_PATIENCE):
-                await self.cancel(session_id, call_id)
+                await self.stop_call(link.opened, call_id)
 
     async def _dial(self, *, start: bool) -> sockets.socket:
         """A fresh connection: at once where that goes, else from a thread, which may wait."""

@@ -12,7 +12,7 @@ from typing import Any, Final
 from ..errors import WarmpoolError
 from ..wire.messages import Open
 from .connections import HangupError, connect
-from .core import Core
+from .core import Core, call_named
 from .links import CallLink, ControlLink
 
 IDLE_CONTROL_LINKS: Final = 4
@@ -107,14 +107,13 @@ class BlockingCore(Core[CallLink]):
     def tell_interrupted(self, link: CallLink) -> None:
         """Cancels what an interruption has left open, if that is what has happened: as well as it goes."""
         calls, link.left_open = link.left_open, []
-        session_id = link.opened.session_id
-        if not calls or session_id is None or self.broken is not None:
+        if not calls or self.broken is not None:
             return
         with suppress(WarmpoolError, HangupError, OSError):
             control = ControlLink(connect(self.places, INTERRUPT_PATIENCE))
             try:
                 for call_id in calls:
-                    control.request("calls.cancel", {"session_id": session_id, "call_id": call_id})
+                    control.request("calls.cancel", call_named(link.opened, call_id))
             finally:
                 control.close()
 

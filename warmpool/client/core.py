@@ -302,11 +302,8 @@ class Core(ABC, Generic[L]):
         late = CallTimeoutError(f"no answer within {timeout:g} s; the call was cancelled", session_id=session_id)
         if overdue.call_id is None:
             return late
-        if session_id is None:
-            link.close()
-            return late
         try:
-            stopped = await self.cancel(session_id, overdue.call_id)
+            stopped = await self.stop_call(link.opened, overdue.call_id)
             if stopped["state"] == "running":
                 await self.settle(link, overdue.call_id, seized=seized)
         except HangupError as hangup:
@@ -320,6 +317,10 @@ class Core(ABC, Generic[L]):
         if force:
             params["force"] = True
         return Data(await self.request("calls.cancel", start=False, session_id=session_id, **params))
+
+    async def stop_call(self, opened: Opened, call_id: int) -> Data:
+        """Cancels a call on this connection."""
+        return Data(await self.request("calls.cancel", start=False, **call_named(opened, call_id)))
 
     # --- streams ----------------------------------------------------------------------------------------------
 
@@ -365,6 +366,12 @@ class Core(ABC, Generic[L]):
         with self._lock:
             if self._kept.get(session_id, (None,))[0] is link:
                 del self._kept[session_id]
+
+
+def call_named(opened: Opened, call_id: int) -> dict[str, Any]:
+    """What `calls.cancel` is to be told of a call on a connection. One without a session is known by its worker."""
+    whose = {"worker_id": opened.worker_id} if opened.session_id is None else {"session_id": opened.session_id}
+    return {**whose, "call_id": call_id}
 
 
 def _level_of_user() -> int:

@@ -186,8 +186,14 @@ class Requests:
     # --- calls ------------------------------------------------------------------------------------------------
 
     def _calls_cancel(self, ticket: ev.Ticket, params: Parameters) -> None:
+        worker, call_id = params.text_or_none("worker_id"), params.integer("call_id", 0, 1, _ANY_ID) or None
+        if worker is not None:
+            params.done()
+            if call_id is None:
+                raise InvalidRequestError("calls.cancel with a worker_id needs the call_id: a worker has many callers")
+            self._report(ev.StatelessCancelRequested(ticket, worker, call_id))
+            return
         session_id, force = params.text("session_id"), params.flag("force")
-        call_id = params.integer("call_id", 0, 1, _ANY_ID) or None
         params.done()
         self._report(ev.CancelRequested(ticket, session_id, call_id, force))
 

@@ -122,7 +122,8 @@ class Broker:
     def _request(
         self,
         event: ev.Greeted | ev.AttachRequested | ev.WarmUpRequested | ev.DescribeRequested
-        | ev.SessionAsked | ev.KeepaliveRequested | ev.EndRequested | ev.LabelsRequested | ev.CancelRequested,
+        | ev.SessionAsked | ev.KeepaliveRequested | ev.EndRequested | ev.LabelsRequested | ev.CancelRequested
+        | ev.StatelessCancelRequested,
         now: float,
     ) -> None:  # fmt: skip
         match event:
@@ -144,6 +145,8 @@ class Broker:
                 self.leases.set_labels(event, now)
             case ev.CancelRequested():
                 self._cancels.ask(event, now)
+            case ev.StatelessCancelRequested():
+                self._cancels.ask_stateless(event, now)
             case ev.EndRequested():
                 self._end(event, now)
 
@@ -216,7 +219,8 @@ class Broker:
     def _end(self, event: ev.EndRequested, now: float) -> None:
         session = self.leases.live.get(event.session_id)
         if session is not None and not event.force and event.status == "ended":
-            self._close(session, event.reason, session.cancel_grace, now)
+            grace = self.fleet.workers[session.worker_id].pool.cancel_grace
+            self._close(session, event.reason, grace, now)
         self.leases.end(event, now)
 
     def _close(self, session: Session, reason: str, grace: float, now: float) -> None:
@@ -225,7 +229,7 @@ class Broker:
             return
         activity = self.leases.activity_of(session.row)
         if activity.busy:
-            self._cancels.begin(session, activity, now, grace=grace)
+            self._cancels.begin(self.fleet.workers[session.worker_id], activity, now, grace=grace)
         self.leases.close(session, "ended", reason, now)
         if activity.busy:
             self.fleet.kill_at(session.worker_id, now + grace + STOP_GRACE)
@@ -240,8 +244,8 @@ class Broker:
                 self.leases.answer_overdue(session_id, now)
             case "lifetime", str() as session_id:
                 self.leases.lifetime_over(session_id, now)
-            case "cancel", (str() as session_id, int() as call_id):
-                self._cancels.overdue((session_id, call_id), now)
+            case "cancel", (str() as worker_id, int() as call_id):
+                self._cancels.overdue((worker_id, call_id), now)
             case "open", tuple() as ticket:
                 self._opens.overdue(ticket)
             case "hello", tuple() as ticket:

@@ -1,9 +1,10 @@
 """A call is to stop: asked first, then made to, each step a deadline.
 
 The board shows at once which call is meant, also to code that blocks, and the worker is told. A call that has not
-stopped within its grace is stuck: its process writes its stack to the log, is terminated, and at last killed, and the
-session is over with the reason "unresponsive". Whether the call has stopped is read off the board: no message is
-waited for, so a late answer can mislead nobody. A call id is unique, so a cancel that comes late finds nothing to stop.
+stopped within its grace is stuck: its process writes its stack to the log, is terminated, and at last killed, and its
+session, if it has one, is over with the reason "unresponsive". Whether the call has stopped is read off the board: no
+message is waited for, so a late answer can mislead nobody. A call id is unique, so a cancel that comes late finds
+nothing to stop.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from . import effects as fx
 from . import events as ev
 from .fleet import Fleet
 from .leases import Leases
-from .sessions import Session
+from .pool import Worker
 from .timers import Timer, Timers
 
 
@@ -51,7 +52,7 @@ class Cancels:
         self._fleet = fleet
         self._leases = leases
         self._ladders: dict[tuple[str, int], Ladder] = {}
-        """By session and call."""
+        """By worker and call."""
 
     def __repr__(self) -> str:
         return f"<Cancels {self._ladders}>"
@@ -59,26 +60,37 @@ class Cancels:
     def ask(self, event: ev.CancelRequested, now: float) -> None:
         """Answered at once with what there was to stop: a call that runs, one that may wait, or none."""
         session = self._leases.usable(event, now)
-        if session is None:
-            return
-        activity = self._leases.activity_of(session.row)
+        if session is not None:
+            worker = self._fleet.workers[session.worker_id]
+            self._ask(event.ticket, worker, event.call_id, now, 0.0 if event.force else worker.pool.cancel_grace)
+
+    def ask_stateless(self, event: ev.StatelessCancelRequested, now: float) -> None:
+        """As `ask`. With its worker a call is over."""
+        worker = self._fleet.workers.get(event.worker)
+        if worker is None:
+            self._effects.append(fx.Report(event.ticket, {"call_id": event.call_id, "state": "idle"}))
+        else:
+            self._ask(event.ticket, worker, event.call_id, now, worker.pool.cancel_grace)
+
+    def _ask(self, ticket: ev.Ticket, worker: Worker, call_id: int | None, now: float, grace: float) -> None:
+        activity = self._leases.activity_of(worker.row)
         running = activity.call_id if activity.busy else None
-        call_id = running if event.call_id is None else event.call_id
+        call_id = running if call_id is None else call_id
         if call_id is None:
             state = "idle"
         elif call_id != running:
             state = "waiting"
-            self._effects.append(fx.Tell(session.worker_id, Cancel(call_id)))
+            self._effects.append(fx.Tell(worker.id, Cancel(call_id)))
         else:
             state = "running"
-            self.begin(session, activity, now, grace=0.0 if event.force else session.cancel_grace)
-        self._effects.append(fx.Report(event.ticket, {"call_id": call_id, "state": state}))
+            self.begin(worker, activity, now, grace=grace)
+        self._effects.append(fx.Report(ticket, {"call_id": call_id, "state": state}))
 
-    def begin(self, session: Session, activity: Activity, now: float, *, grace: float) -> None:
+    def begin(self, worker: Worker, activity: Activity, now: float, *, grace: float) -> None:
         """Has the call stop that runs. To ask once more can hurry it, and never gives it more time."""
-        key = (session.id, activity.call_id)
-        session.history.add(now, f"cancel of call {activity.started} asked for, {grace:g} s given")
-        self._effects.append(fx.Cancel(session.worker_id, session.row, activity.call_id))
+        key = (worker.id, activity.call_id)
+        _note(worker, now, f"cancel of call {activity.started} asked for, {grace:g} s given")
+        self._effects.append(fx.Cancel(worker.id, worker.row, activity.call_id))
         ladder = self._ladders.setdefault(key, Ladder())
         if ladder.step is CancelStep.ASKED and now + grace < ladder.due:
             ladder.due = now + grace
@@ -86,20 +98,28 @@ class Cancels:
 
     def overdue(self, key: tuple[str, int], now: float) -> None:
         """Looks whether the call has stopped; if not, the next step."""
-        session = self._leases.live.get(key[0])
-        activity = None if session is None else self._leases.activity_of(session.row)
-        if session is None or activity is None or not activity.busy or activity.call_id != key[1]:
+        worker = self._fleet.workers.get(key[0])
+        activity = None if worker is None else self._leases.activity_of(worker.row)
+        if worker is None or activity is None or not activity.busy or activity.call_id != key[1]:
             del self._ladders[key]
             return
         ladder = self._ladders[key]
         ladder.step = NEXT_STEP[ladder.step]
         if ladder.step is CancelStep.DUMPED:
-            session.history.add(now, f"call {activity.started} did not stop: its stack goes to the log")
-            self._effects.append(fx.DumpStack(session.worker_id))
+            _note(worker, now, f"call {activity.started} did not stop: its stack goes to the log")
+            self._effects.append(fx.DumpStack(worker.id))
             self._timers.set(Timer("cancel", key), now + DUMP_TIME)
             return
         del self._ladders[key]
-        session.history.add(now, f"call {activity.started} did not stop: SIGTERM, and SIGKILL {TERM_GRACE:g} s later")
-        self._leases.close(session, "ended", "unresponsive", now)
-        self._effects.append(fx.Terminate(session.worker_id))
-        self._fleet.kill_at(session.worker_id, now + TERM_GRACE)
+        _note(worker, now, f"call {activity.started} did not stop: SIGTERM, and SIGKILL {TERM_GRACE:g} s later")
+        if worker.session is not None:
+            self._leases.close(worker.session, "ended", "unresponsive", now)
+        else:
+            self._fleet.stop_worker(worker, "unresponsive", now)
+        self._effects.append(fx.Terminate(worker.id))
+        self._fleet.kill_at(worker.id, now + TERM_GRACE)
+
+
+def _note(worker: Worker, now: float, text: str) -> None:
+    if worker.session is not None:
+        worker.session.history.add(now, text)

@@ -127,13 +127,22 @@ class LabelsRequested:
 
 @fact
 class CancelRequested:
-    """A call is to stop. `call_id` None: the one that runs."""
+    """A session's call is to stop. `call_id` None: the one that runs."""
 
     ticket: Ticket
     session_id: str
     call_id: int | None
     force: bool = False
     """Do not wait for it to stop of itself."""
+
+
+@fact
+class StatelessCancelRequested:
+    """A call without a session is to stop, which this worker was given for."""
+
+    ticket: Ticket
+    worker: str
+    call_id: int
 
 
 @fact
@@ -260,6 +269,7 @@ Event: TypeAlias = (
     | EndRequested
     | LabelsRequested
     | CancelRequested
+    | StatelessCancelRequested
     | HandOverFailed
     | OpenerLeft
     | StopRequested

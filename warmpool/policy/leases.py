@@ -91,7 +91,7 @@ class Leases:
             request.session_id, pool.app_key.removesuffix(PRIMED),
             pool.app, pool.version, worker.id, worker.row, worker.pid,
             request.session_timeout, now, request.cwd, request.labels, slid_at=now, serial=self._serial,
-            name=request.name, description=request.description, tags=request.tags, cancel_grace=pool.cancel_grace,
+            name=request.name, description=request.description, tags=request.tags,
         )  # fmt: skip
         self.live[session.id] = session
         if session.name is not None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ..board import IDLE, Activity
-from ..settings import CANCEL_GRACE, RECORDS_AGE, RECORDS_LIMIT
+from ..settings import RECORDS_AGE, RECORDS_LIMIT
 from .events import AttachRequested, KeepaliveRequested, OpenRequested, Ticket
 from .history import History
 from .states import LEASE_STEPS, LeaseEvent, LeaseState, step
@@ -68,7 +68,6 @@ class Session:
     name: str | None = None
     description: str | None = None
     tags: tuple[str, ...] = ()
-    cancel_grace: float = CANCEL_GRACE
     slid_at: float = 0.0
     """When the window was last slid by other than a call."""
     status: str = "active"
