@@ -4,7 +4,9 @@ Each belongs to one thread at a time: a control link to who has it, a call link 
 `map` seizes a call link, and gives it back at its end.
 
 A signal that falls just before a wait enters the kernel does not end it, and what its handler would raise (Ctrl-C)
-would come with the answer. So no wait is longer than LOOK_UP; then Python looks for signals, and it is waited again.
+would come with the answer. That is next to impossible while there is one thread, but not where another one raises the
+signal as soon as it is given the interpreter's lock, which is just then. So in a process with threads no wait is longer
+than LOOK_UP; then Python looks for signals, and it is waited again. (Not in others: it costs a call a kernel timer.)
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import socket
 import struct
 import time
 import weakref
+from _thread import _count as threads  # besides the main one
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
@@ -74,7 +77,7 @@ class Link:
         self._reader = FrameReader(read_limit)
         self._lock = Lock()
         self.broken: str | None = None
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _LOOK_UP)
+        self._looks_up = False
         belongs_here(self)
         # A handle that is dropped leaks nothing: its session lives on, and expires by its own window.
         weakref.finalize(self, connection.close)
@@ -101,8 +104,15 @@ class Link:
                 raise HangupError(sent=False) from None
             raise
 
+    def _look_up(self) -> None:
+        """From now on, no read takes longer than LOOK_UP."""
+        self._looks_up = True
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _LOOK_UP)
+
     def _read(self) -> memoryview | None:
-        """The next frame, if all of it is here after reading once, in LOOK_UP seconds at most."""
+        """The next frame, if all of it is here after reading once, in LOOK_UP seconds at most if there are threads."""
+        if threads() and not self._looks_up:
+            self._look_up()
         try:
             return self._reader.read(self._socket.recv_into)
         except BlockingIOError:
@@ -189,6 +199,8 @@ class CallLink(Link):
         with self._lock:
             if self.broken is not None:
                 raise cannot_use(self.broken)
+            if threads() and not self._looks_up:
+                self._look_up()
             calls, connection, read = self._calls, self._socket, self._reader.read
             receive_into = connection.recv_into
             call_id = calls.start()
@@ -215,7 +227,7 @@ class CallLink(Link):
                         answer = calls.answer(body)
             except BaseException as error:
                 raise self._failure(call_id, error, sent=sent) from None
-        return payload_of(answer)
+        return answer[2] if answer[0] == "Result" else payload_of(answer)
 
     def call_within(self, function: str | None, input: object, timeout: float) -> Any:
         """As `call`. Raises OverdueError after `timeout` seconds, which include waiting for one's turn."""

@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Any, Final
 
 from ..errors import ProtocolError, from_wire
-from .frames import decode
+from .frames import decode, unpack
 
 
 class CallState(Enum):
@@ -95,7 +95,10 @@ class OpenCalls:
         Raises PROTOCOL_ERROR if it is no answer, or to a call that is not open; and the error that a Failure with the
         id 0 carries: the peer's last word on the connection.
         """
-        parts = decode(frame)
+        try:
+            parts = unpack(frame)
+        except Exception:
+            parts = decode(frame)
         if type(parts) is list and len(parts) == 3:
             kind, call_id, payload = parts
             if type(call_id) is int and (kind == "Result" or (kind == "Failure" and type(payload) is dict)):

@@ -14,6 +14,7 @@ import struct
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
+from functools import partial
 from typing import Any, Final
 
 import msgpack
@@ -27,6 +28,9 @@ BUFFER_SIZE: Final = 8 * 1024
 a third of its time: sixteen pages to be zeroed.)"""
 PACKER_SIZE: Final = 256 * 1024
 """A packer that has made a larger frame is not kept: it would keep the memory."""
+
+unpack: Final = partial(msgpack.unpackb, strict_map_key=False)
+"""The quick half of `decode`, for what is part of every call. Where it raises, `decode` says what is the matter."""
 
 _pack_header = HEADER.pack
 _unpack_header = HEADER.unpack_from
@@ -119,7 +123,7 @@ def decode(body: bytes | memoryview) -> Any:
     """The value in the body of a frame. Raises PROTOCOL_ERROR, and nothing else, on any other bytes."""
     try:
         try:
-            return msgpack.unpackb(body, strict_map_key=False)
+            return unpack(body)
         except TypeError:  # a key that was a tuple comes as a list
             return msgpack.unpackb(body, strict_map_key=False, object_pairs_hook=_with_tuple_keys)
     except Exception as error:

@@ -15,7 +15,7 @@ from typing import Any, Final, ForwardRef, NamedTuple, TypeAlias
 
 from ..errors import ProtocolError
 from ..settings import shorten
-from .frames import decode
+from .frames import decode, unpack
 
 PROTOCOL_VERSION: Final = 2
 
@@ -342,7 +342,10 @@ def hello_from_wire(body: bytes | memoryview) -> Message:
 
 def call_from_wire(body: bytes | memoryview) -> Call | Stream:
     """As `from_wire` with CALLS, in a third of the time: it is part of every call."""
-    parts = decode(body)
+    try:
+        parts = unpack(body)
+    except Exception:
+        parts = decode(body)
     if type(parts) is list and len(parts) == 4:
         name, call_id, function, _ = parts
         if name == "Call" and type(call_id) is int and (type(function) is str or function is None):
