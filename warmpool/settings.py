@@ -82,6 +82,11 @@ PAGE_MAX = 1000
 
 LOG_CAP_MIN = 4096
 
+FINISHED_LOGS_LIMIT = 1024 * MIB
+"""Bytes on disk of what sessions have printed that are over, all together: each may have twice its cap, and ten
+thousand are remembered. The oldest go first.
+"""
+
 RECORDS_LIMIT = 10_000
 RECORDS_AGE = 24 * 3600.0
 """Ended and expired sessions are remembered for so many, and so long, that errors can say which."""

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from support import APPS, PATIENCE, Daemon, Raw, open_files, wait_for_exit
 
 from warmpool import Client
+from warmpool.daemon import logs
 from warmpool.daemon.logs import LINE_MAX, PIECE_SIZE, READ_SIZE, LogFile, Logs
 from warmpool.settings import LOG_CAP_MIN, MIB
 from warmpool.wire.messages import PROTOCOL_VERSION
@@ -223,6 +224,30 @@ def test_what_a_dead_worker_has_left_is_taken_and_a_child_that_goes_on_is_not_wa
         with pytest.raises(BrokenPipeError):
             os.write(pipe.fileno(), b"nobody reads it\n")
         kept.logs.finish("w_1")
+
+
+def test_of_logs_that_are_over_the_oldest_are_lost_when_they_are_too_many(kept: Kept, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(logs, "FINISHED_LOGS_LIMIT", 3000)
+
+    def print_and_die(worker: str) -> None:
+        with open(kept.logs.open(worker, 0), "wb", buffering=0) as pipe:
+            kept.say(pipe.fileno(), b"x" * 900 + b"\n")
+        kept.logs.finish(worker)
+
+    with open(kept.logs.open("w_0", 0), "wb", buffering=0) as living:
+        kept.say(living.fileno(), b"y" * 900 + b"\n")
+        for number in range(1, 6):
+            print_and_die(f"w_{number}")
+        assert [bool(kept.text(f"w_{number}")) for number in range(6)] == [True, False, False, True, True, True]
+        size = kept.logs.read("w_1", 0).offset
+        assert size > 900
+        assert kept.logs.read("w_1", 0) == ("", size, size), "whoever asks is told how much is gone"
+        assert kept.logs.last_lines("w_1", 5) == []
+        for worker in ("w_1", "w_4"):
+            kept.logs.forget(worker)
+        print_and_die("w_6")
+        assert [bool(kept.text(f"w_{number}")) for number in (0, 3, 4, 5, 6)] == [True, True, False, True, True]
+        assert len(list(kept.directory.iterdir())) == 4
 
 
 def test_an_end_of_all_that_write_is_told(kept: Kept):

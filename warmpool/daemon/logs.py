@@ -3,7 +3,8 @@
 An app that prints without end blocks nobody but itself: one read of a pipe at a time, between everything else that the
 daemon does, and as long as the pipe is full the app waits. On disk a log is two files, the older of which is dropped
 whole when the newer has reached the cap. A position in a log counts every byte that was ever in it, so it means the
-same after that. No file is held open: a session costs one descriptor here.
+same after that. Of sessions that are over only so much is kept, all together, and the oldest logs go first. No file is
+held open: a session costs one descriptor here.
 
 Each line begins with the time at which it was read and the number of the call that had begun last.
 """
@@ -19,6 +20,8 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, NamedTuple
+
+from ..settings import FINISHED_LOGS_LIMIT
 
 READ_SIZE: Final = 64 * 1024
 """As much as a pipe holds."""
@@ -57,7 +60,12 @@ class LogFile:
     @property
     def start(self) -> int:
         """How many of the first bytes are lost."""
-        return self.end - self._size - self._old_size
+        return self.end - self.size
+
+    @property
+    def size(self) -> int:
+        """Bytes on disk."""
+        return self._size + self._old_size
 
     def append(self, data: bytes) -> None:
         """A disk that is full loses text and nothing else."""
@@ -118,6 +126,8 @@ class LogFile:
         return data
 
     def remove(self) -> None:
+        """All of it is lost."""
+        self._old_size = self._size = 0
         for path in (self._path, self._old_path):
             path.unlink(missing_ok=True)
 
@@ -155,6 +165,9 @@ class Logs:
         self._tail = tail
         self._sources: dict[str, _Source] = {}
         self._files: dict[str, LogFile] = {}
+        self._finished: dict[str, LogFile] = {}
+        self._finished_size = 0
+        """Bytes of those whose worker is dead, oldest first, as far as they are on disk."""
         shutil.rmtree(directory, ignore_errors=True)  # of a daemon that was killed
 
     def __repr__(self) -> str:
@@ -174,12 +187,23 @@ class Logs:
             if worker not in self._sources or not self._read(worker):
                 break
         self._close(worker)
+        if (file := self._files.get(worker)) is not None and worker not in self._finished:
+            self._finished[worker] = file
+            self._finished_size += file.size
+            while self._finished_size > FINISHED_LOGS_LIMIT:
+                self._lose(next(iter(self._finished)))
         self._grown(worker)
 
     def forget(self, worker: str) -> None:
-        file = self._files.pop(worker, None)
-        if file is not None:
-            file.remove()
+        if worker in self._files:
+            self._lose(worker)
+            del self._files[worker]
+
+    def _lose(self, worker: str) -> None:
+        file = self._files[worker]
+        if self._finished.pop(worker, None) is not None:
+            self._finished_size -= file.size
+        file.remove()
 
     def read(self, worker: str, offset: int) -> Piece:
         file = self._files.get(worker)
