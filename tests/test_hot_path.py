@@ -17,6 +17,7 @@ from support import APPS, ROOT, Daemon
 from tracing import CannotTraceError, SystemCall, traced
 
 from warmpool import Session
+from warmpool.client import links
 
 INPUT = {"key": "n", "value": 1}
 APP = str(APPS / "counts_itself.py")
@@ -28,7 +29,7 @@ PAUSE = {"epoll_wait", "epoll_ctl"}
 USUAL = 0.9
 CALLS = 100
 WORKER_BYTECODES = 330
-CLIENT_BYTECODES = 285
+CLIENT_BYTECODES = 295
 """On Python 3.11; later ones need fewer. Lower them when you can."""
 
 CLIENT = """
@@ -105,6 +106,7 @@ def test_a_worker_with_an_event_loop_polls_once_more_and_no_more(daemon: Daemon)
 
 
 def test_a_client_makes_one_send_and_one_recv_a_call(daemon: Daemon):
+    """But for the few of which it looks for the answer some times before it sleeps."""
     command = [sys.executable, "-c", CLIENT, str(daemon.socket), APP]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as client:
         try:
@@ -113,7 +115,8 @@ def test_a_client_makes_one_send_and_one_recv_a_call(daemon: Daemon):
             calls = by_call(trace(client.pid))
         finally:
             client.kill()
-    assert set(calls) == {("recv", "send")}
+    assert calls.count(("recv", "send")) > USUAL * len(calls), Counter(calls)
+    assert all(call.count("send") == 1 and {*call} == {"recv", "send"} for call in calls), Counter(calls)
 
 
 def test_a_call_costs_a_worker_no_more_bytecodes_than_it_did(daemon: Daemon):
@@ -126,7 +129,8 @@ def test_a_call_costs_a_worker_no_more_bytecodes_than_it_did(daemon: Daemon):
     assert 0.5 * WORKER_BYTECODES < total <= WORKER_BYTECODES, counts
 
 
-def test_a_call_costs_a_client_no_more_bytecodes_than_it_did(daemon: Daemon):
+def test_a_call_costs_a_client_no_more_bytecodes_than_it_did(daemon: Daemon, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(links, "SPINS", 0)
     with daemon.client.session(APP) as session:
         session.call("add", INPUT)
         counts = bytecodes_of(lambda: [session.call("add", INPUT) for _ in range(CALLS)])

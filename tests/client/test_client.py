@@ -8,7 +8,6 @@ import dis
 import gc
 import os
 import signal
-import struct
 import subprocess
 import sys
 import threading
@@ -187,6 +186,33 @@ def test_a_session_can_be_asked_about_while_it_is_in_a_call(client: Client, fifo
             assert not future.done()
         assert future.result() == "late"
         assert session.info().busy is False
+
+
+# --- looking for an answer ----------------------------------------------------------------------------------------
+
+LOOKS = """
+import sys
+from warmpool import Client
+from warmpool.client.links import CALM
+
+with Client(sys.argv[1], autostart=False) as client, client.session(sys.argv[2]) as session:
+    link = session._twin.link
+    while link._calm:  # it may have to share its core
+        assert session.call("fine", value=7) == 7
+    session.call("blink")
+    calm = [link._calm]
+    for number in range(CALM):
+        assert session.call("fine", value=number) == number
+        calm.append(link._calm)
+    print(calm == list(range(CALM, -1, -1)))
+"""
+
+
+def test_who_has_looked_in_vain_sleeps_for_a_while(client: Client):
+    """In a process of its own: this one may have threads, and with them nobody looks."""
+    command = [sys.executable, "-c", LOOKS, str(client.places.socket), TOLD]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=True)
+    assert done.stdout == "True\n"
 
 
 # --- forks --------------------------------------------------------------------------------------------------------
@@ -510,7 +536,6 @@ def test_an_interrupted_call_is_cancelled_and_its_late_answer_answers_no_other(c
 def test_an_interruption_that_wakes_nobody_is_heard(client: Client, way: str, monkeypatch: pytest.MonkeyPatch):
     """As one that comes between Python's last look for signals and the system call that waits."""
     monkeypatch.setattr(links, "LOOK_UP", 0.05)
-    monkeypatch.setattr(links, "_LOOK_UP", struct.pack("@ll", 0, 50_000))
     with client.session(TOLD) as session:
         with interrupted_when_begun(client, _thread.interrupt_main):
             call_by(way, client, session, "spin")

@@ -58,7 +58,13 @@ from .connections import (
 LOOK_UP: Final = 1.0
 """Seconds after which whoever waits looks whether a signal has come."""
 
-_LOOK_UP: Final = struct.pack("@ll", int(LOOK_UP), 0)
+SPINS: Final = 24
+"""Times that a caller looks for its answer before it sleeps, a microsecond each: a core that falls asleep takes longer
+to wake up than a short call takes.
+"""
+CALM: Final = 256
+"""Calls for which it sleeps at once after it has looked in vain: they are long, or there is no core for the worker."""
+
 _READABLE: Final = select.POLLIN | select.POLLHUP | select.POLLERR
 
 
@@ -105,13 +111,15 @@ class Link:
             raise
 
     def _look_up(self) -> None:
-        """From now on, no read takes longer than LOOK_UP."""
-        self._looks_up = True
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _LOOK_UP)
+        """From now on no read takes longer than LOOK_UP."""
+        if not self._looks_up:
+            self._looks_up = True
+            timeval = struct.pack("@ll", *divmod(int(LOOK_UP * 1e6), 1_000_000))
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
 
     def _read(self) -> memoryview | None:
         """The next frame, if all of it is here after reading once, in LOOK_UP seconds at most if there are threads."""
-        if threads() and not self._looks_up:
+        if threads():
             self._look_up()
         try:
             return self._reader.read(self._socket.recv_into)
@@ -181,6 +189,9 @@ class CallLink(Link):
         self._calls = OpenCalls(first_call_id())
         self._early: dict[int, list[list[Any]]] = {}  # what came for a call before anybody looked
         self._outgoing = bytearray()
+        self._calm = 1
+        """Calls to come before one looks for its answer, instead of sleeping. A worker's first is slow."""
+        self._receive_now = partial(connection.recv_into, nbytes=0, flags=socket.MSG_DONTWAIT)
         self.left_open: list[int] = []
         """The calls that were under way when an interruption closed this link."""
         try:
@@ -199,10 +210,14 @@ class CallLink(Link):
         with self._lock:
             if self.broken is not None:
                 raise cannot_use(self.broken)
-            if threads() and not self._looks_up:
+            tries = 0
+            if threads():
                 self._look_up()
+            elif self._calm:
+                self._calm -= 1
+            else:
+                tries = SPINS
             calls, connection, read = self._calls, self._socket, self._reader.read
-            receive_into = connection.recv_into
             call_id = calls.start()
             answer: list[Any] | None = None
             sent = False
@@ -220,8 +235,11 @@ class CallLink(Link):
                     self._push(memoryview(frame)[count:])
                 while answer is None:  # nothing yet, or the late answer to a call that was abandoned
                     try:
-                        body = read(receive_into)
+                        body = read(self._receive_now if tries > 0 else connection.recv_into)
                     except BlockingIOError:
+                        tries -= 1
+                        if tries == 0:
+                            self._calm = CALM
                         continue
                     if body is not None:
                         answer = calls.answer(body)

@@ -97,7 +97,7 @@ class OpenCalls:
         """
         try:
             parts = unpack(frame)
-        except Exception:
+        except (ValueError, TypeError):  # not what a signal's handler may raise here
             parts = decode(frame)
         if type(parts) is list and len(parts) == 3:
             kind, call_id, payload = parts
