@@ -17,7 +17,7 @@ from support import APPS, ROOT, Daemon
 from tracing import CannotTraceError, SystemCall, traced
 
 from warmpool import Session
-from warmpool.client import links
+from warmpool.client import calls as client_calls
 
 INPUT = {"key": "n", "value": 1}
 APP = str(APPS / "counts_itself.py")
@@ -130,7 +130,7 @@ def test_a_call_costs_a_worker_no_more_bytecodes_than_it_did(daemon: Daemon):
 
 
 def test_a_call_costs_a_client_no_more_bytecodes_than_it_did(daemon: Daemon, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(links, "SPINS", 0)
+    monkeypatch.setattr(client_calls, "SPINS", 0)
     with daemon.client.session(APP) as session:
         session.call("add", INPUT)
         counts = bytecodes_of(lambda: [session.call("add", INPUT) for _ in range(CALLS)])

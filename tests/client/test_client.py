@@ -193,7 +193,7 @@ def test_a_session_can_be_asked_about_while_it_is_in_a_call(client: Client, fifo
 LOOKS = """
 import sys
 from warmpool import Client
-from warmpool.client.links import CALM
+from warmpool.client.calls import CALM
 
 with Client(sys.argv[1], autostart=False) as client, client.session(sys.argv[2]) as session:
     link = session._twin.link

@@ -11,9 +11,10 @@ from typing import Any, Final
 
 from ..errors import WarmpoolError
 from ..wire.messages import Open
+from .calls import CallLink
 from .connections import HangupError, connect
 from .core import Core, call_named
-from .links import CallLink, ControlLink
+from .links import ControlLink
 
 IDLE_CONTROL_LINKS: Final = 4
 """Connections for control that are kept for the next request."""

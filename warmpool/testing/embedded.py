@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ..client.blocking import BlockingCore
-from ..client.links import CallLink
+from ..client.calls import CallLink
 from ..client.requests import NEW, Data, RunRequest, app_reference
 from ..client.sync import Client, Session
 from ..wire.references import PRIMED

@@ -1,0 +1,256 @@
+"""A blocking client's connection to a worker: one call at a time, several, or one with events.
+
+It belongs to the thread that has its lock. A stream or a `map` seizes it, and gives it back at its end.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import time
+from _thread import _count as threads  # besides the main one
+from contextlib import nullcontext
+from functools import partial
+from typing import Any, Final
+
+from ..errors import WarmpoolError
+from ..settings import CONTROL_FRAME_LIMIT
+from ..wire.calls import CallState, OpenCalls
+from ..wire.messages import CALL_ANSWERS, Open, from_wire, to_wire
+from . import links
+from .connections import HangupError, OverdueError, cannot_send, cannot_use, first_call_id, opened, payload_of
+from .links import Link, is_of_the_kernel
+
+SPINS: Final = 24
+"""Times that a caller looks for its answer before it sleeps, a microsecond each: a core that falls asleep takes longer
+to wake up than a short call takes.
+"""
+CALM: Final = 256
+"""Calls for which it sleeps at once after it has looked in vain: they are long, or there is no core for the worker."""
+
+_READABLE: Final = select.POLLIN | select.POLLHUP | select.POLLERR
+
+
+class _LateError(Exception):
+    """The deadline has passed. Not TimeoutError, which a user's signal handler may raise."""
+
+
+class CallLink(Link):
+    """A connection that the daemon has handed to a worker."""
+
+    _decode = staticmethod(partial(from_wire, conversation=CALL_ANSWERS))
+
+    def __init__(self, connection: socket.socket, hello: Open | None = None) -> None:
+        """Opens; without a `hello` if it has been said. Raises the daemon's refusal, or HangupError if there was no
+        answer.
+        """
+        super().__init__(connection, CONTROL_FRAME_LIMIT, CONTROL_FRAME_LIMIT)
+        self._calls = OpenCalls(first_call_id())
+        self._early: dict[int, list[list[Any]]] = {}  # what came for a call before anybody looked
+        self._outgoing = bytearray()
+        self._calm = 1
+        """Calls to come before one looks for its answer, instead of sleeping. A worker's first is slow."""
+        self._receive_now = partial(connection.recv_into, nbytes=0, flags=socket.MSG_DONTWAIT)
+        self.left_open: list[int] = []
+        """The calls that were under way when an interruption closed this link."""
+        try:
+            if hello is not None:
+                self._send(self._writer.frame(to_wire(hello)))
+            self.opened = opened(self._receive())
+        except BaseException:
+            self.close()
+            raise
+        self._writer.limit = self._reader.limit = self.opened.frame_limit
+
+    # --- one call ---------------------------------------------------------------------------------------------
+
+    def call(self, function: str | None, input: object) -> Any:
+        """The function's output. Raises its error, or HangupError. One call at a time; others wait."""
+        with self._lock:
+            if self.broken is not None:
+                raise cannot_use(self.broken)
+            tries = 0
+            if threads():
+                self._look_up()
+            elif self._calm:
+                self._calm -= 1
+            else:
+                tries = SPINS
+            calls, connection, read = self._calls, self._socket, self._reader.read
+            call_id = calls.start()
+            answer: list[Any] | None = None
+            sent = False
+            try:
+                frame = self._writer.frame(("Call", call_id, function, input))
+                try:
+                    sent = True  # before it is: an interruption may fall right behind
+                    count = connection.send(frame, socket.MSG_DONTWAIT)
+                except BlockingIOError:
+                    count = 0
+                except OSError:
+                    sent = False
+                    raise
+                if count < len(frame):
+                    self._push(memoryview(frame)[count:])
+                while answer is None:  # nothing yet, or the late answer to a call that was abandoned
+                    try:
+                        body = read(self._receive_now if tries > 0 else connection.recv_into)
+                    except BlockingIOError:
+                        tries -= 1
+                        if tries == 0:
+                            self._calm = CALM
+                        continue
+                    if body is not None:
+                        answer = calls.answer(body)
+            except BaseException as error:
+                raise self._failure(call_id, error, sent=sent) from None
+        return answer[2] if answer[0] == "Result" else payload_of(answer)
+
+    def call_within(self, function: str | None, input: object, timeout: float) -> Any:
+        """As `call`. Raises OverdueError after `timeout` seconds, which include waiting for one's turn."""
+        deadline = time.monotonic() + timeout
+        if not self._lock.acquire(timeout=timeout):
+            raise OverdueError(None)
+        try:
+            call_id = self.begin("Call", function, input)
+            self.flush()
+            answer = self.next_parts(call_id, deadline)
+        except (WarmpoolError, HangupError, OverdueError):
+            raise
+        except BaseException:
+            self.interrupt()
+            raise
+        finally:
+            self._lock.release()
+        return payload_of(answer)
+
+    def settle(self, call_id: int, *, seized: bool) -> None:
+        """Waits until an abandoned call has been answered; in turn, if one has not `seized` the link. Raises
+        HangupError.
+        """
+        with nullcontext() if seized else self._lock:
+            while call_id in self._calls:
+                if self.broken is not None:
+                    raise cannot_use(self.broken)
+                try:
+                    self._keep(self._calls.answer(self._body(None)))
+                except BaseException as error:
+                    raise self._failure(call_id, error, sent=True) from None
+
+    # --- several at once, or one with events: for who has seized the link ---------------------------------------
+
+    def seize(self) -> bool:
+        """Takes the link for oneself alone, if nobody uses it; until `release`."""
+        return self.broken is None and self._lock.acquire(blocking=False)
+
+    def release(self) -> None:
+        if self._calls.awaited():
+            self.close()  # whoever began them is not there to take their answers
+        self._lock.release()
+
+    def begin(self, kind: str, function: str | None, input: object) -> int:
+        """A new call's id; it leaves with the next `flush`. `kind` is "Call" or "Stream". Raises INVALID_REQUEST."""
+        if self.broken is not None:
+            raise cannot_use(self.broken)
+        call_id = self._calls.start(CallState.STREAMING if kind == "Stream" else CallState.WAITING)
+        try:
+            self._outgoing += self._writer.frame((kind, call_id, function, input))
+        except BaseException as error:
+            raise self._failure(call_id, error, sent=False) from None
+        return call_id
+
+    def flush(self) -> None:
+        """Sends what has begun. Raises HangupError."""
+        outgoing, self._outgoing = self._outgoing, bytearray()
+        try:
+            self._push(memoryview(outgoing))
+        except BaseException as error:
+            raise self._failure(None, error, sent=True) from None
+
+    def next_parts(self, call_id: int, deadline: float | None = None) -> list[Any]:
+        """What comes next for a call: an Event, a Result or a Failure. Raises HangupError; and OverdueError at the
+        deadline on the monotonic clock.
+        """
+        if (early := self._early.get(call_id)) is not None:
+            parts = early.pop(0)
+            if not early:
+                del self._early[call_id]
+            return parts
+        if self.broken is not None:
+            raise HangupError(sent=True)
+        try:
+            while (found := self._calls.answer(self._body(deadline))) is None or found[1] != call_id:
+                self._keep(found)
+            return found
+        except _LateError:
+            self._calls.abandon(call_id)
+            raise OverdueError(call_id) from None
+        except BaseException as error:
+            raise self._failure(call_id, error, sent=True) from None
+
+    def abandon(self, call_id: int) -> None:
+        """Nobody waits for this call any more."""
+        self._early.pop(call_id, None)
+        self._calls.abandon(call_id)
+
+    # --- bytes ------------------------------------------------------------------------------------------------
+
+    def _push(self, data: memoryview) -> None:
+        """Sends all, and reads meanwhile: a worker whose answers nobody takes reads no calls either."""
+        poll: select.poll | None = None
+        while data:
+            try:
+                data = data[self._socket.send(data, socket.MSG_DONTWAIT) :]
+                continue
+            except BlockingIOError:
+                if poll is None:
+                    poll = select.poll()
+                    poll.register(self._socket.fileno(), select.POLLOUT | _READABLE)
+            for _, events in poll.poll(links.LOOK_UP * 1000):
+                if events & _READABLE and (body := self._read()) is not None:
+                    self._keep(self._calls.answer(body))
+                    while (more := self._reader.next_frame()) is not None:
+                        self._keep(self._calls.answer(more))
+
+    def _body(self, deadline: float | None) -> memoryview:
+        """The next frame. Raises _LateError at the deadline."""
+        reader = self._reader
+        if deadline is not None and time.monotonic() >= deadline:  # also for who is told more than he can read
+            raise _LateError
+        body = reader.next_frame() if reader.pending else None
+        while body is None:
+            if deadline is not None:
+                poll = select.poll()
+                poll.register(self._socket.fileno(), _READABLE)
+                patience = deadline - time.monotonic()
+                if not poll.poll(max(0.0, min(patience, links.LOOK_UP)) * 1000):
+                    if patience <= links.LOOK_UP:
+                        raise _LateError
+                    continue
+            body = self._read()
+        return body
+
+    def _keep(self, parts: list[Any] | None) -> None:
+        if parts is not None:
+            self._early.setdefault(parts[1], []).append(parts)
+
+    def _failure(self, call_id: int | None, error: BaseException, *, sent: bool) -> BaseException:
+        """What to raise for a call that was not answered."""
+        if isinstance(error, EOFError) or is_of_the_kernel(error):
+            self.close()
+            return HangupError(sent=sent)
+        if not sent and isinstance(error, WarmpoolError | TypeError | ValueError | OverflowError):
+            assert call_id is not None
+            self._calls.forget(call_id)  # it did not leave
+            return error if isinstance(error, WarmpoolError) else cannot_send(error)
+        if isinstance(error, WarmpoolError):
+            self.close()  # the peer talks nonsense
+        else:
+            self.interrupt()
+        return error
+
+    def interrupt(self) -> None:
+        """An interruption has fallen while the link was in hand: nobody knows how much was sent or read."""
+        if self.broken is None:
+            self.left_open = self._calls.awaited()
+            self.close()
