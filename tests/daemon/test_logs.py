@@ -539,9 +539,10 @@ def test_an_app_that_prints_without_end_blocks_nobody_and_stays_within_bounds(st
 
 def test_tail_shows_what_is_printed_with_the_name_of_its_worker_or_session(start_daemon: Callable[..., Daemon]):
     daemon = start_daemon("--tail")
-    daemon.client.session(PRINTS).end()
-    while not re.search(r"\[w_\d+\] set up", daemon.text_of_log().rpartition(" opened: ")[2]):
-        daemon.client.status()  # a warm one is about to be there
+    first = daemon.client.session(PRINTS)
+    first.end()
+    while not re.search(rf"\[(?!{first.worker_id}\])w_\d+\] set up", daemon.text_of_log()):
+        daemon.client.status()  # a warm one is about to be there, or is already
     session = daemon.client.session(PRINTS)
     session.call("say", text="hello é")
     session.call("write", text="no newline")
