@@ -937,3 +937,112 @@ def test_a_default_that_is_no_json_is_described_without_a_warning():
 
     odd_default.__annotations__ = {"x": Any, "return": int}
     assert function_of(odd_default).describe()["input_schema"]["properties"].keys() == {"x"}
+
+
+# --- models that are packed as they lie ---------------------------------------------------------------------------
+
+
+class Flat(BaseModel):
+    a: int = 3
+    b: str = Field("x", max_length=3)
+    c: float = 1.0
+    d: bytes = b"\x00\xff"
+    e: bool = False
+
+    @functools.cached_property
+    def twice(self) -> int:
+        return 2 * self.a
+
+
+class Private(BaseModel):
+    a: int = 1
+    _secret: int = pydantic.PrivateAttr(7)
+
+
+class UnderItsName(BaseModel):
+    a: int = Field(1, alias="b")
+
+
+class ByAlias(BaseModel):
+    model_config = ConfigDict(serialize_by_alias=True)
+    a: int = Field(1, serialization_alias="b")
+
+
+class Open(BaseModel):
+    model_config = ConfigDict(extra="allow")
+    a: int = 1
+
+
+class Excluding(BaseModel):
+    a: int = Field(1, exclude=True)
+    b: int = 2
+
+
+class FieldSerialised(BaseModel):
+    a: int = 1
+
+    @pydantic.field_serializer("a")
+    def in_words(self, value: int) -> str:
+        return f"{value}!"
+
+
+class AnnotatedSerialised(BaseModel):
+    a: Annotated[int, pydantic.PlainSerializer(lambda value: f"{value}?")] = 1
+
+
+class ModelSerialised(BaseModel):
+    a: int = 1
+
+    @pydantic.model_serializer
+    def in_words(self) -> dict[str, str]:
+        return {"all": f"{self.a}"}
+
+
+class Computed(BaseModel):
+    a: int = 1
+
+    @pydantic.computed_field
+    @property
+    def double(self) -> int:
+        return 2 * self.a
+
+
+class Nested(BaseModel):
+    a: Flat = Flat()
+
+
+class Root(RootModel[int]):
+    root: int = 1
+
+
+class Wider(Flat):
+    f: int = 9
+
+
+def used(model: Flat) -> Flat:
+    assert model.twice == 2 * model.a
+    return model
+
+
+def without(model: BaseModel, field: str) -> BaseModel:
+    delattr(model, field)
+    return model
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        Flat(), Flat(a=-1, b="abc"), used(Flat()), Flat.model_construct(a="no number", b=dt.date(2026, 1, 1)),
+        without(Flat(), "c"), Private(), UnderItsName(), ByAlias(), Open(), Open(z=5), Excluding(), FieldSerialised(),
+        AnnotatedSerialised(), ModelSerialised(), Computed(), Nested(), Root(), Wider(),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_a_model_goes_as_pydantic_would_dump_it(value: BaseModel):
+    dumped = value.model_dump(warnings=False)
+    assert call(returning(type(value), value), {}) == decode(encode(dumped, LIMIT)[4:])
+
+
+def test_a_subclass_of_what_was_promised_goes_with_the_fields_that_were_promised():
+    dumped = pydantic.TypeAdapter(Flat).dump_python(Wider(), warnings=False)
+    assert call(returning(Flat, Wider()), {}) == dumped
