@@ -1046,3 +1046,21 @@ def test_a_model_goes_as_pydantic_would_dump_it(value: BaseModel):
 def test_a_subclass_of_what_was_promised_goes_with_the_fields_that_were_promised():
     dumped = pydantic.TypeAdapter(Flat).dump_python(Wider(), warnings=False)
     assert call(returning(Flat, Wider()), {}) == dumped
+
+
+def test_no_input_is_a_fresh_one_for_each_call():
+    class Counting(BaseModel):
+        seen: int = 0
+
+        @pydantic.model_validator(mode="before")
+        @classmethod
+        def count(cls, data: dict[str, int]) -> dict[str, int]:
+            data["seen"] = data.get("seen", 0) + 1
+            return data
+
+    def count(self, input: Counting) -> int:
+        return input.seen
+
+    count.__annotations__["input"] = Counting
+    decode_input = function_of(count).decode
+    assert [decode_input(None)[0].seen for _ in range(3)] == [1, 1, 1]

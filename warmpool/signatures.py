@@ -257,13 +257,11 @@ def _is_model(annotation: Any) -> TypeGuard[type[BaseModel]]:
 def _decode_model(name: str, model: type[BaseModel], parameter: inspect.Parameter) -> Callable[[Any], Arguments]:
     validate = model.__pydantic_validator__.validate_python
 
-    nothing: Any = {} if parameter.default is parameter.empty else None
-
     def decode(value: Any) -> Arguments:
         if value is None:
-            value = nothing
-            if value is None:
+            if parameter.default is not parameter.empty:
                 return (parameter.default,)
+            value = {}
         try:
             return (validate(value),)
         except ValidationError as error:
