@@ -116,8 +116,7 @@ class Catalog:
     def resolve(self, reference: AppReference, cwd: str) -> AppEntry:
         """The app that is meant. Raises APP_NOT_FOUND, with the names there are."""
         if reference.is_path:
-            path = reference.target if reference.target.startswith("/") else os.path.join(cwd, reference.target)
-            return self._of_path(path, reference.class_name)
+            return self._of_path(os.path.join(cwd, reference.target), reference.class_name)
         name = reference.target if reference.class_name is None else f"{reference.target}:{reference.class_name}"
         if name not in self._names:
             for directory in self._directories:
