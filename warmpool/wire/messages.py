@@ -4,8 +4,9 @@ A message is a named tuple; on the wire it is an array, its name first, then its
 a default may be missing at the end. Each conversation accepts its own set of messages and no others, so that a
 message in the wrong place is an error of the peer and not a surprise for us.
 
-Bump PROTOCOL_VERSION if any of these change, or the board. It is compared in the hello of a client, and before a
-template is made of an interpreter that is not the daemon's: that one has an installation of its own.
+Bump PROTOCOL_VERSION if any of these change, or the board, or what one side relies on the other to do. It is compared
+in the hello of a client, and before a template is made of an interpreter that is not the daemon's: that one has an
+installation of its own.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from ..errors import ProtocolError
 from ..settings import shorten
 from .frames import decode, unpack
 
-PROTOCOL_VERSION: Final = 2
+PROTOCOL_VERSION: Final = 3
 
 # --- client → daemon: the first frame, which says what a connection is for -----------------------------------
 
@@ -316,10 +317,10 @@ CALL_ANSWERS: Final = _conversation(Opened, Result, Event, Failure)
 TO_TEMPLATE: Final = _conversation(Load, Fork, Describe)
 FROM_TEMPLATE: Final = _conversation(Loaded, LoadFailed, Described, ForkFailed)
 TO_WORKER: Final = _conversation(Attach, Expire, Stop, Cancel, Relabel, HangNext)
+FROM_WORKER: Final = _conversation(Forked, Ready, SetupFailed, Busy, Released, Leaving, Ended, HangsNext)
+
 _new_tuple: Final = tuple.__new__
 """What a named tuple's own `__new__` comes to, without a Python function on the way."""
-
-FROM_WORKER: Final = _conversation(Forked, Ready, SetupFailed, Busy, Released, Leaving, Ended, HangsNext)
 
 
 def to_wire(message: Message) -> Message:
