@@ -50,6 +50,7 @@ async def until_begun(session: AsyncSession, client: AsyncClient) -> None:
         async for line in lines:
             if line.endswith("begun"):
                 return
+    raise AssertionError("the session is over, and its function never began")
 
 
 # --- order --------------------------------------------------------------------------------------------------------

@@ -707,6 +707,21 @@ def test_a_forced_end_waits_for_no_call(both: Any, judge: Client):
         session.call("ignore")
 
 
+def test_a_call_without_a_session_is_named_by_its_worker_and_its_id(both: Any):
+    worker = both.run(app=COUNTER, function="add").worker_id
+    for wrong, words in (
+        ({"worker_id": worker}, "needs the call_id"),
+        ({"worker_id": worker, "call_id": 5, "force": True}, "does not take force"),
+        ({"worker_id": 7, "call_id": 5}, "worker_id"),
+        ({"worker_id": worker, "call_id": 0}, "call_id"),
+    ):
+        with pytest.raises(InvalidRequestError, match=words):
+            both.request("calls.cancel", **wrong)
+    assert both.request("calls.cancel", worker_id=worker, call_id=5) == {"call_id": 5, "state": "waiting"}
+    assert both.request("calls.cancel", worker_id="w_0", call_id=5) == {"call_id": 5, "state": "idle"}
+    assert both.run(app=COUNTER, function="add").output.total > 0
+
+
 @pytest.mark.parametrize("function", ["spin", "sleep"])
 def test_a_call_without_a_session_has_a_time_out_too_and_is_stopped(both: Any, judge: Client, function: str):
     assert both.run(app=PLAIN, function="fine", timeout=PATIENCE).output == 1
