@@ -8,6 +8,8 @@ import contextlib
 import gc
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -88,6 +90,44 @@ def test_large_values_of_calls_at_once_do_not_block_each_other(run: Run):
             assert values == [bytes([n]) * MIB for n in range(20)]
 
     run(main)
+
+
+# --- waiting for an answer ----------------------------------------------------------------------------------------
+
+KEPT_AWAKE = """
+import asyncio, sys
+from warmpool import AsyncClient
+from warmpool.client.connections import CALM
+
+async def main():
+    async with AsyncClient(sys.argv[1], autostart=False) as client, client.session(sys.argv[2]) as session:
+        link, loop = session.link, asyncio.get_running_loop()
+        rounds = []
+        stay_awake = link._stay_awake
+        link._stay_awake = lambda *arguments: (rounds.append(arguments[0]), stay_awake(*arguments))
+        while link._calm:
+            assert await session.call("fine", value=7) == 7
+        await session.call("blink")
+        print(len(rounds) > 1, len(set(rounds)) == 1, link._calm == CALM)
+        rounds.clear()
+        for number in range(CALM, 0, -1):
+            assert link._calm == number
+            assert await session.call("fine", value=number) == number
+        print(rounds, link._calm)
+        assert await asyncio.gather(*(session.call("fine", value=value) for value in range(9))) == list(range(9))
+        print(len(set(rounds)))
+
+with asyncio.Runner(loop_factory=eval(sys.argv[3])) as runner:
+    runner.run(main())
+"""
+
+
+@pytest.mark.parametrize("factory", ["asyncio.new_event_loop", "__import__('uvloop').new_event_loop"])
+def test_a_loop_is_kept_awake_for_a_lone_call_but_not_after_that_was_in_vain(shared_daemon: Daemon, factory: str):
+    """In a process of its own: this one may have threads, and with them no loop is kept awake."""
+    command = [sys.executable, "-c", KEPT_AWAKE, str(shared_daemon.socket), PLAIN, factory]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=True)
+    assert done.stdout.splitlines() == ["True True True", "[] 0", "1"]
 
 
 # --- cancelled tasks ----------------------------------------------------------------------------------------------

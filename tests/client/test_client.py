@@ -215,6 +215,27 @@ def test_who_has_looked_in_vain_sleeps_for_a_while(client: Client):
     assert done.stdout == "True\n"
 
 
+SHARES = """
+import os, sys
+from warmpool import Client
+from warmpool.client.calls import CALM
+
+with Client(sys.argv[1], autostart=False) as client, client.session(sys.argv[2]) as session:
+    core = {min(os.sched_getaffinity(0))}
+    os.sched_setaffinity(0, core)
+    os.sched_setaffinity(session.info().pid, core)
+    link = session._twin.link
+    while link._calm:
+        session.call("fine", value=7)
+    while link._calm != CALM:
+        session.call("fine", value=7)
+"""
+
+
+def test_who_shares_a_core_with_the_worker_sleeps_too(client: Client):
+    subprocess.run([sys.executable, "-c", SHARES, str(client.places.socket), TOLD], timeout=PATIENCE, check=True)
+
+
 # --- forks --------------------------------------------------------------------------------------------------------
 
 FORKED = (

@@ -1,12 +1,17 @@
 """An async client's connection to a worker. Any number of calls may be under way on it; the worker answers them in
 their order. A call makes one future and no task.
+
+While a lone call is under way its loop is kept awake for a moment: it goes round without sleeping, and does whatever
+else there is to do. A core that falls asleep takes longer to wake up than a short call takes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import socket
+from _thread import _count as threads  # besides the main one
 from collections import deque
+from time import monotonic
 from typing import Any, Final, Protocol, Self
 
 from ..errors import WarmpoolError
@@ -14,10 +19,12 @@ from ..settings import CONTROL_FRAME_LIMIT
 from ..wire.calls import CallState, OpenCalls
 from ..wire.messages import CALL_ANSWERS, Open, Opened, from_wire, to_wire
 from .aio_links import AsyncLink
-from .connections import OverdueError, cannot_send, cannot_use, first_call_id, opened
+from .connections import CALM, OverdueError, cannot_send, cannot_use, first_call_id, opened
 
 INBOX_LIMIT: Final = 64 * 1024
 """Bytes of events that are kept for a slow reader; from then on nothing is read until they are taken."""
+AWAKE: Final = 100e-6
+"""Seconds that a loop is kept awake for an answer."""
 
 
 class Waiter(Protocol):
@@ -81,6 +88,8 @@ class AsyncCallLink(AsyncLink):
         self._settling: dict[int, asyncio.Future[None]] = {}
         self._outgoing = bytearray()
         self._seized = False
+        self._calm = 1
+        """Calls to come before the loop is kept awake for one. A worker's first is slow."""
         self.opened: Opened
         self._greeting: asyncio.Future[Any] | None = None
         super().__init__(connection, CONTROL_FRAME_LIMIT, CONTROL_FRAME_LIMIT)
@@ -113,8 +122,21 @@ class AsyncCallLink(AsyncLink):
             self._send(self._writer.frame(("Call", call_id, function, input)))
         except BaseException as error:
             raise self._unsent_call(call_id, error) from None
-        future = self._waiting[call_id] = self.loop.create_future()
+        loop = self.loop
+        if self._calm:
+            self._calm -= 1
+        elif not self._waiting and not threads():
+            loop.call_soon(self._stay_awake, call_id, monotonic() + AWAKE)
+        future = self._waiting[call_id] = loop.create_future()
         return call_id, future
+
+    def _stay_awake(self, call_id: int, until: float) -> None:
+        """The loop calls it in each round, until the call is answered or it has taken too long."""
+        if call_id in self._waiting:
+            if monotonic() < until:  # a loop's own clock may count milliseconds
+                self.loop.call_soon(self._stay_awake, call_id, until)
+            else:
+                self._calm = CALM
 
     def overdue(self, call_id: int) -> None:
         """Its time is up: who waits for it gets OverdueError."""

@@ -11,6 +11,7 @@ import time
 from _thread import _count as threads  # besides the main one
 from contextlib import nullcontext
 from functools import partial
+from os import sched_yield
 from typing import Any, Final
 
 from ..errors import WarmpoolError
@@ -18,16 +19,13 @@ from ..settings import CONTROL_FRAME_LIMIT
 from ..wire.calls import CallState, OpenCalls
 from ..wire.messages import CALL_ANSWERS, Open, from_wire, to_wire
 from . import links
-from .connections import HangupError, OverdueError, cannot_send, cannot_use, first_call_id, opened, payload_of
+from .connections import CALM, HangupError, OverdueError, cannot_send, cannot_use, first_call_id, opened, payload_of
 from .links import Link, is_of_the_kernel
 
-SPINS: Final = 24
-"""Times that a caller looks for its answer before it sleeps, a microsecond each: a core that falls asleep takes longer
-to wake up than a short call takes.
+LOOKS: Final = 48
+"""Times that a caller looks for its answer before it sleeps, two microseconds each: a core that falls asleep takes
+longer to wake up than a short call takes. In between it lets others run, and leaves the socket to who would send.
 """
-CALM: Final = 256
-"""Calls for which it sleeps at once after it has looked in vain: they are long, or there is no core for the worker."""
-
 _READABLE: Final = select.POLLIN | select.POLLHUP | select.POLLERR
 
 
@@ -69,13 +67,13 @@ class CallLink(Link):
         with self._lock:
             if self.broken is not None:
                 raise cannot_use(self.broken)
-            tries = 0
+            looks = 0
             if threads():
                 self._look_up()
             elif self._calm:
                 self._calm -= 1
             else:
-                tries = SPINS
+                looks = LOOKS
             calls, connection, read = self._calls, self._socket, self._reader.read
             call_id = calls.start()
             answer: list[Any] | None = None
@@ -94,16 +92,19 @@ class CallLink(Link):
                     self._push(memoryview(frame)[count:])
                 while answer is None:  # nothing yet, or the late answer to a call that was abandoned
                     try:
-                        body = read(self._receive_now if tries > 0 else connection.recv_into)
+                        body = read(self._receive_now if looks > 0 else connection.recv_into)
                     except BlockingIOError:
-                        tries -= 1
-                        if tries == 0:
+                        looks -= 1
+                        if looks == 0:
                             self._calm = CALM
+                        sched_yield()
                         continue
                     if body is not None:
                         answer = calls.answer(body)
             except BaseException as error:
                 raise self._failure(call_id, error, sent=sent) from None
+        if looks == LOOKS - 1:  # as soon as others were let run: the worker shares our core
+            self._calm = CALM
         return answer[2] if answer[0] == "Result" else payload_of(answer)
 
     def call_within(self, function: str | None, input: object, timeout: float) -> Any:

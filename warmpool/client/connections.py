@@ -19,6 +19,10 @@ from ..wire.messages import Failure, Message, Opened
 FORKED: Final = "it was made before this process was forked: make a new Client in the child"
 REPLY_LIMIT: Final = 2**31
 """The daemon's answers: it is trusted, and a list of sessions may be long."""
+CALM: Final = 256
+"""Calls for which a client sleeps at once after it has looked for an answer in vain: they are long, or there is no core
+for the worker.
+"""
 
 
 class HangupError(Exception):
