@@ -1,5 +1,6 @@
-"""What do bytes cost? 1 kB, 1 MB and 100 MB in and out, as a rate of a plain socket's, and for the largest also of one
-copy in memory; and beside a block of shared memory that both processes have open, which is what one would use else.
+"""What do bytes cost? 1 kB, 1 MB and 100 MB in and out, as a rate of a plain socket's, and for the largest, which are
+passed as memory, of one copy; and beside a block of shared memory that both processes have open, which is what one
+would use else. (The socket's other end puts all bytes where those before were; here they are new ones each time.)
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ KB = 1000
 MB = 1000 * KB
 GB = 1000 * MB
 SIZES = {"1 kB": KB, "1 MB": MB, "100 MB": 100 * MB}
-FRAME_LIMIT = 128 * 1024 * 1024
 ROUND = 0.05
 """Seconds that a round of each should last."""
 
@@ -95,7 +95,7 @@ def _rows(label: str, given: dict[str, list[float]], *, of_copy: bool) -> list[R
     ratio, note = against(given["socket"], given["warmpool"])
     rows = [
         Row(f"{label}: plain socket", statistics.median(given["socket"]), unit="GB/s"),
-        Row(label, statistics.median(given["warmpool"]), ratio, note, "GB/s", at_least=0.7),
+        Row(label, statistics.median(given["warmpool"]), ratio, note, "GB/s", at_least=None if of_copy else 0.7),
     ]
     if of_copy:
         ratio, note = against(given["copy"], given["warmpool"])
@@ -110,7 +110,7 @@ def main() -> None:
     rows = []
     with (
         bytes_floor() as (send, fetch, _),
-        daemon("--call-frame-limit", str(FRAME_LIMIT)) as client,
+        daemon() as client,
         client.session(str(APPS / "payloads.py")) as session,
     ):
         for label, size in SIZES.items():

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 from hypothesis import HealthCheck, settings
-from support import MARK, Daemon, open_files, processes_marked, wait_for_exit
+from support import MARK, MEMORY_LIMIT, Daemon, open_files, processes_marked, wait_for_exit
 
 from warmpool import Client, DaemonUnavailableError
 
@@ -102,7 +102,7 @@ def free_socket(directory: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
 @pytest.fixture(scope="module")
 def shared_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     with nothing_left() as mark:
-        daemon = Daemon(tmp_path_factory.mktemp("shared"), mark=mark)
+        daemon = Daemon(tmp_path_factory.mktemp("shared"), "--call-memory-limit", str(MEMORY_LIMIT), mark=mark)
         yield daemon
         stop_and_look(daemon)
 

@@ -88,8 +88,9 @@ class Worker:
         for channel in (to_template, self.channel):
             channel.settimeout(PATIENCE)
         load = Load(
-            app.stem, str(app.parent), app.stem, str(app), class_name, str(directory / "board"), MIB, os.getpid(), 256
-        )
+            app.stem, str(app.parent), app.stem, str(app), class_name, str(directory / "board"), MIB, os.getpid(),
+            256,
+        )  # fmt: skip
         packets.send(to_template, load)
         received = packets.receive(to_template, FROM_TEMPLATE)
         assert received is not None
@@ -110,7 +111,7 @@ class Worker:
 
     def attach(self) -> Client:
         ours, theirs = socket.socketpair()
-        self.say(Attach("sess_1", "/", {}), theirs)
+        self.say(Attach("sess_1", "/", {}, 0), theirs)
         theirs.close()
         self._clients.append(Client(ours))
         return self._clients[-1]

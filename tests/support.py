@@ -22,6 +22,8 @@ ROOT = Path(__file__).parent.parent
 APPS = Path(__file__).parent / "apps"
 EXAMPLES = ROOT / "examples" / "apps"
 MARK = "WARMPOOL_TEST_MARK"
+MEMORY_LIMIT = 32 * 1024 * 1024
+"""Of a message, to the daemon that tests share."""
 PATIENCE = 20.0
 """Seconds after which a wait for something that must happen is a failure."""
 

@@ -28,6 +28,7 @@ FLOORS: Final[tuple[frozenset[str], ...]] = tuple(
             ["settings", "paths", "launch", "lock"],
             ["board", "options", "wire"],
             ["packets"],
+            ["memory", "outbox"],
             ["policy", "app"],
             ["signatures"],
             ["daemon", "worker", "client"],

@@ -23,8 +23,25 @@ _ANY_CHILD: Final = 0x40000000
 _ENTRY: Final = 1
 
 NAMES: Final[dict[str, dict[int, str]]] = {
-    "x86_64": {44: "send", 45: "recv", 232: "epoll_wait", 233: "epoll_ctl", 281: "epoll_wait", 0: "read", 1: "write"},
-    "aarch64": {206: "send", 207: "recv", 22: "epoll_wait", 21: "epoll_ctl", 63: "read", 64: "write"},
+    "x86_64": {
+        0: "read",
+        1: "write",
+        24: "sched_yield",
+        44: "send",
+        45: "recv",
+        232: "epoll_wait",
+        233: "epoll_ctl",
+        281: "epoll_wait",
+    },
+    "aarch64": {
+        21: "epoll_ctl",
+        22: "epoll_wait",
+        63: "read",
+        64: "write",
+        124: "sched_yield",
+        206: "send",
+        207: "recv",
+    },
 }
 """Of the calls that are expected; others are shown by their number."""
 

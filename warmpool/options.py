@@ -23,7 +23,9 @@ class Settings:
     start_timeout: float = 300.0
     """How long an app's import and `preload`, and again its `setup`, may take."""
     call_frame_limit: int = 16 * MIB
-    """Largest call or result."""
+    """Largest call or result in the stream of a connection."""
+    call_memory_limit: int = 1024 * MIB
+    """Largest call or result at all: what is too large for the stream is passed as memory."""
     log_cap: int = 10 * MIB
     """Bytes of a session's log. On disk it takes twice as many at most; the oldest are lost."""
     app_idle_timeout: float = 600.0
@@ -38,7 +40,8 @@ class Settings:
             "min_free_bytes": (0, 2**50),
             "open_timeout": (0, 3600),
             "start_timeout": (1, 86_400),
-            "call_frame_limit": (1024, 2**31),
+            "call_frame_limit": (1024, 2**31 - 1),
+            "call_memory_limit": (0, 2**31 - 1),
             "log_cap": (LOG_CAP_MIN, 2**40),
             "app_idle_timeout": (1, 86_400),
             "idle_exit": (0, 86_400 * 30),

@@ -34,8 +34,8 @@ _CUT: Final = int(socket.MSG_CTRUNC | socket.MSG_TRUNC)
 _CLOEXEC: Final = int(socket.MSG_CMSG_CLOEXEC)
 _SOCKET: Final = int(socket.SOL_SOCKET)
 _RIGHTS: Final = int(socket.SCM_RIGHTS)
-_FD_SIZE: Final = 4
-_ANCILLARY_SIZE: Final = socket.CMSG_SPACE((FDS_LIMIT + 1) * _FD_SIZE)
+FD_SIZE: Final = 4
+_ANCILLARY_SIZE: Final = socket.CMSG_SPACE((FDS_LIMIT + 1) * FD_SIZE)
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
@@ -100,7 +100,7 @@ def fds_in(ancillary: Iterable[Ancillary]) -> list[int]:
     fds: list[int] = []
     for level, kind, data in ancillary:
         if level == _SOCKET and kind == _RIGHTS:
-            fds += memoryview(data[: len(data) & -_FD_SIZE]).cast("i")
+            fds += memoryview(data[: len(data) & -FD_SIZE]).cast("i")
     return fds
 
 

@@ -10,5 +10,8 @@ class AnswersAtLength(BaseApp):
     def large_at_once(self, size: int) -> bytes:
         return b"x" * size
 
+    async def length(self, data: bytes) -> int:
+        return len(data)
+
     async def fine(self) -> str:
         return "fine"

@@ -55,5 +55,8 @@ class Values(BaseApp):
     def annotated(self) -> Report:
         return Report(when=datetime.date(2026, 1, 2), tags={"a"}, raw=b"\xff")
 
+    def length(self, data: bytes) -> int:
+        return len(data)
+
     def large(self, size: int) -> bytes:
         return b"x" * size

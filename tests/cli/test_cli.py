@@ -1139,6 +1139,7 @@ def test_serve_what_is_no_app(free_socket: Path, app: str, detach: list[str]):
         ["--min-free-mb", "-1"],
         ["--open-timeout", "nan"],
         ["--call-frame-limit", "10"],
+        ["--call-memory-limit", "-1"],
         ["--idle-exit", "-1"],
     ],
     ids=" ".join,

@@ -20,7 +20,7 @@ from types import FrameType
 from typing import Any
 
 import pytest
-from support import APPS, PATIENCE, Daemon, open_files, processes_marked, wait_for_exit, wait_until_said
+from support import APPS, MEMORY_LIMIT, PATIENCE, Daemon, open_files, processes_marked, wait_for_exit, wait_until_said
 
 from warmpool import (
     AppBrokenError,
@@ -804,15 +804,15 @@ def test_what_is_raised_in_the_block_goes_before_what_the_end_raises(start_daemo
 # --- large values -------------------------------------------------------------------------------------------------
 
 
-def test_sixteen_mebibytes_go_both_ways_and_no_more(client: Client):
+def test_as_much_as_the_memory_limit_goes_both_ways_and_no_more(client: Client):
     with client.session(VALUES) as session:
-        largest = b"x" * (16 * MIB - 64)
+        largest = b"x" * (MEMORY_LIMIT - 64)
         assert session.call("echo", value=largest) == largest
-        with pytest.raises(PayloadTooLargeError, match="limit of 16777216 bytes") as raised:
+        with pytest.raises(PayloadTooLargeError, match=f"limit of {MEMORY_LIMIT} bytes") as raised:
             session.call("echo", value=largest + b"x" * 64)
         assert (raised.value.code, raised.value.status_code) == ("PAYLOAD_TOO_LARGE", 413)
         with pytest.raises(PayloadTooLargeError) as raised:
-            session.call("large", size=16 * MIB)
+            session.call("large", size=MEMORY_LIMIT)
         assert raised.value.session_id == session.id
         assert session.call("echo", value=1) == 1
         assert session.info().call_count == 3, "the one that was too large was not sent"

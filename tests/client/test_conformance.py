@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from adapters import CLIENTS, Face, open_client
-from support import APPS, PATIENCE, Daemon, open_files, wait_until_said
+from support import APPS, MEMORY_LIMIT, PATIENCE, Daemon, open_files, wait_until_said
 
 from warmpool import (
     AppError,
@@ -98,7 +98,7 @@ def test_run_without_a_session(both: Any):
         ({"function": "add", "input": {"amount": "many"}}, InvalidInputError),
         ({"function": "fail"}, AppError),
         ({"function": "add", "input": {"amount": object()}}, InvalidRequestError),
-        ({"function": "add", "input": {"amount": b"x" * (17 * MIB)}}, PayloadTooLargeError),
+        ({"function": "add", "input": {"amount": b"x" * MEMORY_LIMIT}}, PayloadTooLargeError),
         ({"function": "add", "session_timeout": 9}, InvalidRequestError),
         ({"function": "add", "timeout": 0}, InvalidRequestError),
         ({"app": VALUES, "function": "echo"}, AppMismatchError),
@@ -246,11 +246,23 @@ def test_ending_twice_is_no_error(both: Any):
     assert both.sessions.end(session.id).status == "ended"
 
 
-@pytest.mark.parametrize("size", [0, 1, 100_000, 5 * MIB])
+@pytest.mark.parametrize("size", [0, 1, 100_000, MIB, 5 * MIB])
 def test_large_values_go_both_ways(both: Any, size: int):
-    with both.session(VALUES) as session:
-        assert session.call("echo", value=bytes(size)) == bytes(size)
-        assert session.call("echo", value=1) == 1
+    for value in (bytes(size), {"data": bytes(size), "name": "x"}, [bytes(size // 2), bytes(size // 2)], "x" * size):
+        with both.session(VALUES) as session:
+            assert session.call("echo", value=value) == value
+            assert session.call("echo", value=1) == 1
+        assert both.run(app=VALUES, function="echo", input={"value": value}).output == value
+
+
+@pytest.mark.parametrize("app", [STREAMS, ASYNC_STREAMS])
+@pytest.mark.parametrize("size", [MIB // 2, 5 * MIB])
+def test_large_items_come_in_a_stream(both: Any, app: str, size: int):
+    with both.session(app) as session:
+        for _ in range(3):
+            assert [event.output for event in session.stream("give", size=size) if event.type == "output"] == [
+                b"x" * size
+            ]
 
 
 # --- map ----------------------------------------------------------------------------------------------------------
@@ -315,11 +327,13 @@ def test_an_error_of_the_source_passes(both: Any):
         assert session.call("add") == {"total": 2}
 
 
-def test_map_of_large_values_both_ways_blocks_nobody(both: Any):
-    """Neither end reads while it cannot write, if it is not careful."""
+@pytest.mark.parametrize("size", [MIB // 2, MIB, 3 * MIB])
+def test_map_of_large_values_both_ways_blocks_nobody(both: Any, size: int):
+    """Neither end reads while it cannot write, if it is not careful; and no memory is held for all of them."""
     with both.session(VALUES) as session:
-        sizes = [len(value) for value in session.map("echo", ({"value": bytes(MIB)} for _ in range(40)))]
-        assert sizes == [MIB] * 40
+        for value in session.map("echo", ({"value": bytes(size)} for _ in range(40))):
+            assert len(value) == size
+            assert sum("warmpool-message" in name for name in open_files()) <= 3
 
 
 def test_a_call_in_the_middle_of_a_map(both: Any):

@@ -87,7 +87,7 @@ def test_the_hello_is_a_message_of_the_protocol():
     )  # fmt: skip
     hello = request.hello("/somewhere")
     assert hello == (
-        PROTOCOL_VERSION, "counter", "new", "/somewhere", 7.0, 0.5, {"a": "b"}, "me", "attach", "mine", ["x"], "w_1"
+        PROTOCOL_VERSION, "counter", "new", "/somewhere", 7.0, 0.5, {"a": "b"}, "me", "attach", "mine", ["x"], "w_1", True,
     )  # fmt: skip
     assert from_wire(encode(to_wire(hello), 65536)[4:], HELLO) == hello
     plain = ask(app="counter").hello("/")
@@ -413,7 +413,7 @@ def test_only_dicts_are_shown_as_data():
 
 
 def test_a_result_says_who_gave_it():
-    result = run_result(Opened(ID, "counter", "1.0", "w_1", 1024), {"total": 2})
+    result = run_result(Opened(ID, "counter", "1.0", "w_1", 1024, 1024), {"total": 2})
     assert result == {
         "session_id": ID,
         "output": {"total": 2},
@@ -422,7 +422,7 @@ def test_a_result_says_who_gave_it():
         "worker_id": "w_1",
     }
     assert result.output.total == 2
-    assert run_result(Opened(None, "counter", "1.0", "w_1", 1024), None).session_id is None
+    assert run_result(Opened(None, "counter", "1.0", "w_1", 1024, 1024), None).session_id is None
 
 
 def test_the_working_directory_is_not_asked_for():

@@ -238,7 +238,7 @@ def test_a_hello_that_lacks_fields(connect: Callable[[], Raw], message: list[Any
 
 
 def test_the_last_fields_of_a_hello_may_be_missing_and_there_are_no_more(connect: Callable[[], Raw]):
-    fields = [PROTOCOL_VERSION, COUNTER, "new", "/", None, None, {}, None, "error", None, [], None]
+    fields = [PROTOCOL_VERSION, COUNTER, "new", "/", None, None, {}, None, "error", None, [], None, False]
     for count in range(4, len(fields) + 1):
         raw = connect()
         raw.say("Open", *fields[:count])
@@ -249,7 +249,7 @@ def test_the_last_fields_of_a_hello_may_be_missing_and_there_are_no_more(connect
         assert raw.hear() == ["Result", 1, {"total": 1}]
     raw = connect()
     raw.say("Open", *fields, None)
-    assert_refused(raw, "PROTOCOL_ERROR", "Open has 12 fields, not 13")
+    assert_refused(raw, "PROTOCOL_ERROR", "Open has 13 fields, not 14")
 
 
 @pytest.mark.parametrize("field_more", [False, True], ids=["same fields", "a field more"])

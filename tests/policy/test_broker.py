@@ -360,7 +360,7 @@ def test_an_attach_is_handed_to_the_sessions_worker():
     client = story.session(labels={"user": "ann"})
     again = story.attach(client.session)
     assert again.worker == client.worker
-    assert again.attach == (client.session, "/home", {"user": "ann"})
+    assert again.attach == (client.session, "/home", {"user": "ann"}, 0)
 
 
 @pytest.mark.parametrize("version", [None, "v1"])

@@ -28,7 +28,7 @@ def test_the_first_open_starts_a_template_then_a_worker_and_is_handed_over():
     story.ready("w_2")
     assert story.pool() == "<Pool p_1 ready [workers: 2, 1 starting, 0 warm, 0 spare | waiting: 0]>"
     assert client.worker == "w_2"
-    assert client.attach == (client.session, "/home", {})
+    assert client.attach == (client.session, "/home", {}, 0)
 
     story.ready("w_3")
     assert story.pool() == "<Pool p_1 ready [workers: 2, 0 starting, 1 warm, 0 spare | waiting: 0]>"

@@ -19,7 +19,7 @@ def test_a_worker_blocks_on_a_client_that_the_daemon_did_not_block_on(directory:
     theirs.setblocking(False)
     client = Client(ours)
     try:
-        worker.say(Attach("sess_1", "/", {}), theirs)
+        worker.say(Attach("sess_1", "/", {}, 0), theirs)
         assert client.call(1, "fine", value=2) == ["Result", 1, 2]
         assert os.get_blocking(theirs.fileno())
     finally:

@@ -70,7 +70,7 @@ def test_an_input_may_be_more_than_msgpack_carries(session):
 
 
 def test_too_much_is_refused_on_both_ways_and_the_session_lives(session):
-    limit = session._twin.link.opened.frame_limit
+    limit = session._twin.link.opened.memory_limit
     with pytest.raises(PayloadTooLargeError, match="limit"):
         session.call("echo", value=b"x" * (limit + 1))
     with pytest.raises(PayloadTooLargeError):

@@ -41,6 +41,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         "min_free_bytes": None if options.min_free_mb is None else options.min_free_mb * MIB,
         "open_timeout": options.open_timeout,
         "call_frame_limit": options.call_frame_limit,
+        "call_memory_limit": options.call_memory_limit,
         "log_cap": None if options.log_cap_mb is None else options.log_cap_mb * MIB,
         "idle_exit": options.idle_exit,
     }

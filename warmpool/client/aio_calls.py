@@ -11,15 +11,28 @@ import asyncio
 import socket
 from _thread import _count as threads  # besides the main one
 from collections import deque
+from functools import partial
 from time import monotonic
 from typing import Any, Final, Protocol, Self
 
 from ..errors import WarmpoolError
+from ..memory import receive_memory
 from ..settings import CONTROL_FRAME_LIMIT
 from ..wire.calls import CallState, OpenCalls
+from ..wire.frames import PADDING
+from ..wire.large import MessageWriter
 from ..wire.messages import CALL_ANSWERS, Open, Opened, from_wire, to_wire
 from .aio_links import AsyncLink
-from .connections import CALM, OverdueError, cannot_send, cannot_use, first_call_id, opened
+from .connections import (
+    CALM,
+    OverdueError,
+    allow,
+    cannot_send,
+    cannot_use,
+    first_call_id,
+    message_writer,
+    opened,
+)
 
 INBOX_LIMIT: Final = 64 * 1024
 """Bytes of events that are kept for a slow reader; from then on nothing is read until they are taken."""
@@ -86,7 +99,7 @@ class AsyncCallLink(AsyncLink):
         self._waiting: dict[int, Waiter] = {}
         self._inboxes: dict[int, Inbox] = {}
         self._settling: dict[int, asyncio.Future[None]] = {}
-        self._outgoing = bytearray()
+        self._messages: MessageWriter
         self._seized = False
         self._calm = 1
         """Calls to come before the loop is kept awake for one. A worker's first is slow."""
@@ -109,7 +122,8 @@ class AsyncCallLink(AsyncLink):
             link.close()
             raise
         link._greeting = None
-        link._writer.limit = link._reader.limit = link.opened.frame_limit
+        link._messages = message_writer(link.opened)
+        allow(link._reader, link.opened, partial(receive_memory, connection, 0))
         return link
 
     # --- one call ---------------------------------------------------------------------------------------------
@@ -119,7 +133,7 @@ class AsyncCallLink(AsyncLink):
         self.check()
         call_id = self._calls.start()
         try:
-            self._send(self._writer.frame(("Call", call_id, function, input)))
+            self._send(self._messages.message(("Call", call_id, function, input)))
         except BaseException as error:
             raise self._unsent_call(call_id, error) from None
         loop = self.loop
@@ -170,16 +184,19 @@ class AsyncCallLink(AsyncLink):
         self.check()
         call_id = self._calls.start(CallState.STREAMING if kind == "Stream" else CallState.WAITING)
         try:
-            self._outgoing += self._writer.frame((kind, call_id, function, input))
+            self._outbox.put(self._messages.message((kind, call_id, function, input)))
         except BaseException as error:
             raise self._unsent_call(call_id, error) from None
         self._waiting[call_id] = self._inboxes[call_id] = Inbox()
         return call_id
 
+    def has_enough(self) -> bool:
+        """Whether so much waits to be sent that it should be sent before there is more."""
+        return self._outbox.size() >= PADDING
+
     def flush(self) -> None:
         """Sends what has begun. Raises HangupError."""
-        outgoing, self._outgoing = self._outgoing, bytearray()
-        self._send(outgoing)
+        self._send(b"")
 
     async def next_parts(self, call_id: int, deadline: float | None = None) -> list[Any]:
         """What comes next for a call: an Event, a Result or a Failure. Raises HangupError; and OverdueError at the

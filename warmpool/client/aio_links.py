@@ -16,9 +16,11 @@ from typing import Any
 
 from ..errors import InvalidRequestError, WarmpoolError
 from ..errors import from_wire as error_from_wire
+from ..outbox import Outbox
 from ..packets import carrying
 from ..settings import CONTROL_FRAME_LIMIT
 from ..wire.frames import FrameReader, FrameWriter
+from ..wire.large import Frame
 from ..wire.messages import (
     CONTROL_ANSWERS,
     PROTOCOL_VERSION,
@@ -50,7 +52,7 @@ class AsyncLink:
         self.loop = asyncio.get_running_loop()
         self._writer = FrameWriter(write_limit)
         self._reader = FrameReader(read_limit)
-        self._unsent = bytearray()
+        self._outbox = Outbox(connection)
         self._is_paused = True
         self.broken: str | None = None
         belongs_here(self)
@@ -78,6 +80,7 @@ class AsyncLink:
             self.broken = self.broken or why
             _stop_watching(self.loop, self._socket)
             self._socket.close()
+            self._outbox.waiting.clear()
             self._fail_all(error)
 
     def _fail_all(self, error: Exception) -> None:
@@ -105,31 +108,21 @@ class AsyncLink:
 
     def _writable(self) -> None:
         try:
-            del self._unsent[: self._socket.send(self._unsent)]
-        except BlockingIOError:
-            return
+            if self._outbox.push():
+                self.loop.remove_writer(self._socket.fileno())
         except OSError:
             self._break("the other end is gone", HangupError(sent=True))
-            return
-        if not self._unsent:
-            self.loop.remove_writer(self._socket.fileno())
 
     # --- for the kinds ----------------------------------------------------------------------------------------
 
-    def _send(self, data: bytes | bytearray) -> None:
+    def _send(self, frame: Frame) -> None:
         """Sends what goes now, and the rest when it goes. Raises HangupError."""
-        if self._unsent:
-            self._unsent += data
-            return
         try:
-            sent = self._socket.send(data)
-        except BlockingIOError:
-            sent = 0
+            all_taken = self._outbox.post(frame)
         except OSError:
             self._break("the other end is gone", HangupError(sent=True))
             raise HangupError(sent=False) from None
-        if sent < len(data):
-            self._unsent += memoryview(data)[sent:]
+        if not all_taken:
             self.loop.add_writer(self._socket.fileno(), _write_weakly, weakref.ref(self))
 
     def _pause(self) -> None:
@@ -216,7 +209,7 @@ class AsyncControlLink(AsyncLink):
         ours, theirs = socket.socketpair()
         try:
             with theirs:
-                if self._unsent:
+                if self._outbox.waiting:
                     raise BlockingIOError
                 sent = self._socket.sendmsg([frame], [carrying(theirs.fileno())])
                 if sent < len(frame):

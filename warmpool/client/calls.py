@@ -15,11 +15,26 @@ from os import sched_yield
 from typing import Any, Final
 
 from ..errors import WarmpoolError
+from ..memory import receive_memory
+from ..outbox import Outbox
 from ..settings import CONTROL_FRAME_LIMIT
 from ..wire.calls import CallState, OpenCalls
+from ..wire.frames import PADDING
+from ..wire.large import MessageWriter
 from ..wire.messages import CALL_ANSWERS, Open, from_wire, to_wire
 from . import links
-from .connections import CALM, HangupError, OverdueError, cannot_send, cannot_use, first_call_id, opened, payload_of
+from .connections import (
+    CALM,
+    HangupError,
+    OverdueError,
+    allow,
+    cannot_send,
+    cannot_use,
+    first_call_id,
+    message_writer,
+    opened,
+    payload_of,
+)
 from .links import Link, is_of_the_kernel
 
 LOOKS: Final = 48
@@ -45,7 +60,8 @@ class CallLink(Link):
         super().__init__(connection, CONTROL_FRAME_LIMIT, CONTROL_FRAME_LIMIT)
         self._calls = OpenCalls(first_call_id())
         self._early: dict[int, list[list[Any]]] = {}  # what came for a call before anybody looked
-        self._outgoing = bytearray()
+        self._messages: MessageWriter
+        self._outbox = Outbox(connection)
         self._calm = 1
         """Calls to come before one looks for its answer, instead of sleeping. A worker's first is slow."""
         self._receive_now = partial(connection.recv_into, nbytes=0, flags=socket.MSG_DONTWAIT)
@@ -58,7 +74,12 @@ class CallLink(Link):
         except BaseException:
             self.close()
             raise
-        self._writer.limit = self._reader.limit = self.opened.frame_limit
+        self._messages = message_writer(self.opened)
+        allow(self._reader, self.opened, partial(receive_memory, connection, 0))
+
+    def close(self) -> None:
+        super().close()
+        self._outbox.waiting.clear()
 
     # --- one call ---------------------------------------------------------------------------------------------
 
@@ -79,17 +100,16 @@ class CallLink(Link):
             answer: list[Any] | None = None
             sent = False
             try:
-                frame = self._writer.frame(("Call", call_id, function, input))
+                frame = self._messages.message(("Call", call_id, function, input))
                 try:
                     sent = True  # before it is: an interruption may fall right behind
-                    count = connection.send(frame, socket.MSG_DONTWAIT)
-                except BlockingIOError:
-                    count = 0
+                    all_taken = self._outbox.post(frame)
                 except OSError:
                     sent = False
                     raise
-                if count < len(frame):
-                    self._push(memoryview(frame)[count:])
+                del frame  # it may hold much memory
+                if not all_taken:
+                    self._push()
                 while answer is None:  # nothing yet, or the late answer to a call that was abandoned
                     try:
                         body = read(self._receive_now if looks > 0 else connection.recv_into)
@@ -155,16 +175,19 @@ class CallLink(Link):
             raise cannot_use(self.broken)
         call_id = self._calls.start(CallState.STREAMING if kind == "Stream" else CallState.WAITING)
         try:
-            self._outgoing += self._writer.frame((kind, call_id, function, input))
+            self._outbox.put(self._messages.message((kind, call_id, function, input)))
         except BaseException as error:
             raise self._failure(call_id, error, sent=False) from None
         return call_id
 
+    def has_enough(self) -> bool:
+        """Whether so much waits to be sent that it should be sent before there is more."""
+        return self._outbox.size() >= PADDING
+
     def flush(self) -> None:
         """Sends what has begun. Raises HangupError."""
-        outgoing, self._outgoing = self._outgoing, bytearray()
         try:
-            self._push(memoryview(outgoing))
+            self._push()
         except BaseException as error:
             raise self._failure(None, error, sent=True) from None
 
@@ -196,17 +219,13 @@ class CallLink(Link):
 
     # --- bytes ------------------------------------------------------------------------------------------------
 
-    def _push(self, data: memoryview) -> None:
+    def _push(self) -> None:
         """Sends all, and reads meanwhile: a worker whose answers nobody takes reads no calls either."""
         poll: select.poll | None = None
-        while data:
-            try:
-                data = data[self._socket.send(data, socket.MSG_DONTWAIT) :]
-                continue
-            except BlockingIOError:
-                if poll is None:
-                    poll = select.poll()
-                    poll.register(self._socket.fileno(), select.POLLOUT | _READABLE)
+        while not self._outbox.push():
+            if poll is None:
+                poll = select.poll()
+                poll.register(self._socket.fileno(), select.POLLOUT | _READABLE)
             for _, events in poll.poll(links.LOOK_UP * 1000):
                 if events & _READABLE and (body := self._read()) is not None:
                     self._keep(self._calls.answer(body))

@@ -9,15 +9,19 @@ from __future__ import annotations
 import os
 import socket
 import weakref
+from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from ..errors import DaemonUnavailableError, InvalidRequestError, ProtocolError
 from ..errors import from_wire as error_from_wire
+from ..memory import enclose
 from ..paths import Places, address_of, peer_of
+from ..wire.frames import FrameReader
+from ..wire.large import MessageWriter
 from ..wire.messages import Failure, Message, Opened
 
 FORKED: Final = "it was made before this process was forked: make a new Client in the child"
-REPLY_LIMIT: Final = 2**31
+REPLY_LIMIT: Final = 2**31 - 1
 """The daemon's answers: it is trusted, and a list of sessions may be long."""
 CALM: Final = 256
 """Calls for which a client sleeps at once after it has looked for an answer in vain: they are long, or there is no core
@@ -101,6 +105,18 @@ def opened(answer: Message) -> Opened:
     if not isinstance(answer, Opened):
         raise ProtocolError(f"the answer to a hello is Opened or Failure, not {type(answer).__name__}")
     return answer
+
+
+def message_writer(opened: Opened) -> MessageWriter:
+    """For the calls of a connection."""
+    writer = MessageWriter(opened.frame_limit)
+    writer.share(opened.memory_limit, enclose)
+    return writer
+
+
+def allow(reader: FrameReader, opened: Opened, take_memory: Callable[[int], memoryview]) -> None:
+    """From now on it reads what comes for the calls of a connection."""
+    reader.limit, reader.memory_limit, reader.take_memory = opened.frame_limit, opened.memory_limit, take_memory
 
 
 def payload_of(answer: list[Any]) -> Any:

@@ -102,6 +102,7 @@ class RunRequest(NamedTuple):
             description=self.description,
             tags=list(self.tags or ()),
             worker=self.worker,
+            takes_memory=True,
         )
 
 

@@ -161,7 +161,7 @@ async def map_over(
     under_way: deque[int | WarmpoolError] = deque()
     try:
         while more or under_way:
-            if more and len(under_way) <= window // 2:
+            if more and len(under_way) <= window // 2 and not (under_way and link.has_enough()):
                 more = _send_some(link, function, source, under_way, window, core.now)
             if under_way:
                 head = under_way.popleft()
@@ -203,7 +203,7 @@ def _send_some(
             except WarmpoolError as error:
                 under_way.append(error)  # when its turn comes
                 return False
-            if now() > latest:
+            if now() > latest or link.has_enough():
                 break
         return True
     finally:

@@ -244,6 +244,7 @@ class Server:
 
     def _open(self, client: Client, hello: Open) -> None:
         ticket = (client.number, 0)
+        memory_limit = self._settings.call_memory_limit if hello.takes_memory else 0
         cwd = check_directory(hello.cwd)
         reference = None if hello.app is None else parse(hello.app)
         entry = None if reference is None else self._catalog.resolve(reference, cwd)
@@ -251,7 +252,7 @@ class Server:
         if hello.session is not None and hello.session != NEW:
             check_attach(hello)
             key = None if entry is None else entry.key
-            self.report(ev.AttachRequested(ticket, hello.session, hello.app, key, version))
+            self.report(ev.AttachRequested(ticket, hello.session, hello.app, key, version, memory_limit))
             return
         if entry is None or reference is None:
             raise InvalidRequestError("a new session, and a call without a session, need an app")
@@ -272,6 +273,7 @@ class Server:
                 tags=check_tags(hello.tags),
                 worker=hello.worker,
                 opened_by=client.pid,
+                memory_limit=memory_limit,
             )
         )
 

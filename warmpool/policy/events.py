@@ -56,6 +56,8 @@ class OpenRequested:
     """Id of the worker that is wanted, and no other."""
     opened_by: int = 0
     """Pid of the client."""
+    memory_limit: int = 0
+    """Bytes of a message that the client and the worker may pass as memory."""
 
 
 @fact
@@ -67,6 +69,8 @@ class AttachRequested:
     app: str | None
     app_key: str | None
     version: str | None
+    memory_limit: int = 0
+    """As of an open."""
 
 
 @fact

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from ..board import Activity
 from ..errors import WarmpoolError
 from ..settings import EXPIRE_ANSWER_TIMEOUT, EXPLAIN_TIMEOUT, MIB
-from ..wire.messages import Attach, Expire, Relabel
+from ..wire.messages import Expire, Relabel
 from ..wire.references import PRIMED
 from . import effects as fx
 from . import events as ev
@@ -81,7 +81,7 @@ class Leases:
 
     # --- requests ---------------------------------------------------------------------------------------------
 
-    def open(self, waiter: Waiter, worker: Worker, now: float) -> Attach:
+    def open(self, waiter: Waiter, worker: Worker, now: float) -> Session:
         """Gives the worker to a new session, for ever."""
         request, pool = waiter.request, worker.pool
         assert request.session_id is not None
@@ -103,7 +103,7 @@ class Leases:
             session.history.add(at, f"waited: {why}")
         waited = f" after {now - waiter.since:.3f} s in line" if waiter.waits else ""
         session.history.add(now, f"opened by pid {request.opened_by} in {request.cwd}{waited}; {worker.id} serves it")
-        return Attach(session.id, session.cwd, session.labels)
+        return session
 
     def undo(self, session: Session) -> None:
         """The worker that the session was given had died before: nobody has been told of it."""

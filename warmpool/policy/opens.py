@@ -142,24 +142,27 @@ class Opens:
         if request.session_id is None:
             self._timers.cancel(Timer("spare", worker.id))
             worker.pool.step(worker, WorkerEvent.SERVE)
-            self._hand_over(request, worker, Attach(None, request.cwd, request.labels), waiter.notice)
+            attach = Attach(None, request.cwd, request.labels, request.memory_limit)
+            self._hand_over(request, worker, attach, waiter.notice)
             return
-        self._hand_over(request, worker, self._leases.open(waiter, worker, now), waiter.notice)
+        self._hand_over_to(self._leases.open(waiter, worker, now), request, waiter.notice)
         pool = worker.pool
         self._effects.append(
             fx.Log(f"{request.session_id} opened: {pool.app}@{pool.version} on {worker.id}, pid {worker.pid}")
         )
 
-    def _hand_over_to(self, session: Session, request: ev.OpenRequested | ev.AttachRequested) -> None:
-        attach = Attach(session.id, session.cwd, session.labels)
-        self._hand_over(request, self._fleet.workers[session.worker_id], attach)
+    def _hand_over_to(
+        self, session: Session, request: ev.OpenRequested | ev.AttachRequested, notice: str | None = None
+    ) -> None:
+        attach = Attach(session.id, session.cwd, session.labels, request.memory_limit)
+        self._hand_over(request, self._fleet.workers[session.worker_id], attach, notice)
 
     def _hand_over(
-        self, request: ev.OpenRequested | ev.AttachRequested, worker: Worker, attach: Attach, notice: str | None = None
+        self, request: ev.OpenRequested | ev.AttachRequested, worker: Worker, attach: Attach, notice: str | None
     ) -> None:
         pool = worker.pool
-        limit = self._settings.call_frame_limit
-        opened = Opened(attach.session_id, pool.app, pool.version, worker.id, limit, notice)
+        limits = self._settings.call_frame_limit, attach.memory_limit
+        opened = Opened(attach.session_id, pool.app, pool.version, worker.id, *limits, notice)
         self._effects.append(fx.HandOver(request.ticket, worker.id, attach, opened, request))
 
     def hand_over_failed(self, event: ev.HandOverFailed, now: float) -> None:

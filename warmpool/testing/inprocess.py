@@ -31,13 +31,14 @@ from ..options import Settings
 from ..packets import pair
 from ..signatures import functions_of
 from ..wire.frames import HEADER_SIZE, FrameWriter, decode
+from ..wire.large import Enclosed, Frame, MessageWriter
 from ..wire.messages import Call, Stream, call_from_wire
 from ..worker.caller import Caller
 from ..worker.cancelling import Inbox
 from ..worker.failures import app_broken, print_failure
 from ..worker.runner import any_async, constructed
 
-_LIMIT: Final = Settings().call_frame_limit
+_LIMIT: Final = Settings().call_memory_limit
 
 _preloaded: weakref.WeakSet[type[BaseApp]] = weakref.WeakSet()
 
@@ -47,7 +48,7 @@ class _Caller(Caller):
 
     cause: BaseException | None = None
 
-    def refuse(self, call_id: int, error: WarmpoolError, writer: FrameWriter) -> bytes:
+    def refuse(self, call_id: int, error: WarmpoolError, writer: MessageWriter) -> Frame:
         self.cause = sys.exception()
         return super().refuse(call_id, error, writer)
 
@@ -81,7 +82,7 @@ class _Life:
         self._first_id = 1 << 61  # as wide as a client's, whose frames may be no larger than ours
         self.host = _Host()
         self.name = _name_of(app_class)
-        self.writer = FrameWriter(_LIMIT)
+        self.writer = MessageWriter(_LIMIT)
         self._labels = dict(labels)
         self._resources = ExitStack()
         self.caller: _Caller
@@ -124,7 +125,7 @@ class _Life:
         self.caller.cause = None
         return call
 
-    async def answer(self, call: Call) -> bytes:
+    async def answer(self, call: Call) -> Frame:
         """As the worker's event loop does it, with nobody to cancel it."""
         caller, writer = self.caller, self.writer
         try:
@@ -143,8 +144,10 @@ class _Life:
         caller.end()
         return reply
 
-    def result(self, reply: bytes) -> Any:
-        kind, _, payload = decode(memoryview(reply)[HEADER_SIZE:])
+    def result(self, reply: Frame) -> Any:
+        assert not isinstance(reply, Enclosed), "its writer has no memory to pass"
+        frame = reply if isinstance(reply, bytes) else b"".join(reply)
+        kind, _, payload = decode(memoryview(frame)[HEADER_SIZE:])
         if kind == "Result":
             return payload
         raise from_wire(payload) from self.caller.cause

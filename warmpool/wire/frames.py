@@ -4,6 +4,10 @@ The length is checked before a byte of the body is read, so a hostile header cos
 whole with `unpackb`; a streaming msgpack Unpacker is refused because it reserves what a nested header claims, and
 may not be used again after an error.
 
+A body that is too large for the stream lies in memory that is passed along (`large`). Its frame is announced: a header
+with the bit ENCLOSED, then PADDING zeros, and with the last of them comes the memory. So many are more than a reader
+takes at once, so who reads the header has not read the last byte, and a plain `recv` cannot lose what comes with it.
+
 What msgpack cannot carry is turned into what it can by pydantic's rules (`carry`): datetime → ISO 8601 text,
 UUID, Decimal and Path → text, set → list, dataclass and model → map, Enum → value. Bytes stay bytes.
 """
@@ -24,8 +28,15 @@ from ..errors import PayloadTooLargeError, ProtocolError
 HEADER: Final = struct.Struct("!I")
 HEADER_SIZE: Final = HEADER.size
 BUFFER_SIZE: Final = 8 * 1024
-"""What a reader keeps per connection. A larger frame gets a buffer of its own. (64 kB cost the first open of a worker
-a third of its time: sixteen pages to be zeroed.)"""
+"""What a reader reads at once, but inside of a larger frame. (64 kB cost the first open of a worker a third of its
+time: sixteen pages to be zeroed.)"""
+KEPT_SIZE: Final = 1024 * 1024 + HEADER_SIZE
+"""Of a larger frame the buffer is kept for the next one, up to this size: new pages cost more than a copy."""
+ENCLOSED: Final = 1 << 31
+PADDING: Final = 128 * 1024
+"""More than half of what a Unix socket takes by default, too: so no more than two such messages are under way, and who
+does not read stops who sends.
+"""
 PACKER_SIZE: Final = 256 * 1024
 """A packer that has made a larger frame is not kept: it would keep the memory."""
 
@@ -91,14 +102,18 @@ class FrameWriter:
         try:
             body = self._pack(value)
         except BaseException:
-            self._pack = _packer()
+            self._renew()
             raise
         size = len(body)
         if size > PACKER_SIZE:
-            self._pack = _packer()  # the old one would keep a buffer of that size
+            self._renew()
         if size > self.limit:
             raise too_large(size, self.limit)
         return _pack_header(size) + body
+
+    def _renew(self) -> None:
+        """A packer that has failed is not to be used again; one that made a large frame keeps a buffer of its size."""
+        self._pack = _packer()
 
 
 def _packer() -> Callable[[Any], bytes]:
@@ -109,9 +124,14 @@ def _packer() -> Callable[[Any], bytes]:
 def too_large(size: int, limit: int) -> PayloadTooLargeError:
     return PayloadTooLargeError(
         f"a message of {size} bytes is larger than the limit of {limit} bytes; "
-        "send less at once, or start the daemon with a larger --call-frame-limit",
+        "send less at once, or start the daemon with a larger --call-memory-limit",
         details={"size": size, "limit": limit},
     )
+
+
+def announcement(size: int) -> bytes:
+    """The frame of a body of so many bytes in memory. That goes with the last byte."""
+    return _pack_header(ENCLOSED | size) + bytes(PADDING)
 
 
 def encode(value: Any, limit: int) -> bytes:
@@ -147,11 +167,16 @@ class FrameReader:
     are the two halves of `read`.)
     """
 
-    __slots__ = ("_buffer", "_end", "_start", "_view", "limit", "pending")
+    __slots__ = ("_buffer", "_enclosed", "_end", "_start", "_view", "limit", "memory_limit", "pending", "take_memory")
 
     def __init__(self, limit: int) -> None:
         """`limit`: the largest body in bytes that is accepted."""
         self.limit = limit
+        self.memory_limit = 0
+        """The largest that is accepted in memory."""
+        self.take_memory: Callable[[int], memoryview] | None = None
+        """Receives a byte, and the memory that comes with it, of so many bytes. Raises as `recv_into` does."""
+        self._enclosed = 0  # bytes of the body that is announced
         self._buffer = bytearray(BUFFER_SIZE)
         self._view = memoryview(self._buffer)
         self._start = self._end = 0
@@ -172,6 +197,8 @@ class FrameReader:
                     return self._view[HEADER_SIZE:count]
         elif (frame := self.next_frame()) is not None:
             return frame
+        elif self._enclosed and self._end - self._start == HEADER_SIZE + PADDING - 1:
+            return self._take_enclosed(self._enclosed)
         else:
             count = recv_into(self._space_behind())
         if not count:
@@ -196,7 +223,8 @@ class FrameReader:
             return None
         (size,) = _unpack_header(self._buffer, start)
         if size > self.limit:
-            raise too_large(size, self.limit)
+            self._announced(size)
+            return None
         body = start + HEADER_SIZE
         end = body + size
         if end > self._end:
@@ -206,27 +234,51 @@ class FrameReader:
         if end == self._end:
             self._start = self._end = 0
             self.pending = False
-            if len(self._buffer) > BUFFER_SIZE:
-                self._resize(BUFFER_SIZE)  # the frame keeps the large buffer for as long as it is used
+            if len(self._view) > BUFFER_SIZE:
+                self._make_room(BUFFER_SIZE)  # the frame lies in the old buffer, for as long as it is used
         return frame
+
+    def _announced(self, header: int) -> None:
+        """Takes note of a body that comes in memory. Raises PAYLOAD_TOO_LARGE, also if it does not come so, and
+        PROTOCOL_ERROR if there is none.
+        """
+        size = header ^ ENCLOSED
+        if self.take_memory is None or size > header:
+            raise too_large(header, self.limit)
+        if size > self.memory_limit:
+            raise too_large(size, self.memory_limit)
+        if not size:
+            raise ProtocolError("a frame of no bytes is not one msgpack value")
+        self._enclosed = size
+
+    def _take_enclosed(self, size: int) -> memoryview:
+        assert self.take_memory is not None
+        body = self.take_memory(size)
+        self._start = self._end = self._enclosed = 0
+        self.pending = False
+        self._make_room(BUFFER_SIZE)
+        return body
 
     def _space_behind(self) -> memoryview:
         """Room behind what is pending, for the rest of its frame at least."""
         start, end = self._start, self._end
         wanted = HEADER_SIZE
-        if end - start >= HEADER_SIZE:
+        if self._enclosed:
+            wanted += PADDING - 1
+        elif end - start >= HEADER_SIZE:
             wanted += min(_unpack_header(self._buffer, start)[0], self.limit)
-        if start + wanted > len(self._buffer) or end == len(self._buffer):
-            self._resize(max(wanted, end - start + 1, BUFFER_SIZE))
+        if start + wanted > len(self._view) or end == len(self._view):
+            self._make_room(max(wanted, end - start + 1, BUFFER_SIZE))
         return self._view[self._end :]
 
-    def _resize(self, capacity: int) -> None:
-        """Moves what is pending to the start of a new buffer."""
+    def _make_room(self, capacity: int) -> None:
+        """From now on there is room for so many bytes, and what is pending stands first."""
         held = self._view[self._start : self._end]
-        buffer = bytearray(capacity)
-        buffer[: len(held)] = held
+        if not capacity <= len(self._buffer) <= KEPT_SIZE:
+            self._buffer = bytearray(capacity)
+        self._view = memoryview(self._buffer)[:capacity]
+        self._view[: len(held)] = held
         self._start, self._end = 0, len(held)
-        self._buffer, self._view = buffer, memoryview(buffer)
 
 
 def frames_of(reader: FrameReader, pieces: Iterable[bytes]) -> list[bytes]:

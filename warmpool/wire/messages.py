@@ -18,7 +18,7 @@ from ..errors import ProtocolError
 from ..settings import shorten
 from .frames import decode, unpack
 
-PROTOCOL_VERSION: Final = 3
+PROTOCOL_VERSION: Final = 4
 
 # --- client → daemon: the first frame, which says what a connection is for -----------------------------------
 
@@ -46,6 +46,8 @@ class Open(NamedTuple):
     tags: list[str] = []  # noqa: RUF012
     worker: str | None = None
     """Id of the worker that is wanted, and no other."""
+    takes_memory: bool = False
+    """It can send and receive messages in memory that comes with their last byte (`frames`)."""
 
 
 class Control(NamedTuple):
@@ -83,6 +85,8 @@ class Opened(NamedTuple):
     version: str
     worker_id: str
     frame_limit: int
+    memory_limit: int
+    """Bytes of a message: in the stream; and in memory that is passed along, or 0."""
     notice: str | None = None
     """Something that the opener should read: an edit of the app that does not import."""
 
@@ -195,6 +199,8 @@ class Attach(NamedTuple):
     session_id: str | None
     cwd: str
     labels: dict[str, str]
+    memory_limit: int
+    """As the client was told in Opened."""
 
 
 class Expire(NamedTuple):

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import ProtocolError
 from ..settings import HOOK_TIMEOUT
+from ..wire.large import Frame
 from ..wire.messages import Call, Stream, call_from_wire
 from .runner import Connection
 from .streams import Outlet, answer_plain, wait_until_taken
@@ -88,7 +89,7 @@ class BlockingLoop:
                 continue
             if len(self._connections) == 1:
                 (connection,) = self._connections.values()
-                if connection.unsent is None:
+                if not connection.outbox.waiting:
                     self._serve_alone(connection)
             self._serve_ready(self._poll.poll(0 if self._behind or self._inbox.called else None, _EVENTS))
         for connection in self._connections.values():
@@ -107,7 +108,7 @@ class BlockingLoop:
         return False  # a call has the only thread
 
     def owes(self) -> bool:
-        return any(connection.unsent is not None for connection in self._connections.values())
+        return any(connection.outbox.waiting for connection in self._connections.values())
 
     def wake(self) -> None:
         self._inbox.called = True
@@ -143,9 +144,9 @@ class BlockingLoop:
                 if inbox.called:
                     self._process.see_labels()
                 end = self._answer(connection, frame)
-            if end is not None or inbox.called or connection.unsent is not None:
+            if end is not None or inbox.called or connection.outbox.waiting:
                 break
-        self._poll.register(fd, select.EPOLLIN if connection.unsent is None else select.EPOLLOUT)
+        self._poll.register(fd, select.EPOLLOUT if connection.outbox.waiting else select.EPOLLIN)
         if end is not None:
             self._give_up(connection, end)
         elif reader.pending and not paused:
@@ -177,14 +178,12 @@ class BlockingLoop:
         poll = select.poll()
         poll.register(self._channel, select.POLLIN)
         for connection in self._connections.values():
-            if connection.unsent is not None:
+            if connection.outbox.waiting:
                 poll.register(connection.socket, select.POLLOUT)
         for fd, _ in poll.poll():
             if fd != self._channel.fileno():
                 try:
                     self._send_more(self._connections[fd])
-                except BlockingIOError:
-                    continue
                 except OSError as error:
                     self._give_up(self._connections[fd], error)
         self._process.heed_daemon()
@@ -194,10 +193,10 @@ class BlockingLoop:
             return
         reader = connection.reader
         try:
-            if connection.unsent is not None:
+            if connection.outbox.waiting:
                 self._send_more(connection)
             end = None
-            if connection.unsent is None:
+            if not connection.outbox.waiting:
                 frame = reader.read(lambda space: connection.socket.recv_into(space, 0, socket.MSG_DONTWAIT))
                 end = None if frame is None else self._answer(connection, frame)
         except BlockingIOError:
@@ -208,7 +207,7 @@ class BlockingLoop:
             self._give_up(connection, end)
             return
         fd = connection.socket.fileno()
-        if connection.unsent is not None:
+        if connection.outbox.waiting:
             self._poll.modify(fd, select.EPOLLOUT)
         elif reader.pending:
             self._behind[fd] = connection
@@ -216,23 +215,22 @@ class BlockingLoop:
     def _answer(self, connection: Connection, frame: memoryview) -> Exception | None:
         """Answers a call. Gives what ends the connection, if anything does."""
         try:
-            call = call_from_wire(frame)
+            try:
+                call = call_from_wire(frame)
+            finally:
+                frame.release()  # it may lie in memory that is passed, as large again as the call
             if type(call) is Call:
                 reply = self._process.caller.answer(call, connection.writer)
                 if self._inbox.delivered:
                     self._after_cancel()
             else:
                 reply = self._follow(connection, call)
-            sent = connection.socket.send(reply, socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            sent = 0
+            connection.outbox.post(reply)
         except _ENDS as error:
             return error
-        if sent != len(reply):
-            connection.unsent = memoryview(reply)[sent:]
         return None
 
-    def _follow(self, connection: Connection, stream: Call | Stream) -> bytes:
+    def _follow(self, connection: Connection, stream: Call | Stream) -> Frame:
         """The whole of a call that is followed; gives what is still to be sent of it."""
         process, writer = self._process, connection.writer
         caller = process.caller
@@ -249,7 +247,8 @@ class BlockingLoop:
             self._after_cancel()
         else:
             caller.end()
-        return process.unfollow() + reply
+        process.unfollow()
+        return reply
 
     def unstick(self, outlet: Outlet) -> None:
         """The next event takes it along, or the answer does."""
@@ -261,18 +260,14 @@ class BlockingLoop:
 
     def _send_more(self, connection: Connection) -> None:
         """A client that reads slowly: nothing more is read from it until it has taken its answer."""
-        assert connection.unsent is not None
-        sent = connection.socket.send(connection.unsent, socket.MSG_DONTWAIT)
-        connection.unsent = connection.unsent[sent:] or None
-        if connection.unsent is None:
+        if connection.outbox.push():
             self._poll.modify(connection.socket.fileno(), select.EPOLLIN)
 
     def _give_up(self, connection: Connection, end: Exception) -> None:
         """The client has left, or talks nonsense and is told so."""
         if isinstance(end, ProtocolError):
             with suppress(OSError):
-                refusal = self._process.caller.refuse(0, end, connection.writer)
-                connection.socket.send(refusal, socket.MSG_DONTWAIT)
+                connection.outbox.post(self._process.caller.refuse(0, end, connection.writer))
         fd = connection.socket.fileno()
         del self._connections[fd]
         self._behind.pop(fd, None)

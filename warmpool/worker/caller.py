@@ -10,7 +10,7 @@ from ..app import BaseApp, CallCancelled
 from ..board import CALL_ID, FINISHED, OFFSET_NS, STARTED, USED_NS, Board
 from ..errors import ProtocolError, WarmpoolError
 from ..signatures import Arguments, Function, select
-from ..wire.frames import FrameWriter
+from ..wire.large import Frame, MessageWriter
 from ..wire.messages import Call, Failure, Stream, to_wire
 from .cancelling import NOTHING, Inbox
 from .failures import app_error, call_cancelled, cannot_send
@@ -52,7 +52,7 @@ class Caller:
             function, value = select(self.functions, self._name, call.function, value)
         return function, function.decode(value)
 
-    def answer(self, call: Call, writer: FrameWriter) -> bytes:
+    def answer(self, call: Call, writer: MessageWriter) -> Frame:
         """The whole of a call of a plain function: gives the frame with its reply. The hot path: `begin`, `decode`,
         `run`, `reply` and `end` stand here in full.
 
@@ -83,7 +83,7 @@ class Caller:
                 reply = self.refuse(call_id, self.raised(function.name, error), writer)
             else:
                 try:
-                    reply = writer.frame(("Result", call_id, function.encode(value)))
+                    reply = writer.message(("Result", call_id, function.encode(value)))
                 except Exception as error:
                     reply = self.refuse_output(call_id, function, value, error, writer)
         if inbox.delivered:
@@ -109,20 +109,20 @@ class Caller:
             return call_cancelled(function, error)
         return app_error(function, error)
 
-    def reply(self, call_id: int, function: Function, value: Any, writer: FrameWriter) -> bytes:
+    def reply(self, call_id: int, function: Function, value: Any, writer: MessageWriter) -> Frame:
         return self.reply_with(function.encode, call_id, function, value, writer)
 
     def reply_with(
-        self, encode: Callable[[Any], Any], call_id: int, function: Function, value: Any, writer: FrameWriter
-    ) -> bytes:
+        self, encode: Callable[[Any], Any], call_id: int, function: Function, value: Any, writer: MessageWriter
+    ) -> Frame:
         try:
-            return writer.frame(("Result", call_id, encode(value)))
+            return writer.message(("Result", call_id, encode(value)))
         except Exception as error:
             return self.refuse_output(call_id, function, value, error, writer)
 
     def refuse_output(
-        self, call_id: int, function: Function, value: Any, error: Exception, writer: FrameWriter
-    ) -> bytes:
+        self, call_id: int, function: Function, value: Any, error: Exception, writer: MessageWriter
+    ) -> Frame:
         refusal = error if isinstance(error, WarmpoolError) else cannot_send(function.name, value, error)
         return self.refuse(call_id, refusal, writer)
 
@@ -134,12 +134,12 @@ class Caller:
             return ProtocolError("the id of a call is a signed number of 64 bits")  # the board has said so
         return app_error(f"validating the input of {call.function}", error)
 
-    def refuse(self, call_id: int, error: WarmpoolError, writer: FrameWriter) -> bytes:
+    def refuse(self, call_id: int, error: WarmpoolError, writer: MessageWriter) -> Frame:
         """The frame with an error; with its first words only, where all of it cannot be sent."""
         error.session_id = self.app.context.session_id
         try:
-            return writer.frame(to_wire(Failure(call_id, error.to_wire())))
+            return writer.message(to_wire(Failure(call_id, error.to_wire())))
         except Exception:
             words = str(error)[:200].encode("utf-8", "replace").decode()
             short = type(error)(words, session_id=error.session_id)
-            return writer.frame(to_wire(Failure(call_id, short.to_wire())))
+            return writer.message(to_wire(Failure(call_id, short.to_wire())))

@@ -24,7 +24,7 @@ from ..app import CallCancelled
 from ..errors import ProtocolError
 from ..settings import HOOK_TIMEOUT
 from ..signatures import DEFAULT_FUNCTION, Arguments, Function, Kind
-from ..wire.frames import FrameWriter
+from ..wire.large import Frame, MessageWriter
 from ..wire.messages import Call, Stream, call_from_wire
 from .cancelling import NOTHING
 from .failures import print_failure
@@ -92,8 +92,7 @@ class EventLoop:
         return self._running is not None
 
     def owes(self) -> bool:
-        unsent = any(connection.unsent is not None for connection in self._connections.values())
-        return self._running is not None or unsent
+        return self._running is not None or any(connection.outbox.waiting for connection in self._connections.values())
 
     def wake(self) -> None:
         self._loop.call_soon_threadsafe(self._heed_daemon)
@@ -139,6 +138,8 @@ class EventLoop:
         except ProtocolError as error:
             self._give_up(connection, error)
             return
+        finally:
+            frame.release()  # it may lie in memory that is passed, as large again as the call
         self._occupied.add(connection)
         self._queue.append((connection, call))
 
@@ -184,7 +185,7 @@ class EventLoop:
             self._awaited = NOTHING
         await self._finish(connection, reply)
 
-    async def _finish(self, connection: Connection, reply: bytes) -> None:
+    async def _finish(self, connection: Connection, reply: Frame) -> None:
         """The app's code has ended: its hook may be to run; then the reply is sent, and the next call begins."""
         if self._inbox.delivered:
             self._inbox.delivered = False
@@ -193,7 +194,9 @@ class EventLoop:
             self._on_cancel = None
         self._process.caller.end()
         self._running = None
-        self._reply(connection, self._end_of_stream() + reply if self._following else reply)
+        if self._following is not None:
+            self._end_of_stream(self._following)
+        self._reply(connection, reply)
         if self._process.wish is not None:
             self._heed_daemon()
         self._next_calls()
@@ -207,7 +210,7 @@ class EventLoop:
 
     # --- streams ----------------------------------------------------------------------------------------------
 
-    async def _stream(self, outlet: Outlet, function: Function, arguments: Arguments, writer: FrameWriter) -> bytes:
+    async def _stream(self, outlet: Outlet, function: Function, arguments: Arguments, writer: MessageWriter) -> Frame:
         """Sends the items of a generator, plain or async. Gives the frame with the answer; raises what it raises."""
         caller, call_id = self._process.caller, outlet.call_id
         made = caller.run(call_id, function.iterate, caller.app, *arguments)
@@ -281,42 +284,34 @@ class EventLoop:
         if self._in_generator and self._running is not None:
             self._running.cancel()
 
-    def _end_of_stream(self) -> bytes:
-        """What is to be sent before the answer."""
-        assert self._following is not None
-        self._loop.remove_writer(self._following.socket.fileno())
+    def _end_of_stream(self, connection: Connection) -> None:
+        self._loop.remove_writer(connection.socket.fileno())
         self._following = self._taken = self._stuck = None
-        return self._process.unfollow()
+        self._process.unfollow()
 
     # --- answers ----------------------------------------------------------------------------------------------
 
-    def _reply(self, connection: Connection, reply: bytes) -> None:
+    def _reply(self, connection: Connection, reply: Frame) -> None:
         """Sends what the socket takes, and the rest when it takes more; then it is the client's turn again."""
         if self._connections.get(connection.socket.fileno()) is not connection:
             return  # closed while its call ran
         try:
-            sent = connection.socket.send(reply)
-        except BlockingIOError:
-            sent = 0
+            all_taken = connection.outbox.post(reply)
         except OSError as error:
             self._give_up(connection, error)
             return
-        if sent < len(reply):
-            connection.unsent = memoryview(reply)[sent:]
+        if not all_taken:
             self._loop.add_writer(connection.socket.fileno(), self._send_more, connection)
         else:
             self._free(connection)
 
     def _send_more(self, connection: Connection) -> None:
-        assert connection.unsent is not None
         try:
-            connection.unsent = connection.unsent[connection.socket.send(connection.unsent) :] or None
-        except BlockingIOError:
-            return
+            all_taken = connection.outbox.push()
         except OSError as error:
             self._give_up(connection, error)
             return
-        if connection.unsent is None:
+        if all_taken:
             self._loop.remove_writer(connection.socket.fileno())
             self._free(connection)
             if self._process.wish is not None:
@@ -342,7 +337,7 @@ class EventLoop:
         """The client has left, or talks nonsense and is told so."""
         if isinstance(end, ProtocolError):
             with suppress(OSError):
-                connection.socket.send(self._process.caller.refuse(0, end, connection.writer), socket.MSG_DONTWAIT)
+                connection.outbox.post(self._process.caller.refuse(0, end, connection.writer))
         self._close(connection)
         if self._process.wish is not None:
             self.wake()
@@ -355,7 +350,7 @@ class EventLoop:
         self._occupied.discard(connection)
         self._paused.discard(connection)
         self._loop.remove_reader(fd)
-        if connection.unsent is not None:
+        if connection.outbox.waiting:
             self._loop.remove_writer(fd)
         connection.close()
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from ..app import BaseApp
 from ..board import Board
-from ..wire.frames import FrameWriter
+from ..wire.large import Frame, MessageWriter
 from ..wire.messages import Call
 from .caller import Caller
 
@@ -103,7 +103,7 @@ class LimitedCaller(Caller):
     limits: Limits
     on_limit: Callable[[str], None]
 
-    def answer(self, call: Call, writer: FrameWriter) -> bytes:
+    def answer(self, call: Call, writer: MessageWriter) -> Frame:
         reply = super().answer(call, writer)
         if not self.inbox.delivered:  # else `end` is still to come
             self._look()

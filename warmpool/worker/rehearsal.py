@@ -38,7 +38,7 @@ class _Part(BaseApp):
 
 _FUNCTIONS: dict[str, Function] = functions_of(_Part)
 
-from_wire(encode(to_wire(Attach("", "", {})), _LIMIT)[HEADER_SIZE:], TO_WORKER)  # a session's, as none is below
+from_wire(encode(to_wire(Attach("", "", {}, 0)), _LIMIT)[HEADER_SIZE:], TO_WORKER)  # a session's, as none is below
 
 
 class _Understudy(AppProcess):
@@ -67,11 +67,12 @@ def rehearse(loop: type[Loop]) -> None:
     client, handed_over = socket.socketpair()
     with daemon, worker, client, closing(Board.scratch()) as board:
         with handed_over:
-            packets.send(daemon, Attach(None, ".", {}), (handed_over.fileno(),))
+            packets.send(daemon, Attach(None, ".", {}, 0), (handed_over.fileno(),))
         client.sendall(encode(to_wire(Call(1, None, {"text": "to be or not"})), _LIMIT))
         client.shutdown(socket.SHUT_WR)
         understudy = _Understudy(
-            worker, _Part, _FUNCTIONS, board, worker_id="", row=0, name="", version="", frame_limit=_LIMIT
-        )
+            worker, _Part, _FUNCTIONS, board,
+            worker_id="", row=0, name="", version="", frame_limit=_LIMIT,
+        )  # fmt: skip
         understudy.partner = daemon
         understudy.live(loop)

@@ -10,16 +10,20 @@ import os
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from threading import get_ident
 from typing import Any, Final, Protocol
 
 from ..app import BaseApp, Host
 from ..board import CANCELLED, Board
 from ..errors import ProtocolError
+from ..memory import enclose, receive_memory
+from ..outbox import Outbox
 from ..packets import expect_fds, send
 from ..settings import HOOK_TIMEOUT, UNLOAD_TIMEOUT
 from ..signatures import Function
 from ..wire.frames import FrameReader, FrameWriter
+from ..wire.large import MessageWriter
 from ..wire.messages import (
     Attach,
     Busy,
@@ -99,23 +103,29 @@ def loop_for(functions: dict[str, Function]) -> type[Loop]:
 class Connection:
     """A client's connection, in the hands of the worker. Can be made before the client is there."""
 
-    __slots__ = ("reader", "socket", "unsent", "writer")
+    __slots__ = ("outbox", "reader", "socket", "writer")
 
     def __init__(self, frame_limit: int) -> None:
         self.socket: socket.socket
-        self.reader = FrameReader(frame_limit)
-        self.writer = FrameWriter(frame_limit)
-        self.unsent: memoryview | None = None
+        self.outbox: Outbox
         """What the client has not taken of its last answer."""
+        self.reader = FrameReader(frame_limit)
+        self.writer = MessageWriter(frame_limit)
 
-    def take(self, fd: int) -> None:
+    def take(self, fd: int, memory_limit: int) -> None:
+        """`memory_limit`: the largest message that the client and we may pass as memory."""
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=fd)
+        self.outbox = Outbox(self.socket)
+        self.reader.memory_limit = memory_limit
+        self.reader.take_memory = partial(receive_memory, self.socket, socket.MSG_DONTWAIT)
+        self.writer.share(memory_limit, enclose)
 
     def close(self) -> None:
         """Ends the connection, also where a process that the app has forked holds a copy of it."""
         with suppress(OSError):
             self.socket.shutdown(socket.SHUT_RDWR)
         self.socket.close()
+        self.outbox.waiting.clear()
 
     def has_bytes(self) -> bool:
         """Whether part of a call is here, or all of it."""
@@ -261,12 +271,12 @@ class AppProcess:
         follow(self.log)
         return self.outlet
 
-    def unfollow(self) -> bytes:
-        """It has ended: gives what is to be sent of it before the answer."""
+    def unfollow(self) -> None:
+        """It has ended: what is left to be sent of it goes before the answer."""
         assert self.outlet is not None
         follow(None)
         outlet, self.outlet = self.outlet, None
-        return outlet.close()
+        outlet.close()
 
     def end_session(self) -> None:
         self.want_to_leave("app")
@@ -301,7 +311,7 @@ class AppProcess:
             with suppress(OSError):  # the client's directory may be gone
                 os.chdir(attach.cwd)
         connection, self._prepared = self._prepared or Connection(self._frame_limit), None
-        connection.take(fd)
+        connection.take(fd, attach.memory_limit)
         self.loop.attach(connection)
 
     def _expire(self, expire: Expire) -> None:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..app import CallCancelled
 from ..signatures import Arguments, Function, Kind
-from ..wire.frames import FrameWriter
+from ..wire.large import Frame, MessageWriter
 from .cancelling import NOTHING, Inbox
 from .failures import print_failure
 
@@ -34,26 +34,27 @@ LINE_LENGTH: Final = 1000
 """Events that may wait in the line."""
 
 
-_NOW: Final = int(socket.MSG_DONTWAIT)
-
-
 class Outlet:
     def __init__(self, connection: Connection, call_id: int) -> None:
         self.call_id = call_id
-        self.unsent = bytearray()
-        """What the client has not taken."""
         self.gone = False
         """The client has left: what is said is said to nobody."""
         self._socket = connection.socket
-        self._make_frame = FrameWriter(connection.writer.limit).frame  # the connection's is not made for threads
+        self._outbox = connection.outbox
+        self._make_frame = connection.writer.another().message  # the connection's is not made for threads
         self._lock = Lock()
         self._line: deque[tuple[float, str, object]] = deque()
         self._number = 0
         self._lost = 0
 
     def __repr__(self) -> str:
-        state = "gone" if self.gone else f"unsent={len(self.unsent)} line={len(self._line)}"
+        state = "gone" if self.gone else f"unsent={self._outbox.size()} line={len(self._line)}"
         return f"<Outlet {self.call_id} number={self._number} {state}>"
+
+    @property
+    def unsent(self) -> bool:
+        """Whether there is something that the client has not taken."""
+        return bool(self._outbox.waiting)
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -92,13 +93,12 @@ class Outlet:
             if not self._line or self.unsent:
                 return
 
-    def close(self) -> bytes:
-        """No more events. Gives what is to be sent before the answer."""
+    def close(self) -> None:
+        """No more events. What has not been taken goes before the answer."""
         with self._lock:
             while self._line:
                 self._put_first_in_line()
             self.gone = True
-            return bytes(self.unsent)
 
     def _send_line(self) -> None:
         while self._line and not self.unsent:
@@ -110,22 +110,16 @@ class Outlet:
         self._lost = 0
         try:
             self._number += 1
-            self.unsent += self._make_frame(("Event", self.call_id, self._number, *self._line.popleft()))
+            self._outbox.put(self._make_frame(("Event", self.call_id, self._number, *self._line.popleft())))
         except Exception:  # a number or a text that cannot be sent
             return
 
-    def _send(self, frame: bytes) -> None:
+    def _send(self, frame: Frame) -> None:
         """Sends what is unsent, and then this."""
         if self.gone:
             return
         try:
-            if self.unsent:
-                self.unsent += frame
-                del self.unsent[: self._socket.send(self.unsent, _NOW)]
-            elif frame and (sent := self._socket.send(frame, _NOW)) != len(frame):
-                self.unsent += frame[sent:]
-        except BlockingIOError:
-            self.unsent = self.unsent or bytearray(frame)
+            self._outbox.post(frame)
         except BaseException as error:
             # The client has left; or a signal handler of the app's has raised, and nobody knows how much was sent.
             self.leave()
@@ -137,7 +131,7 @@ class Outlet:
         """The client has left."""
         self.gone = True
         self._line.clear()
-        self.unsent.clear()
+        self._outbox.waiting.clear()
 
 
 def wait_until_taken(outlet: Outlet, inbox: Inbox, channel: socket.socket) -> None:
@@ -222,11 +216,11 @@ class AsyncItems:
 def answer_plain(
     caller: Caller,
     outlet: Outlet,
-    writer: FrameWriter,
+    writer: MessageWriter,
     function: Function,
     arguments: Arguments,
     wait: Callable[[], None],
-) -> bytes:
+) -> Frame:
     """The whole of a stream of a plain function or a plain generator: gives the frame with its answer.
 
     `wait`: until the client has taken all, or there is a reason not to wait.

@@ -1,0 +1,75 @@
+"""Memory that one process fills and another reads: a memfd, sealed, so that what was checked stays as it is.
+
+Without the seals who has filled it could cut it while it is read, and the reader would die of SIGBUS.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import socket
+from collections.abc import Sequence
+from io import FileIO
+from typing import Any, Final
+
+from .errors import PayloadTooLargeError, ProtocolError
+from .packets import FD_SIZE, Ancillary, close_all, fds_in
+
+_SEALS: Final = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+_AT_ONCE: Final = 1000
+"""Pieces that one `writev` takes (1024 on Linux)."""
+_SPACE: Final = socket.CMSG_SPACE(FD_SIZE)
+
+
+class SealedMemory(FileIO):
+    """A descriptor of it, which is closed with this."""
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def enclose(pieces: Sequence[bytes], size: int) -> SealedMemory:
+    """Memory that holds the pieces, `size` bytes in all. Raises PAYLOAD_TOO_LARGE if there is no more to be had."""
+    flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+    try:
+        # In one step: the handler of a signal may raise between two, and the descriptor would be nobody's.
+        (memory,) = map(SealedMemory, map(os.memfd_create, ("warmpool-message",), (flags,)))
+        views = [memoryview(piece) for piece in reversed(pieces) if piece]
+        while views:
+            written = os.writev(memory.fileno(), views[: -_AT_ONCE - 1 : -1])
+            while written:
+                view = views.pop()
+                if written < len(view):
+                    views.append(view[written:])
+                written -= min(written, len(view))
+        fcntl.fcntl(memory, fcntl.F_ADD_SEALS, _SEALS)
+    except OSError as error:
+        raise PayloadTooLargeError(
+            f"there is no memory for a message of {size} bytes: {error}; send less at once", details={"size": size}
+        ) from error
+    return memory
+
+
+def receive_memory(connection: socket.socket, flags: int, size: int) -> memoryview:
+    """Receives a byte, and with it memory of `size` bytes at least. Raises EOFError at the end of the stream,
+    PROTOCOL_ERROR if it came without or if somebody could still change it, and what `recvmsg` raises.
+    """
+    received: list[tuple[bytes, list[Ancillary], int, Any]] = []
+    try:
+        # In one step, too.
+        received.extend(map(connection.recvmsg, (1,), (_SPACE,), (flags | socket.MSG_CMSG_CLOEXEC,)))
+        ((byte, ancillary, cut, _),) = received
+        if not byte:
+            raise EOFError
+        if cut & socket.MSG_CTRUNC or len(fds := fds_in(ancillary)) != 1:
+            raise ProtocolError("a message in memory came without its memory")
+        try:
+            if ~fcntl.fcntl(fds[0], fcntl.F_GET_SEALS) & (fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_WRITE):
+                raise ProtocolError("a message in memory can still be changed: its memory is not sealed")
+            return memoryview(mmap.mmap(fds[0], size, mmap.MAP_PRIVATE | mmap.MAP_POPULATE, mmap.PROT_READ))
+        except (OSError, ValueError) as error:
+            raise ProtocolError(f"a message in memory cannot be read: {error}") from error
+    finally:
+        for _, ancillary, _, _ in received:
+            close_all(fds_in(ancillary))
