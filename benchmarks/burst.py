@@ -21,7 +21,8 @@ from harness import Row, against, arguments, report
 
 from warmpool.settings import CONTROL_FRAME_LIMIT
 from warmpool.wire.frames import FrameReader, FrameWriter
-from warmpool.wire.messages import CALL_ANSWERS, PROTOCOL_VERSION, Open, Opened, from_wire, to_wire
+from warmpool.wire.messages import CALL_ANSWERS, PROTOCOL_VERSION, Open, Opened
+from warmpool.wire.shapes import from_wire, to_wire
 
 APP = APPS / "plain.py"
 ROUNDS = 5

@@ -25,7 +25,8 @@ from warmpool.board import Activity, Board
 from warmpool.daemon.processes import NUDGE_AFTER
 from warmpool.launch import python_command
 from warmpool.settings import MIB
-from warmpool.wire.messages import FROM_TEMPLATE, FROM_WORKER, Attach, Cancel, Fork, Load, Message
+from warmpool.wire.processes import FROM_TEMPLATE, FROM_WORKER, Attach, Cancel, Fork, Load
+from warmpool.wire.shapes import Message
 
 FIRST_ID = 2**62
 

@@ -160,7 +160,7 @@ def test_the_rules_find_what_breaks_them():
                            ("policy", "app"), ("signatures", "policy"), ("errors", "settings"), ("client", "__init__")):  # fmt: skip
         assert not is_allowed(part, imported)
     found = {str(one) for one in imports_of(PACKAGE / "policy" / "effects.py")}
-    assert any(one.endswith(": warmpool.wire.messages.Attach") for one in found)
+    assert any(one.endswith(": warmpool.wire.processes.Attach") for one in found)
     assert any(one.endswith(": warmpool.policy.events.Ticket") for one in found)
 
 

@@ -17,7 +17,7 @@ from warmpool import packets
 from warmpool.errors import ProtocolError
 from warmpool.packets import FDS_LIMIT, PACKET_LIMIT, close_all, expect_fds
 from warmpool.wire.frames import encode
-from warmpool.wire.messages import FROM_WORKER, TO_TEMPLATE, TO_WORKER, Describe, Forked, Stop
+from warmpool.wire.processes import FROM_WORKER, TO_TEMPLATE, TO_WORKER, Describe, Forked, Stop
 
 STOP, NEXT = Stop("expired"), Stop("next")
 

@@ -48,34 +48,34 @@ def runtime(tmp_path, monkeypatch):
 
 
 def test_without_any_variable_it_is_in_tmp_by_uid():
-    assert str(default_socket()) == TMP_SOCKET
+    assert default_socket() == TMP_SOCKET
 
 
 def test_a_private_runtime_directory_is_preferred(runtime):
-    assert default_socket() == runtime / "warmpool" / "daemon.sock"
+    assert default_socket() == str(runtime / "warmpool" / "daemon.sock")
 
 
 def test_the_socket_variable_wins_over_all(runtime, monkeypatch):
     monkeypatch.setenv(SOCKET_ENV, "/elsewhere/my.sock")
-    assert str(default_socket()) == "/elsewhere/my.sock"
+    assert default_socket() == "/elsewhere/my.sock"
 
 
 @pytest.mark.parametrize("name", [SOCKET_ENV, "XDG_RUNTIME_DIR"])
 def test_an_empty_variable_is_as_if_it_were_not_set(monkeypatch, name):
     monkeypatch.setenv(name, "")
-    assert str(default_socket()) == TMP_SOCKET
+    assert default_socket() == TMP_SOCKET
 
 
 @pytest.mark.parametrize("mode", [0o701, 0o710, 0o720, 0o750, 0o704, 0o755, 0o777, 0o1777], ids=oct)
 def test_a_runtime_directory_that_others_may_enter_is_not_used(runtime, mode):
     runtime.chmod(mode)
-    assert str(default_socket()) == TMP_SOCKET
+    assert default_socket() == TMP_SOCKET
 
 
 def test_a_runtime_directory_of_somebody_else_is_not_used(runtime, monkeypatch):
     uid = os.getuid() + 1
     monkeypatch.setattr(paths.os, "getuid", lambda: uid)
-    assert str(default_socket()) == f"/tmp/warmpool-{uid}/daemon.sock"
+    assert default_socket() == f"/tmp/warmpool-{uid}/daemon.sock"
 
 
 def test_a_runtime_directory_that_is_a_link_a_file_or_missing_is_not_used(runtime, tmp_path, monkeypatch):
@@ -83,21 +83,25 @@ def test_a_runtime_directory_that_is_a_link_a_file_or_missing_is_not_used(runtim
     (tmp_path / "file").touch(mode=0o600)
     for name in ("link", "file", "missing"):
         monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / name))
-        assert str(default_socket()) == TMP_SOCKET
+        assert default_socket() == TMP_SOCKET
 
 
 def test_a_relative_runtime_directory_is_not_used(runtime, monkeypatch):
     """The XDG specification says so; and whose directory it is would change with each `cd`."""
     monkeypatch.chdir(runtime.parent)
     monkeypatch.setenv("XDG_RUNTIME_DIR", "run")
-    assert str(default_socket()) == TMP_SOCKET
+    assert default_socket() == TMP_SOCKET
 
 
 # --- the places beside it ---------------------------------------------------------------------------------------
 
 
+def all_of(places: Places) -> list[Path]:
+    return [places.socket, places.lock, places.starting, places.board, places.log, places.logs]
+
+
 def test_every_file_is_named_after_its_socket():
-    assert [str(place) for place in Places.of("/run/me/my.sock")] == [
+    assert [str(place) for place in all_of(Places.of("/run/me/my.sock"))] == [
         "/run/me/my.sock",
         "/run/me/my.sock.lock",
         "/run/me/my.sock.starting",
@@ -108,8 +112,8 @@ def test_every_file_is_named_after_its_socket():
 
 
 def test_two_sockets_of_one_directory_share_no_file():
-    assert not set(Places.of("/run/a.sock")) & set(Places.of("/run/b.sock"))
-    assert not set(Places.of("/run/a")) & set(Places.of("/run/a.sock"))
+    assert not {*all_of(Places.of("/run/a.sock"))} & {*all_of(Places.of("/run/b.sock"))}
+    assert not {*all_of(Places.of("/run/a"))} & {*all_of(Places.of("/run/a.sock"))}
 
 
 def test_places_are_absolute_and_keep_it_when_the_directory_changes(tmp_path, monkeypatch):
@@ -153,7 +157,7 @@ def test_a_default_directory_that_others_may_enter_is_refused(runtime, mode):
 def test_a_default_directory_of_somebody_else_is_refused(tmp_path, monkeypatch):
     socket_path = tmp_path / "warmpool" / "daemon.sock"
     socket_path.parent.mkdir(mode=0o700)
-    monkeypatch.setattr(paths, "default_socket", lambda: socket_path)
+    monkeypatch.setattr(paths, "default_socket", lambda: str(socket_path))
     make_private(Places.of())
     uid = os.getuid() + 1
     monkeypatch.setattr(paths.os, "getuid", lambda: uid)
@@ -222,11 +226,11 @@ def socket_path_of(tmp_path, length: int):
 
 def bind_and_connect(path) -> None:
     with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as client:
-        with address_of(path) as address:
+        with address_of(str(path)) as address:
             listener.bind(address)
         listener.listen()
         assert stat.S_ISSOCK(path.stat().st_mode)
-        with address_of(path) as address:
+        with address_of(str(path)) as address:
             client.connect(address)
         accepted, _ = listener.accept()
         with accepted:
@@ -249,12 +253,12 @@ def test_a_path_is_measured_in_bytes_and_not_in_characters(tmp_path):
 
 
 def test_a_short_path_is_its_own_address(tmp_path):
-    with address_of(Path("/run/my.sock")) as address:
+    with address_of("/run/my.sock") as address:
         assert address == "/run/my.sock"
 
 
 def test_a_long_path_into_a_directory_that_is_not_there_is_an_os_error(tmp_path):
-    with pytest.raises(FileNotFoundError), address_of(tmp_path / ("x" * 100) / ("y" * 100) / "s"):
+    with pytest.raises(FileNotFoundError), address_of(str(tmp_path / ("x" * 100) / ("y" * 100) / "s")):
         pass
 
 

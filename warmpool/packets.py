@@ -16,7 +16,7 @@ from typing import Final, TypeAlias
 
 from .errors import ProtocolError
 from .wire.frames import HEADER_SIZE, FrameWriter
-from .wire.messages import Conversation, Message, from_wire, to_wire
+from .wire.shapes import Conversation, Message, from_wire, to_wire
 
 Ancillary: TypeAlias = tuple[int, int, bytes]
 """What goes beside the bytes of a message, as `sendmsg` takes it: level, kind, data."""

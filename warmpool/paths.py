@@ -13,10 +13,12 @@ import stat
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from .errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SOCKET_ENV: Final = "WARMPOOL_SOCKET"
 ADDRESS_LIMIT: Final = 107
@@ -26,38 +28,61 @@ ADDRESS_LIMIT: Final = 107
 class Places(NamedTuple):
     """The files of one daemon. All are gone after it has stopped, except the log of one that ran detached."""
 
-    socket: Path
-    lock: Path
-    """Held by the daemon as long as it lives; its text is the daemon's pid."""
-    starting: Path
-    """Held by a client while it starts a daemon."""
-    board: Path
-    log: Path
-    logs: Path
-    """The directory of the sessions' logs."""
+    address: str
+    """The socket's path, absolute."""
 
     @classmethod
     def of(cls, socket_path: str | os.PathLike[str] | None = None) -> Places:
         """The places that belong to a socket, or to the default one."""
-        path = Path(socket_path) if socket_path is not None else default_socket()
-        path = path.absolute()
-        return cls(
-            path, *(path.with_name(path.name + end) for end in (".lock", ".starting", ".board", ".log", ".logs"))
-        )
+        path = default_socket() if socket_path is None else os.fspath(socket_path)
+        return cls(os.path.join(os.getcwd(), path))
+
+    @property
+    def socket(self) -> Path:
+        return _path(self.address)
+
+    @property
+    def lock(self) -> Path:
+        """Held by the daemon as long as it lives; its text is the daemon's pid."""
+        return _path(self.address + ".lock")
+
+    @property
+    def starting(self) -> Path:
+        """Held by a client while it starts a daemon."""
+        return _path(self.address + ".starting")
+
+    @property
+    def board(self) -> Path:
+        return _path(self.address + ".board")
+
+    @property
+    def log(self) -> Path:
+        return _path(self.address + ".log")
+
+    @property
+    def logs(self) -> Path:
+        """The directory of the sessions' logs."""
+        return _path(self.address + ".logs")
 
 
-def default_socket() -> Path:
+def _path(name: str) -> Path:
+    from pathlib import Path  # not for a client that only connects: it takes a tenth of its start
+
+    return Path(name)
+
+
+def default_socket() -> str:
     if given := os.environ.get(SOCKET_ENV):
-        return Path(given)
+        return given
     runtime = os.environ.get("XDG_RUNTIME_DIR")
-    if runtime and os.path.isabs(runtime) and _is_private(Path(runtime)):
-        return Path(runtime, "warmpool", "daemon.sock")
-    return Path(f"/tmp/warmpool-{os.getuid()}/daemon.sock")  # noqa: S108  (checked by make_private)
+    if runtime and os.path.isabs(runtime) and _is_private(runtime):
+        return os.path.join(runtime, "warmpool", "daemon.sock")
+    return f"/tmp/warmpool-{os.getuid()}/daemon.sock"  # noqa: S108  (checked by make_private)
 
 
-def _is_private(directory: Path) -> bool:
+def _is_private(directory: str | Path) -> bool:
     try:
-        status = directory.lstat()
+        status = os.lstat(directory)
     except OSError:
         return False
     return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o077
@@ -66,7 +91,7 @@ def _is_private(directory: Path) -> bool:
 def make_private(places: Places) -> None:
     """Makes the directory of `places`. Raises INVALID_REQUEST if a default directory is not the user's alone."""
     directory = places.socket.parent
-    chosen_by_user = places.socket != default_socket() or bool(os.environ.get(SOCKET_ENV))
+    chosen_by_user = places != Places.of() or bool(os.environ.get(SOCKET_ENV))
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -80,14 +105,15 @@ def make_private(places: Places) -> None:
 
 
 @contextmanager
-def address_of(path: Path) -> Iterator[str]:
+def address_of(path: str) -> Iterator[str]:
     """An address for `bind` or `connect`, also where the path is longer than a socket's address may be."""
     if len(os.fsencode(path)) <= ADDRESS_LIMIT:
-        yield str(path)
+        yield path
         return
-    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    parent, name = os.path.split(path)
+    directory = os.open(parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        yield f"/proc/self/fd/{directory}/{path.name}"
+        yield f"/proc/self/fd/{directory}/{name}"
     finally:
         os.close(directory)
 

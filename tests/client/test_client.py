@@ -717,6 +717,18 @@ def test_interruptions_at_any_moment_mix_up_no_answers(client: Client):
     assert interrupted > 10
 
 
+def test_an_interruption_in_the_block_of_a_stream_cancels_its_function(client: Client):
+    """Where it leaves by another way, a function that is no generator runs to its end."""
+    with client.session(TOLD) as session:
+        with pytest.raises(KeyboardInterrupt), session.stream("spin"):
+            wait_until_said(client, session.id, "begun")
+            raise KeyboardInterrupt
+        assert session.call("seen") == [[True], 0]
+        with pytest.raises(ZeroDivisionError), session.stream("blink"):
+            1 / 0  # noqa: B018
+        assert session.call("seen") == [[True], 0]
+
+
 # --- kept connections ---------------------------------------------------------------------------------------------
 
 

@@ -487,6 +487,16 @@ def test_run_streams_too(both: Any, session: str | None):
         both.run({"app": STREAMS, "stream": "yes"})
 
 
+def test_a_stream_of_a_client_begins_when_it_is_asked_for_an_event(both: Any):
+    stream = both.stream({"app": STREAMS, "function": "count"}, input={"to": 2}, session="new")
+    if isinstance(both, Client):  # to look at an async one begins it here
+        assert not stream.has_begun
+        assert both.sessions.list() == []
+    assert [event.type for event in stream] == ["output", "output", "done"]
+    assert stream.has_begun
+    assert both.run(session=stream.session_id, function="fine").output == 1
+
+
 def test_a_stream_can_be_cancelled(both: Any):
     with both.session(STREAMS) as session:
         stream = session.stream("stand")

@@ -25,7 +25,8 @@ from warmpool.client.requests import (
     shown,
 )
 from warmpool.wire.frames import encode
-from warmpool.wire.messages import HELLO, PROTOCOL_VERSION, Opened, from_wire, to_wire
+from warmpool.wire.messages import HELLO, PROTOCOL_VERSION, Opened
+from warmpool.wire.shapes import from_wire, to_wire
 
 CWD = "/home/someone"
 ID = "sess_0123456789abcdef"

@@ -9,7 +9,8 @@ import pytest
 
 from warmpool import packets
 from warmpool.daemon.children import Channel
-from warmpool.wire.messages import FROM_WORKER, Busy, Ended, Expire, Message
+from warmpool.wire.processes import FROM_WORKER, Busy, Ended, Expire
+from warmpool.wire.shapes import Message
 
 
 @pytest.fixture

@@ -28,7 +28,8 @@ from warmpool.board import Board
 from warmpool.daemon import family, processes
 from warmpool.daemon.logs import Logs
 from warmpool.settings import MIB
-from warmpool.wire.messages import PROTOCOL_VERSION, Forked
+from warmpool.wire.messages import PROTOCOL_VERSION
+from warmpool.wire.processes import Forked
 
 COUNTER = str(APPS / "counter.py")
 ASYNC_COUNTER = str(APPS / "async_counter.py")

@@ -22,7 +22,8 @@ from warmpool.policy.broker import Broker
 from warmpool.policy.listing import Query
 from warmpool.policy.sessions import SessionView
 from warmpool.settings import MEMORY_RECHECK, PAGE_MAX, STOP_GRACE
-from warmpool.wire.messages import Attach, Cancel, Expire, Message, Relabel, Stop
+from warmpool.wire.processes import Attach, Cancel, Expire, Relabel, Stop
+from warmpool.wire.shapes import Message
 
 PLENTY = 2**40
 NOTHING = 0

@@ -30,7 +30,7 @@ from warmpool.settings import (
     STOP_GRACE,
     TERM_GRACE,
 )
-from warmpool.wire.messages import Expire
+from warmpool.wire.processes import Expire
 
 
 def asked(story: Story, client: Client) -> bool:

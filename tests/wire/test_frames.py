@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 
 from warmpool.errors import PayloadTooLargeError, ProtocolError
 from warmpool.settings import CONTROL_FRAME_LIMIT
-from warmpool.wire import messages
+from warmpool.wire import messages, processes, shapes
 from warmpool.wire.frames import (
     BUFFER_SIZE,
     HEADER,
@@ -210,7 +210,7 @@ def test_an_empty_body_is_a_frame_but_not_a_value():
 
 CONVERSATIONS = [
     table
-    for name, table in vars(messages).items()
+    for name, table in {**vars(messages), **vars(processes)}.items()
     if name.isupper() and not name.startswith("_") and isinstance(table, dict)
 ]
 
@@ -234,7 +234,7 @@ def meanings(frames: list[bytes]) -> list[object]:
     for frame in frames:
         for conversation in CONVERSATIONS:
             try:
-                found.append(repr(messages.from_wire(frame, conversation)))
+                found.append(repr(shapes.from_wire(frame, conversation)))
             except ProtocolError:
                 found.append(ProtocolError)
     return found

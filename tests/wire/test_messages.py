@@ -12,28 +12,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from warmpool.errors import ProtocolError
-from warmpool.wire import messages
-from warmpool.wire.messages import (
-    PROTOCOL_VERSION,
-    Call,
-    Conversation,
-    Message,
-    check_version,
-    from_wire,
-    to_wire,
-)
+from warmpool.wire import messages, processes
+from warmpool.wire.messages import PROTOCOL_VERSION, Call, check_version
+from warmpool.wire.shapes import Conversation, Message, from_wire, to_wire
 
 quick = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 CONVERSATIONS: dict[str, Conversation] = {
     name: table
-    for name, table in vars(messages).items()
+    for name, table in {**vars(messages), **vars(processes)}.items()
     if name.isupper() and not name.startswith("_") and isinstance(table, dict)
 }
 
 
 def kinds_of(conversation: Conversation) -> list[type[Message]]:
-    return [getattr(messages, name) for name in conversation]
+    return [conversation[name].kind for name in conversation]
 
 
 MEMBERS = [(name, kind) for name, conversation in CONVERSATIONS.items() for kind in kinds_of(conversation)]
@@ -279,7 +272,7 @@ def test_any_fields_under_a_known_name_are_a_message_or_refused(conversation, da
         message = from_wire(msgpack.packb(parts), conversation)
     except ProtocolError:
         return
-    assert type(message) is getattr(messages, name)
+    assert type(message) is conversation[name].kind
     assert list(message)[: len(parts) - 1] == parts[1:]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from scripted import Client, Worker
 from support import APPS
 
-from warmpool.wire.messages import Attach
+from warmpool.wire.processes import Attach
 
 
 def test_a_worker_blocks_on_a_client_that_the_daemon_did_not_block_on(directory: Path):

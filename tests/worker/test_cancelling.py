@@ -15,7 +15,7 @@ from scripted import FIRST_ID, Worker
 from support import APPS, PATIENCE, open_files
 
 from warmpool.settings import HOOK_TIMEOUT
-from warmpool.wire.messages import Cancel, Relabel
+from warmpool.wire.processes import Cancel, Relabel
 
 TOLD = APPS / "told_to_stop.py"
 SOON = 1.0

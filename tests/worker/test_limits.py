@@ -15,7 +15,7 @@ from support import APPS, PATIENCE, open_files
 from warmpool.app import BaseApp
 from warmpool.board import OFFSET_NS, Board
 from warmpool.settings import MIB
-from warmpool.wire.messages import Ended, Leaving, Stop
+from warmpool.wire.processes import Ended, Leaving, Stop
 from warmpool.worker import limits
 from warmpool.worker.limits import Limits, options_of
 

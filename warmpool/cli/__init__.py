@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from typing import NoReturn
 
 from ..errors import AppFailure, CallError, RequestError, SessionError, UnavailableError, WarmpoolError
 from .parser import make_parser
@@ -33,6 +36,18 @@ _CODES: tuple[tuple[type[WarmpoolError], int], ...] = (
     (UnavailableError, UNAVAILABLE),
     (CallError, STOPPED),
 )
+
+
+def program() -> NoReturn:
+    """One command in a process of its own. Leaves it to the kernel to take it apart: Python would take longer over that
+    than the call took.
+    """
+    gc.disable()  # until everything is imported
+    code = main()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()
+    os._exit(code)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

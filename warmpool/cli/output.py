@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import math
 import sys
+from binascii import b2a_base64
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,8 +15,7 @@ from ..client.sync import Client
 def print_json(value: Any) -> None:
     """One document. What JSON does not have: bytes become base64, NaN and infinity null, keys their text."""
     is_unicode = (sys.stdout.encoding or "").lower() in ("utf-8", "utf8")
-    json.dump(_plain(value), sys.stdout, ensure_ascii=not is_unicode, allow_nan=False)
-    sys.stdout.write("\n")
+    sys.stdout.write(json.dumps(_plain(value), ensure_ascii=not is_unicode, allow_nan=False) + "\n")
     sys.stdout.flush()
 
 
@@ -64,9 +63,9 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, bytes):
-        return base64.b64encode(value).decode("ascii")
+        return b2a_base64(value, newline=False).decode("ascii")
     return value if isinstance(value, str | int | None) else str(value)
 
 
 def _key(value: Any) -> str:
-    return base64.b64encode(value).decode("ascii") if isinstance(value, bytes) else str(value)
+    return b2a_base64(value, newline=False).decode("ascii") if isinstance(value, bytes) else str(value)

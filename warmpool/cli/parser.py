@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any, TypeAlias
@@ -54,6 +55,8 @@ def _later(function: str) -> Callable[[argparse.Namespace], int | None]:
 
     def command(options: argparse.Namespace) -> int | None:
         run: Callable[[argparse.Namespace], int | None] = getattr(import_module(f".{module}", __package__), name)
+        gc.freeze()
+        gc.enable()
         return run(options)
 
     return command

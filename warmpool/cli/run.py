@@ -8,7 +8,6 @@ import argparse
 import json
 import sys
 import warnings
-from pathlib import Path
 from typing import Any
 
 from ..client.sync import Client, Stream
@@ -30,11 +29,10 @@ def run(options: argparse.Namespace) -> int:
     given |= {name: value for name in _PASSED_ON if (value := getattr(options, name)) is not None}
     with Client(options.socket) as client:
         try:
-            result: Any = client.run(given)
-            if isinstance(result, Stream):
-                _show(result, everything=options.json)
+            if options.stream:
+                _show(client.stream(given), everything=options.json)
             else:
-                print_json(result)
+                print_json(client.run(given))
         except KeyboardInterrupt as interrupt:
             print(f"error: {CallCancelledError.code}: interrupted; the call was cancelled", file=sys.stderr)
             for note in getattr(interrupt, "__notes__", ()):
@@ -62,7 +60,7 @@ def _show(stream: Stream, *, everything: bool) -> None:
                     last = {"session_id": stream.session_id} if event.type in ("done", "error") else {}
                     print_json({**event, **last})
         except KeyboardInterrupt as interrupt:
-            if stream.session_id is not None:
+            if stream.has_begun and stream.session_id is not None:
                 interrupt.add_note(f"the session lives on: {stream.session_id}")
             raise
 
@@ -78,7 +76,8 @@ def read_input(text: str | None) -> Any:
             text = sys.stdin.read()
         elif text.startswith("@"):
             source = text[1:]
-            text = Path(source).read_text()
+            with open(source) as file:
+                text = file.read()
         value = json.loads(text)
     except OSError as error:
         raise InvalidRequestError(f"cannot read the input: {error}") from error

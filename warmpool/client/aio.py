@@ -77,8 +77,12 @@ class AsyncClient:
     async def run(self, params: Mapping[str, Any] = {}, /, **overrides: Any) -> Data | AsyncStream:
         request = run_request(params, overrides, os.getcwd())
         if request.stream:
-            return await AsyncStream(self._core, request, *self._core.run_stream(request)).start()
+            return await self.stream(params, **overrides).start()
         return await self._core.run(request)
+
+    def stream(self, params: Mapping[str, Any] = {}, /, **overrides: Any) -> AsyncStream:
+        request = run_request(params, overrides, os.getcwd())
+        return AsyncStream(self._core, request, *self._core.run_stream(request))
 
     def session(self, app: str | type, **options: Unpack[SessionOptions]) -> AsyncSession:
         return AsyncSession(self._core, session_request(app, options, os.getcwd()))

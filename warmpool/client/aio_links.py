@@ -29,9 +29,8 @@ from ..wire.messages import (
     Open,
     Reply,
     Request,
-    from_wire,
-    to_wire,
 )
+from ..wire.shapes import from_wire, to_wire
 from .connections import (
     FORKED,
     REPLY_LIMIT,

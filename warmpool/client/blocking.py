@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import time
+from _thread import allocate_lock, get_ident
 from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager, suppress
-from threading import Lock, get_ident
 from typing import Any, Final
 
 from ..errors import WarmpoolError
@@ -123,7 +123,7 @@ class _Turns:
     """A lock among threads, in the form that coroutines take."""
 
     def __init__(self) -> None:
-        self._lock = Lock()
+        self._lock = allocate_lock()
 
     async def __aenter__(self) -> None:
         self._lock.acquire()

@@ -21,7 +21,8 @@ from ..settings import CONTROL_FRAME_LIMIT
 from ..wire.calls import CallState, OpenCalls
 from ..wire.frames import PADDING
 from ..wire.large import MessageWriter
-from ..wire.messages import CALL_ANSWERS, Open, from_wire, to_wire
+from ..wire.messages import CALL_ANSWERS, Open
+from ..wire.shapes import from_wire, to_wire
 from . import links
 from .connections import (
     CALM,

@@ -18,7 +18,8 @@ from ..memory import enclose
 from ..paths import Places, address_of, peer_of
 from ..wire.frames import FrameReader
 from ..wire.large import MessageWriter
-from ..wire.messages import Failure, Message, Opened
+from ..wire.messages import Failure, Opened
+from ..wire.shapes import Message
 
 FORKED: Final = "it was made before this process was forked: make a new Client in the child"
 REPLY_LIMIT: Final = 2**31 - 1
@@ -76,7 +77,7 @@ def connect(places: Places, patience: float | None = None) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX)
     connection.settimeout(patience)
     try:
-        with address_of(places.socket) as address:
+        with address_of(places.address) as address:
             connection.connect(address)
         _, uid = peer_of(connection)
     except BaseException as error:

@@ -15,11 +15,11 @@ import os
 import sys
 import warnings
 import weakref
+from _thread import allocate_lock
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
-from threading import Lock
 from types import FrameType
 from typing import Any, Final, Generic, Protocol, TypeVar
 
@@ -79,14 +79,14 @@ class Core(ABC, Generic[L]):
         self.started_daemon = False
         self.broken: str | None = None
         self._autostart = autostart
-        self._lock = Lock()
+        self._lock = allocate_lock()
         self._kept: OrderedDict[str, tuple[L, set[str]]] = OrderedDict()
         self._opened: weakref.WeakSet[L] = weakref.WeakSet()
         belongs_here(self)
 
     def disown(self) -> None:
         self.broken = FORKED
-        self._lock = Lock()
+        self._lock = allocate_lock()
 
     def close(self) -> None:
         with self._lock:

@@ -12,9 +12,9 @@ import socket
 import struct
 import weakref
 from _thread import _count as threads  # besides the main one
+from _thread import allocate_lock
 from collections.abc import Callable
 from functools import partial
-from threading import Lock
 from typing import Any, Final
 
 from ..errors import from_wire as error_from_wire
@@ -26,13 +26,11 @@ from ..wire.messages import (
     PROTOCOL_VERSION,
     Control,
     Failure,
-    Message,
     Open,
     Reply,
     Request,
-    from_wire,
-    to_wire,
 )
+from ..wire.shapes import Message, from_wire, to_wire
 from .connections import (
     FORKED,
     REPLY_LIMIT,
@@ -55,7 +53,7 @@ class Link:
         self._socket = connection
         self._writer = FrameWriter(write_limit)
         self._reader = FrameReader(read_limit)
-        self._lock = Lock()
+        self._lock = allocate_lock()
         self.broken: str | None = None
         self._looks_up = False
         belongs_here(self)
@@ -67,7 +65,7 @@ class Link:
 
     def disown(self) -> None:
         self.broken = FORKED
-        self._lock = Lock()  # a thread that is not here may have held the old one
+        self._lock = allocate_lock()  # a thread that is not here may have held the old one
 
     def close(self) -> None:
         self.broken = self.broken or "it is closed"

@@ -51,6 +51,11 @@ class AsyncStream:
         return f"<{type(self).__name__} {self._call.function} {self._events!r}>"
 
     @property
+    def has_begun(self) -> bool:
+        """Whether it is known who serves it."""
+        return self._opened is not None
+
+    @property
     def opened(self) -> Opened:
         """Who serves it: `session_id`, `app`, `version` and `worker_id`."""
         if self._opened is None:
@@ -91,15 +96,15 @@ class AsyncStream:
         return self
 
     async def __anext__(self) -> Data:
-        if self._link is None and not self._events.is_over:
-            await self.start()
-        if self._link is None:
-            raise self._events.take_error() or StopAsyncIteration
         try:
+            if self._link is None and not self._events.is_over:
+                await self.start()
+            if self._link is None:
+                raise self._events.take_error() or StopAsyncIteration
             event = await self._next(self._link)
         except BaseException as error:
-            if self._link is not None and not isinstance(error, WarmpoolError):
-                self._core.interrupted(self._link)
+            if not isinstance(error, WarmpoolError | StopAsyncIteration):
+                self.interrupt()
             self.close_now()
             raise
         if self._events.is_over:
@@ -122,7 +127,18 @@ class AsyncStream:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.leave(error)
+
+    def leave(self, error: BaseException | None) -> None:
+        """Closes it at the end of a block. An interruption of the block (Ctrl-C) cancels what it was for."""
+        if error is not None and not isinstance(error, Exception):
+            self.interrupt()
         self.close_now()
+
+    def interrupt(self) -> None:
+        """An interruption has fallen: the function is cancelled, whatever kind it is of."""
+        if self._link is not None:
+            self._core.interrupted(self._link)
 
     async def close(self) -> None:
         """Nothing more is wanted: a generator is closed, its `finally` runs."""

@@ -20,7 +20,7 @@ from ..paths import Places
 from .blocking import BlockingCore
 from .connections import HangupError
 from .core import finish
-from .requests import Data, Page, SessionOptions, call_arguments, run_request, session_request
+from .requests import Data, Page, RunRequest, SessionOptions, call_arguments, run_request, session_request
 from .sessions import AsyncApps, AsyncCalls, AsyncSession, AsyncSessions
 from .streams import AsyncStream
 
@@ -80,8 +80,15 @@ class Client:
         """
         request = run_request(params, overrides, os.getcwd())
         if request.stream:
-            return Stream(AsyncStream(self._core, request, *self._core.run_stream(request)))
+            return self._stream(request).begin()
         return finish(self._core.run(request))
+
+    def stream(self, params: Mapping[str, Any] = {}, /, **overrides: Any) -> Stream:
+        """As `run` with `stream=True`, but it begins when it is first asked for an event."""
+        return self._stream(run_request(params, overrides, os.getcwd()))
+
+    def _stream(self, request: RunRequest) -> Stream:
+        return Stream(AsyncStream(self._core, request, *self._core.run_stream(request)))
 
     def session(self, app: str | type, **options: Unpack[SessionOptions]) -> Session:
         """Opens a session of an app, named by a text or given as its class. As a context manager it is ended on the way
@@ -192,7 +199,7 @@ class Session:
     ) -> Stream:
         """As `call`, but tells what happens on the way: the items of a generator, progress, log lines."""
         twin = self._twin.stream(function, input, timeout=timeout, timeout_seconds=timeout_seconds, **fields)
-        return Stream(twin)
+        return Stream(twin).begin()
 
     def map(self, function: str | None, inputs: Iterable[Any], *, window: int = 64) -> Iterator[Any]:
         """The outputs of a call for each input, in order, as they come. Up to `window` calls are under way at once, so
@@ -236,14 +243,36 @@ class Stream:
     """
 
     def __init__(self, twin: AsyncStream) -> None:
-        self._twin = finish(twin.start())
-        self.session_id = twin.opened.session_id
-        self.app = twin.opened.app
-        self.version = twin.opened.version
-        self.worker_id = twin.opened.worker_id
+        self._twin = twin
 
     def __repr__(self) -> str:
         return repr(self._twin).replace("Async", "", 1)
+
+    def begin(self) -> Self:
+        """Begins, if it has not."""
+        finish(self._twin.start())
+        return self
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether it is known who serves it: `session_id`, `app`, `version` and `worker_id`."""
+        return self._twin.has_begun
+
+    @property
+    def session_id(self) -> str | None:
+        return self._twin.opened.session_id
+
+    @property
+    def app(self) -> str:
+        return self._twin.opened.app
+
+    @property
+    def version(self) -> str:
+        return self._twin.opened.version
+
+    @property
+    def worker_id(self) -> str:
+        return self._twin.opened.worker_id
 
     @property
     def output(self) -> Any:
@@ -265,7 +294,7 @@ class Stream:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        self._twin.leave(error)
 
     def close(self) -> None:
         """Nothing more is wanted: a generator is closed, its `finally` runs."""

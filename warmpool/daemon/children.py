@@ -20,7 +20,7 @@ from typing import Final, NamedTuple
 
 from .. import packets
 from ..errors import ProtocolError
-from ..wire.messages import Conversation, Message
+from ..wire.shapes import Conversation, Message
 
 KIB: Final = 1024
 

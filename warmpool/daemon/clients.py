@@ -24,7 +24,8 @@ from ..packets import close_all, fds_in
 from ..paths import peer_of
 from ..settings import CONTROL_FRAME_LIMIT, MIB
 from ..wire.frames import FrameReader, encode
-from ..wire.messages import CONTROL, HELLO, Conversation, Message, Open, from_wire, hello_from_wire, to_wire
+from ..wire.messages import CONTROL, HELLO, Open, hello_from_wire
+from ..wire.shapes import Conversation, Message, from_wire, to_wire
 
 FRAME_MAX = 2**31
 UNSENT_LIMIT = 4 * MIB

@@ -92,7 +92,7 @@ def _listen(path: Path) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     before = os.umask(0o177)
     try:
-        with address_of(path) as address:
+        with address_of(str(path)) as address:
             listener.bind(address)
     except BaseException:
         listener.close()

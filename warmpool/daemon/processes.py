@@ -17,10 +17,10 @@ from ..launch import foreign_command, python_command
 from ..policy import events as ev
 from ..policy.refusals import broken, no_room
 from ..version import __version__
-from ..wire.messages import (
+from ..wire.messages import PROTOCOL_VERSION
+from ..wire.processes import (
     FROM_TEMPLATE,
     FROM_WORKER,
-    PROTOCOL_VERSION,
     Attach,
     Busy,
     Cancel,
@@ -35,11 +35,11 @@ from ..wire.messages import (
     Load,
     Loaded,
     LoadFailed,
-    Message,
     Ready,
     Released,
     SetupFailed,
 )
+from ..wire.shapes import Message
 from .children import Channel, Child, Exit
 from .family import Family
 from .interpreters import Interpreter

@@ -26,18 +26,10 @@ from ..policy import effects as fx
 from ..policy import events as ev
 from ..policy.broker import Broker
 from ..policy.virtual import SplitTimers
-from ..wire.messages import (
-    Control,
-    Failure,
-    Load,
-    Loaded,
-    LoadFailed,
-    Message,
-    Open,
-    Reply,
-    Request,
-)
+from ..wire.messages import Control, Failure, Open, Reply, Request
+from ..wire.processes import Load, Loaded, LoadFailed
 from ..wire.references import parse
+from ..wire.shapes import Message
 from .catalog import Catalog
 from .clients import Client, Clients
 from .control import (

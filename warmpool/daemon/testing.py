@@ -20,7 +20,7 @@ from ..policy.pool import Pool, TemplateState
 from ..policy.sessions import Session
 from ..policy.states import LeaseState, WorkerState
 from ..policy.virtual import SplitTimers
-from ..wire.messages import HangNext
+from ..wire.processes import HangNext
 from ..wire.references import PRIMED, parse
 from .control import TESTING, Method, Parameters, check_directory
 from .virtual import MovableBoard

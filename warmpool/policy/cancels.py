@@ -16,7 +16,7 @@ from typing import Final
 
 from ..board import Activity
 from ..settings import DUMP_TIME, TERM_GRACE
-from ..wire.messages import Cancel
+from ..wire.processes import Cancel
 from . import effects as fx
 from . import events as ev
 from .fleet import Fleet

@@ -20,7 +20,7 @@ from typing import Any
 from ..errors import WarmpoolError
 from ..options import Settings
 from ..settings import MEMORY_RECHECK, SPARE_IDLE, STOP_GRACE
-from ..wire.messages import Stop
+from ..wire.processes import Stop
 from . import effects as fx
 from . import refusals
 from .editions import Editions

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from ..board import Activity
 from ..errors import WarmpoolError
 from ..settings import EXPIRE_ANSWER_TIMEOUT, EXPLAIN_TIMEOUT, MIB
-from ..wire.messages import Expire, Relabel
+from ..wire.processes import Expire, Relabel
 from ..wire.references import PRIMED
 from . import effects as fx
 from . import events as ev

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from ..errors import WarmpoolError
 from ..options import Settings
-from ..wire.messages import Attach, Opened
+from ..wire.messages import Opened
+from ..wire.processes import Attach
 from ..wire.references import PRIMED
 from . import effects as fx
 from . import events as ev

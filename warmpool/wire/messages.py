@@ -1,22 +1,17 @@
-"""Every message of every conversation, and the version of the whole.
+"""Every message of a client's conversations with the daemon and with workers, and the version of the whole.
 
-A message is a named tuple; on the wire it is an array, its name first, then its fields in order. A field with
-a default may be missing at the end. Each conversation accepts its own set of messages and no others, so that a
-message in the wrong place is an error of the peer and not a surprise for us.
-
-Bump PROTOCOL_VERSION if any of these change, or the board, or what one side relies on the other to do. It is compared
-in the hello of a client, and before a template is made of an interpreter that is not the daemon's: that one has an
-installation of its own.
+Bump PROTOCOL_VERSION if any of these change, or those of `processes`, or the board, or what one side relies on the
+other to do. It is compared in the hello of a client, and before a template is made of an interpreter that is not the
+daemon's: that one has an installation of its own.
 """
 
 from __future__ import annotations
 
-from types import NoneType
-from typing import Any, Final, ForwardRef, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple
 
 from ..errors import ProtocolError
-from ..settings import shorten
 from .frames import decode, unpack
+from .shapes import Message, conversation_of, from_parts, new_tuple
 
 PROTOCOL_VERSION: Final = 4
 
@@ -128,215 +123,11 @@ class Event(NamedTuple):
     """The item; `{"done", "total", "message"}`; or `{"level", "logger", "message"}`."""
 
 
-# --- daemon → template --------------------------------------------------------------------------------------
-
-
-class Load(NamedTuple):
-    """Import this app. Answered by Loaded or LoadFailed."""
-
-    app: str
-    root: str
-    """The directory to import from."""
-    module: str
-    file: str | None
-    """Where the module is, if it is not to be searched for."""
-    class_name: str | None
-    board: str
-    frame_limit: int
-    daemon_pid: int
-    open_files: int
-    """The soft limit of open files that the daemon was started with: it raised its own."""
-    primed: bool = False
-    """Set the app up, once: workers are copies of that."""
-
-
-class Fork(NamedTuple):
-    """Make a worker of yourself. With this come its end of its control channel, and the pipe to its log."""
-
-    worker_id: str
-    row: int
-    in_place: bool
-    """Become the worker instead of forking it: for an app whose import started threads."""
-
-
-class Describe(NamedTuple):
-    """Tell the functions of the app with their schemas. Answered by Described."""
-
-
-# --- template → daemon --------------------------------------------------------------------------------------
-
-
-class Loaded(NamedTuple):
-    version: str
-    sources: list[Any]
-    """[path, mtime in ns, size, SHA-256] of each of the app's source files, as they were read."""
-    options: dict[str, Any]
-    """The app's own `warm`, `max_workers`, `cancel_grace` and `max_lifetime`."""
-    threads: list[Any]
-    """Names of the threads that the import left running: with any, the template cannot fork."""
-
-
-class LoadFailed(NamedTuple):
-    error: dict[str, Any]
-    sources: list[Any]
-
-
-class Described(NamedTuple):
-    functions: list[Any]
-
-
-class ForkFailed(NamedTuple):
-    worker_id: str
-    error: dict[str, Any]
-
-
-# --- daemon → worker ----------------------------------------------------------------------------------------
-
-
-class Attach(NamedTuple):
-    """Serve the connection that comes with this. The first one of a session makes the worker its own."""
-
-    session_id: str | None
-    cwd: str
-    labels: dict[str, str]
-    memory_limit: int
-    """As the client was told in Opened."""
-
-
-class Expire(NamedTuple):
-    """May your session expire? Answered by Busy, or by Leaving."""
-
-    started: int
-    """How many calls the daemon saw begun: with more than that, the window has been slid."""
-
-
-class Stop(NamedTuple):
-    """Run the hooks and exit, as soon as no call runs. Answered by Leaving."""
-
-    reason: str
-
-
-class Cancel(NamedTuple):
-    """Stop the call with this id, if it runs or waits; if its bytes are yet to be read, do not run it."""
-
-    call_id: int
-
-
-class Relabel(NamedTuple):
-    """The session's labels are these now."""
-
-    labels: dict[str, str]
-
-
-class HangNext(NamedTuple):
-    """A test wants the next call to hang. Answered by HangsNext."""
-
-
-# --- worker → daemon ----------------------------------------------------------------------------------------
-
-
-class Forked(NamedTuple):
-    """Sent before the daemon can have become the parent of `pid`."""
-
-    pid: int
-
-
-class Ready(NamedTuple):
-    """Constructed and set up: can be leased."""
-
-
-class SetupFailed(NamedTuple):
-    error: dict[str, Any]
-
-
-class Busy(NamedTuple):
-    """A call runs, or bytes wait on a connection: the session cannot expire now."""
-
-
-class Released(NamedTuple):
-    """A stateless worker has no connection left and no call running: it can serve the next."""
-
-
-class HangsNext(NamedTuple):
-    """The next call will not return."""
-
-
-class Leaving(NamedTuple):
-    """The clean goodbye: no further call is served. An exit without it is a loss."""
-
-    reason: str
-    """What it was told, or the worker's own: "app", "max_calls", "max_private_bytes"."""
-
-
-class Ended(NamedTuple):
-    """What the app's `on_end` returned."""
-
-    value: object
-
-
-Message: TypeAlias = tuple[Any, ...]
-
-
-class Shape(NamedTuple):
-    """A kind of message, as it is checked: the types that each field may have."""
-
-    kind: type[Message]
-    required: int
-    fields: tuple[tuple[type, ...], ...]
-    accepted: set[tuple[type, ...]]
-    """Types of all fields that have been found right before. Not many: what msgpack can carry has nine."""
-
-
-Conversation: TypeAlias = dict[str, Shape]
-
-_WORDS: Final[dict[str, tuple[type, ...]]] = {
-    "int": (int,),
-    "float": (float, int),
-    "str": (str,),
-    "bool": (bool,),
-    "dict": (dict,),
-    "list": (list,),
-    "None": (NoneType,),
-    "object": (object,),
-}
-
-
-def _accepted(annotation: ForwardRef) -> tuple[type, ...]:
-    words = [word.strip().partition("[")[0] for word in annotation.__forward_arg__.split("|")]
-    return tuple(kind for word in words for kind in _WORDS[word])
-
-
-def _shape(kind: type[Message]) -> Shape:
-    fields = tuple(map(_accepted, vars(kind)["__annotations__"].values()))
-    return Shape(kind, len(fields) - len(vars(kind)["_field_defaults"]), fields, set())
-
-
-def _conversation(*kinds: type[Message]) -> Conversation:
-    return {kind.__name__: _shape(kind) for kind in kinds}
-
-
-HELLO: Final = _conversation(Open, Control)
-CONTROL: Final = _conversation(Request, Open)
-CONTROL_ANSWERS: Final = _conversation(Reply, Failure)
-CALLS: Final = _conversation(Call, Stream)
-CALL_ANSWERS: Final = _conversation(Opened, Result, Event, Failure)
-TO_TEMPLATE: Final = _conversation(Load, Fork, Describe)
-FROM_TEMPLATE: Final = _conversation(Loaded, LoadFailed, Described, ForkFailed)
-TO_WORKER: Final = _conversation(Attach, Expire, Stop, Cancel, Relabel, HangNext)
-FROM_WORKER: Final = _conversation(Forked, Ready, SetupFailed, Busy, Released, Leaving, Ended, HangsNext)
-
-_new_tuple: Final = tuple.__new__
-"""What a named tuple's own `__new__` comes to, without a Python function on the way."""
-
-
-def to_wire(message: Message) -> Message:
-    """What to pack for `message`."""
-    return (type(message).__name__, *message)
-
-
-def from_wire(body: bytes | memoryview, conversation: Conversation) -> Message:
-    """The message in the body of a frame. Raises PROTOCOL_ERROR, and nothing else, if it is none of these."""
-    return _from_parts(decode(body), conversation)
+HELLO: Final = conversation_of(Open, Control)
+CONTROL: Final = conversation_of(Request, Open)
+CONTROL_ANSWERS: Final = conversation_of(Reply, Failure)
+CALLS: Final = conversation_of(Call, Stream)
+CALL_ANSWERS: Final = conversation_of(Opened, Result, Event, Failure)
 
 
 def hello_from_wire(body: bytes | memoryview) -> Message:
@@ -344,7 +135,7 @@ def hello_from_wire(body: bytes | memoryview) -> Message:
     parts = decode(body)
     if type(parts) is list and len(parts) > 1 and parts[0] in ("Open", "Control") and type(parts[1]) is int:
         check_version(parts[1])
-    return _from_parts(parts, HELLO)
+    return from_parts(parts, HELLO)
 
 
 def call_from_wire(body: bytes | memoryview) -> Call | Stream:
@@ -356,31 +147,10 @@ def call_from_wire(body: bytes | memoryview) -> Call | Stream:
     if type(parts) is list and len(parts) == 4:
         name, call_id, function, _ = parts
         if name == "Call" and type(call_id) is int and (type(function) is str or function is None):
-            return _new_tuple(Call, parts[1:])
-    message = _from_parts(parts, CALLS)
+            return new_tuple(Call, parts[1:])
+    message = from_parts(parts, CALLS)
     assert isinstance(message, Call | Stream)
     return message
-
-
-def _from_parts(parts: Any, conversation: Conversation) -> Message:
-    if type(parts) is not list or not parts or type(parts[0]) is not str:
-        raise ProtocolError(f"a message is an array that begins with its name, not {shorten(parts)}")
-    name, *values = parts
-    shape = conversation.get(name)
-    if shape is None:
-        raise ProtocolError(f"{shorten(name)} is not one of {', '.join(conversation)}")
-    kind, required, fields, accepted = shape
-    types_of = tuple(map(type, values))
-    if types_of in accepted:
-        return _new_tuple(kind, values)
-    if not required <= len(values) <= len(fields):
-        raise ProtocolError(f"{name} has {len(fields)} fields, not {len(values)}")
-    for field, value, types in zip(kind.__annotations__, values, fields, strict=False):
-        if type(value) not in types and object not in types:  # not isinstance: True is no number
-            raise ProtocolError(f"{name}.{field} cannot be {shorten(value)}")
-    if len(values) == len(fields):
-        accepted.add(types_of)
-    return kind(*values)
 
 
 def check_version(protocol: int) -> None:

@@ -11,7 +11,8 @@ from ..board import CALL_ID, FINISHED, OFFSET_NS, STARTED, USED_NS, Board
 from ..errors import ProtocolError, WarmpoolError
 from ..signatures import Arguments, Function, select
 from ..wire.large import Frame, MessageWriter
-from ..wire.messages import Call, Failure, Stream, to_wire
+from ..wire.messages import Call, Failure, Stream
+from ..wire.shapes import to_wire
 from .cancelling import NOTHING, Inbox
 from .failures import app_error, call_cancelled, cannot_send
 

@@ -37,7 +37,8 @@ from typing import Final
 from ..app import CallCancelled
 from ..errors import ProtocolError
 from ..packets import receive
-from ..wire.messages import TO_WORKER, Cancel, Message
+from ..wire.processes import TO_WORKER, Cancel
+from ..wire.shapes import Message
 
 NOTHING: Final = 0
 """In place of a call's id: no code of the app's runs that may be stopped."""

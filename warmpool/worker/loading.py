@@ -22,7 +22,7 @@ from types import ModuleType
 from typing import Any, Final
 
 from ..app import BaseApp
-from ..wire.messages import Load
+from ..wire.processes import Load
 
 _LIBRARIES: Final = frozenset({"site-packages", "dist-packages"})
 _WARMPOOL: Final = Path(__file__).resolve().parent.parent

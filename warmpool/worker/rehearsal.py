@@ -21,7 +21,9 @@ from ..app import BaseApp
 from ..board import Board
 from ..signatures import Function, functions_of
 from ..wire.frames import HEADER_SIZE, encode
-from ..wire.messages import TO_WORKER, Attach, Call, Stop, from_wire, to_wire
+from ..wire.messages import Call
+from ..wire.processes import TO_WORKER, Attach, Stop
+from ..wire.shapes import from_wire, to_wire
 from .runner import AppProcess, Loop
 
 _LIMIT = 1024 * 1024

@@ -24,7 +24,7 @@ from ..settings import HOOK_TIMEOUT, UNLOAD_TIMEOUT
 from ..signatures import Function
 from ..wire.frames import FrameReader, FrameWriter
 from ..wire.large import MessageWriter
-from ..wire.messages import (
+from ..wire.processes import (
     Attach,
     Busy,
     Ended,

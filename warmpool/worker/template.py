@@ -26,7 +26,7 @@ from ..errors import AppBrokenError
 from ..launch import be_subreaper, die_with
 from ..packets import close_all, expect_fds, receive, send
 from ..signatures import Function, functions_of
-from ..wire.messages import (
+from ..wire.processes import (
     TO_TEMPLATE,
     Describe,
     Described,

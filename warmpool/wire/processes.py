@@ -1,0 +1,158 @@
+"""What the daemon and its processes say to one another. An edit of any of these is one of the protocol (`messages`)."""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+from .shapes import conversation_of
+
+# --- daemon → template --------------------------------------------------------------------------------------
+
+
+class Load(NamedTuple):
+    """Import this app. Answered by Loaded or LoadFailed."""
+
+    app: str
+    root: str
+    """The directory to import from."""
+    module: str
+    file: str | None
+    """Where the module is, if it is not to be searched for."""
+    class_name: str | None
+    board: str
+    frame_limit: int
+    daemon_pid: int
+    open_files: int
+    """The soft limit of open files that the daemon was started with: it raised its own."""
+    primed: bool = False
+    """Set the app up, once: workers are copies of that."""
+
+
+class Fork(NamedTuple):
+    """Make a worker of yourself. With this come its end of its control channel, and the pipe to its log."""
+
+    worker_id: str
+    row: int
+    in_place: bool
+    """Become the worker instead of forking it: for an app whose import started threads."""
+
+
+class Describe(NamedTuple):
+    """Tell the functions of the app with their schemas. Answered by Described."""
+
+
+# --- template → daemon --------------------------------------------------------------------------------------
+
+
+class Loaded(NamedTuple):
+    version: str
+    sources: list[Any]
+    """[path, mtime in ns, size, SHA-256] of each of the app's source files, as they were read."""
+    options: dict[str, Any]
+    """The app's own `warm`, `max_workers`, `cancel_grace` and `max_lifetime`."""
+    threads: list[Any]
+    """Names of the threads that the import left running: with any, the template cannot fork."""
+
+
+class LoadFailed(NamedTuple):
+    error: dict[str, Any]
+    sources: list[Any]
+
+
+class Described(NamedTuple):
+    functions: list[Any]
+
+
+class ForkFailed(NamedTuple):
+    worker_id: str
+    error: dict[str, Any]
+
+
+# --- daemon → worker ----------------------------------------------------------------------------------------
+
+
+class Attach(NamedTuple):
+    """Serve the connection that comes with this. The first one of a session makes the worker its own."""
+
+    session_id: str | None
+    cwd: str
+    labels: dict[str, str]
+    memory_limit: int
+    """As the client was told in Opened."""
+
+
+class Expire(NamedTuple):
+    """May your session expire? Answered by Busy, or by Leaving."""
+
+    started: int
+    """How many calls the daemon saw begun: with more than that, the window has been slid."""
+
+
+class Stop(NamedTuple):
+    """Run the hooks and exit, as soon as no call runs. Answered by Leaving."""
+
+    reason: str
+
+
+class Cancel(NamedTuple):
+    """Stop the call with this id, if it runs or waits; if its bytes are yet to be read, do not run it."""
+
+    call_id: int
+
+
+class Relabel(NamedTuple):
+    """The session's labels are these now."""
+
+    labels: dict[str, str]
+
+
+class HangNext(NamedTuple):
+    """A test wants the next call to hang. Answered by HangsNext."""
+
+
+# --- worker → daemon ----------------------------------------------------------------------------------------
+
+
+class Forked(NamedTuple):
+    """Sent before the daemon can have become the parent of `pid`."""
+
+    pid: int
+
+
+class Ready(NamedTuple):
+    """Constructed and set up: can be leased."""
+
+
+class SetupFailed(NamedTuple):
+    error: dict[str, Any]
+
+
+class Busy(NamedTuple):
+    """A call runs, or bytes wait on a connection: the session cannot expire now."""
+
+
+class Released(NamedTuple):
+    """A stateless worker has no connection left and no call running: it can serve the next."""
+
+
+class HangsNext(NamedTuple):
+    """The next call will not return."""
+
+
+class Leaving(NamedTuple):
+    """The clean goodbye: no further call is served. An exit without it is a loss."""
+
+    reason: str
+    """What it was told, or the worker's own: "app", "max_calls", "max_private_bytes"."""
+
+
+class Ended(NamedTuple):
+    """What the app's `on_end` returned."""
+
+    value: object
+
+
+TO_TEMPLATE: Final = conversation_of(Load, Fork, Describe)
+FROM_TEMPLATE: Final = conversation_of(Loaded, LoadFailed, Described, ForkFailed)
+TO_WORKER: Final = conversation_of(Attach, Expire, Stop, Cancel, Relabel, HangNext)
+FROM_WORKER: Final = conversation_of(Forked, Ready, SetupFailed, Busy, Released, Leaving, Ended, HangsNext)
