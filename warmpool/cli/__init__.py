@@ -53,7 +53,8 @@ def program() -> NoReturn:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; gives its exit code."""
     _open_standard_streams()
-    options = make_parser().parse_args(arguments)
+    typed = sys.argv[1:] if arguments is None else arguments
+    options = make_parser(typed).parse_args(typed)
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         code = options.command(options) or OK

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import gc
-from collections.abc import Callable
+import os
+import sys
+from collections.abc import Callable, Sequence
+from functools import cache
 from importlib import import_module
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 _EXIT_CODES = """\
 exit codes:
@@ -19,25 +22,37 @@ exit codes:
 The daemon is found by --socket, else $WARMPOOL_SOCKET, else in the user's runtime directory."""
 
 
-def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="warmpool",
-        description="Stateful sessions on warm worker processes.",
-        epilog=_EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+def make_parser(typed: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """For what is `typed`: if that begins with a command, the parser knows no other one, since to make them all takes
+    longer than a call.
+    """
+    parser = _Parser(prog="warmpool", description="Stateful sessions on warm worker processes.", epilog=_EXIT_CODES)
+    commands: _Commands = parser.add_subparsers(
+        title="commands", required=True, metavar="COMMAND", prog=parser.prog, parser_class=_Parser
     )
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND", prog=parser.prog)
-    _add_serve(commands)
-    _add_run(commands)
-    _add_session(commands)
-    _add_app(commands)
-    status = _add(commands, "status", "how the daemon fares", "daemon:status")
-    _json(status)
-    _add(commands, "stop", "stop the daemon and all of its sessions", "daemon:stop")
-    script = commands.add_parser("completion", help="print a script that completes what is typed in a shell")
-    script.add_argument("shell", choices=("bash", "zsh", "fish"))
-    script.set_defaults(command=_later("completion:completion"))
+    for name in typed[:1] if typed and typed[0] in _COMMANDS else _COMMANDS:
+        _COMMANDS[name](commands)
     return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, formatter_class=_Formatter)
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_width())
+
+
+@cache
+def _width() -> int:
+    """Of help. (argparse asks `shutil`, for every option, and that takes a tenth of a command to import.)"""
+    try:
+        columns = int(os.environ.get("COLUMNS", "0")) or os.get_terminal_size(sys.stdout.fileno()).columns
+    except (ValueError, OSError):
+        columns = 80
+    return columns - 2
 
 
 _Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -174,6 +189,20 @@ def _seconds(text: str) -> float:
     return seconds
 
 
+def _add_status(commands: _Commands) -> None:
+    _json(_add(commands, "status", "how the daemon fares", "daemon:status"))
+
+
+def _add_stop(commands: _Commands) -> None:
+    _add(commands, "stop", "stop the daemon and all of its sessions", "daemon:stop")
+
+
+def _add_completion(commands: _Commands) -> None:
+    script = commands.add_parser("completion", help="print a script that completes what is typed in a shell")
+    script.add_argument("shell", choices=("bash", "zsh", "fish"))
+    script.set_defaults(command=_later("completion:completion"))
+
+
 def _add_app(commands: _Commands) -> None:
     app = commands.add_parser("app", help="list and describe apps")
     actions = app.add_subparsers(title="commands", required=True, metavar="COMMAND", prog=app.prog)
@@ -181,3 +210,14 @@ def _add_app(commands: _Commands) -> None:
     describe = _add(actions, "describe", "an app's functions with their schemas", "apps:describe")
     describe.add_argument("app", metavar="APP")
     _json(describe)
+
+
+_COMMANDS: Final[dict[str, Callable[[_Commands], None]]] = {
+    "serve": _add_serve,
+    "run": _add_run,
+    "session": _add_session,
+    "app": _add_app,
+    "status": _add_status,
+    "stop": _add_stop,
+    "completion": _add_completion,
+}
