@@ -41,6 +41,14 @@ class Misbehaves(BaseApp):
         libc.pthread_mutex_lock(mutex)
         libc.pthread_mutex_lock(mutex)
 
+    def leave_a_large_child(self) -> int:
+        """One that takes long to die. Gives its pid."""
+        code = f'held = bytearray(b"x") * {300 * 2**20}; print(len(held), flush=True); import time; time.sleep(3600)'
+        child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, start_new_session=True)
+        assert child.stdout is not None
+        child.stdout.readline()
+        return child.pid
+
     def leave_children(self) -> list[int]:
         """One that stays in the family, and one that runs away by forking twice."""
         near = subprocess.Popen(["sleep", "1000"])

@@ -196,6 +196,19 @@ def test_what_an_import_leaves_running_dies_with_its_template(daemon: Daemon):
     assert no_zombie(daemon)
 
 
+def test_when_a_daemon_is_gone_so_is_what_the_last_worker_has_left_running(daemon: Daemon):
+    """It is killed when that worker dies, which is the end of the daemon; and it takes long to die."""
+    session = daemon.client.session(str(APPS / "misbehaves.py"))
+    child = session.call("leave_a_large_child")
+    gone = os.pidfd_open(daemon.pid)
+    try:
+        daemon.client.stop()
+        assert select.select([gone], [], [], PATIENCE)[0]
+        assert not psutil.pid_exists(child)
+    finally:
+        os.close(gone)
+
+
 def test_a_worker_that_was_just_born_is_never_taken_for_a_stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """It becomes the daemon's child at any moment, also between two looks of the one who sweeps up strangers. Its
     birth is announced before: who looks at the announcements after he has looked at the children knows it.

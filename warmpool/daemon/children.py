@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import select
 import signal
 import socket
 import struct
@@ -54,6 +55,13 @@ class Child:
     def signal(self, number: int) -> None:
         self._sent.add(number)
         self._signal(number)
+
+    def wait(self, patience: float) -> None:
+        """Blocks until it is reaped, or so many seconds have passed."""
+        poll = select.poll()
+        poll.register(self._pidfd, select.POLLIN)
+        if poll.poll(max(0.0, patience) * 1000):
+            self._reap()
 
     def lose(self) -> None:
         """As a stranger would kill it: we know nothing of it."""

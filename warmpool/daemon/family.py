@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
@@ -21,6 +22,9 @@ from .room import check_room
 
 SWEEP_PAUSE: Final = 0.05
 """Seconds from one look for strangers to the next. With 3,000 children one takes 2 ms."""
+
+BURIAL: Final = 1.0
+"""Seconds that the daemon's end waits for what it has killed."""
 
 
 class Family:
@@ -105,6 +109,13 @@ class Family:
                     pass  # reaped meanwhile
                 except OSError:
                     self._sweep_later()
+
+    def close(self) -> None:
+        """The last to die may have left something: sweeps once more, and waits until that is gone."""
+        self.sweep()
+        latest = time.monotonic() + BURIAL
+        for child in list(self._known.values()):
+            child.wait(latest - time.monotonic())
 
     def _sweep_later(self) -> None:
         """Clients have taken the last descriptor, and nothing can be looked at without one."""

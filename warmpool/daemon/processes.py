@@ -117,7 +117,7 @@ class Processes:
         self._family = Family(loop, self._hear_the_newborn)
         self.look_for_strangers = self._family.look_for_strangers
         self.kill_all = self._family.kill_all
-        self.sweep = self._family.sweep
+        self.bury = self._family.close
 
     # --- templates --------------------------------------------------------------------------------------------
 

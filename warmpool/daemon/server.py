@@ -359,7 +359,7 @@ class Server:
         self.report(ev.StopRequested())
 
     def close(self) -> None:
-        self._processes.sweep()  # the last to die may have left something
+        self._processes.bury()
         self._clients.close()
         self._logs.close()
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
