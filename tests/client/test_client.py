@@ -717,6 +717,22 @@ def test_interruptions_at_any_moment_mix_up_no_answers(client: Client):
     assert interrupted > 10
 
 
+def test_what_threads_say_after_the_end_of_a_stream_is_said_to_nobody(client: Client):
+    """A line of theirs that came behind the answer would belong to no call; and leaving must not pull the line from
+    under them.
+    """
+    with client.session(str(APPS / "talks_on.py")) as session:
+        session.call("start_talking")
+        for number in range(100):
+            numbers = [event.output for event in session.stream("count", to=3) if event.type == "output"]
+            assert numbers == [0, 1, 2]
+            assert session.call("failed") == []
+            if number % 10 == 0:
+                with session.stream("count", to=100) as stream:
+                    next(stream)
+        assert session.call("failed") == []
+
+
 def test_an_interruption_in_the_block_of_a_stream_cancels_its_function(client: Client):
     """Where it leaves by another way, a function that is no generator runs to its end."""
     with client.session(TOLD) as session:

@@ -255,6 +255,17 @@ def test_large_values_go_both_ways(both: Any, size: int):
         assert both.run(app=VALUES, function="echo", input={"value": value}).output == value
 
 
+@pytest.mark.parametrize("size", [70_000, MIB // 2, 5 * MIB])
+def test_calls_go_on_after_a_large_last_answer(both: Any, size: int):
+    """After so much nothing is read until it is taken; and then it is."""
+    with both.session(VALUES) as session:
+        for _ in range(2):
+            assert [len(value) for value in session.map("large", [{"size": size}])] == [size]
+            assert session.call("echo", value=1) == 1
+            assert [event.type for event in session.stream("large", {"size": size})] == ["done"]
+            assert session.call("echo", value=2) == 2
+
+
 @pytest.mark.parametrize("app", [STREAMS, ASYNC_STREAMS])
 @pytest.mark.parametrize("size", [MIB // 2, 5 * MIB])
 def test_large_items_come_in_a_stream(both: Any, app: str, size: int):

@@ -210,6 +210,7 @@ class AsyncCallLink(AsyncLink):
             raise OverdueError(call_id) from None
         if parts[0] != "Event":
             del self._inboxes[call_id]
+            self.wake_up()  # nobody will take more of it
         return parts
 
     def abandon(self, call_id: int) -> bool:

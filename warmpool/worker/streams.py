@@ -21,6 +21,7 @@ from time import time
 from typing import TYPE_CHECKING, Any, Final
 
 from ..app import CallCancelled
+from ..outbox import Outbox
 from ..signatures import Arguments, Function, Kind
 from ..wire.large import Frame, MessageWriter
 from .cancelling import NOTHING, Inbox
@@ -40,7 +41,8 @@ class Outlet:
         self.gone = False
         """The client has left: what is said is said to nobody."""
         self._socket = connection.socket
-        self._outbox = connection.outbox
+        self._outbox = Outbox(connection.socket)
+        self._rest = connection.outbox
         self._make_frame = connection.writer.another().message  # the connection's is not made for threads
         self._lock = Lock()
         self._line: deque[tuple[float, str, object]] = deque()
@@ -53,8 +55,8 @@ class Outlet:
 
     @property
     def unsent(self) -> bool:
-        """Whether there is something that the client has not taken."""
-        return bool(self._outbox.waiting)
+        """Whether there is something that the client is still to take."""
+        return bool(self._outbox.waiting) and not self.gone
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -94,10 +96,14 @@ class Outlet:
                 return
 
     def close(self) -> None:
-        """No more events. What has not been taken goes before the answer."""
+        """No more events. What has not been taken goes before the answer, and is the connection's to send; what another
+        thread says from now on is said to nobody.
+        """
         with self._lock:
-            while self._line:
-                self._put_first_in_line()
+            if not self.gone:
+                while self._line:
+                    self._put_first_in_line()
+                self._rest.waiting.extend(self._outbox.waiting)
             self.gone = True
 
     def _send_line(self) -> None:
@@ -128,10 +134,9 @@ class Outlet:
                 raise
 
     def leave(self) -> None:
-        """The client has left."""
+        """The client has left. (Another thread may be pushing: what waits is dropped with this.)"""
         self.gone = True
         self._line.clear()
-        self._outbox.waiting.clear()
 
 
 def wait_until_taken(outlet: Outlet, inbox: Inbox, channel: socket.socket) -> None:
