@@ -15,11 +15,11 @@ import pytest
 from support import open_files
 
 from warmpool.errors import PayloadTooLargeError, ProtocolError
-from warmpool.memory import SealedMemory, enclose, receive_memory
+from warmpool.memory import enclose, receive_memory
 from warmpool.outbox import Outbox
 from warmpool.packets import carrying
 from warmpool.wire.frames import FrameReader, announcement, decode
-from warmpool.wire.large import Enclosed, Frame, MessageWriter
+from warmpool.wire.large import Enclosed, Frame, Memory, MessageWriter
 
 MIB = 1024 * 1024
 LIMIT = 64 * MIB
@@ -42,7 +42,7 @@ def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
 Ends = tuple[socket.socket, socket.socket]
 
 
-def content(memory: SealedMemory) -> bytes:
+def content(memory: Memory) -> bytes:
     return os.pread(memory.fileno(), 2**31, 0)
 
 
@@ -68,7 +68,7 @@ def test_memory_that_is_enclosed_cannot_be_changed():
         lambda: os.pwrite(memory.fileno(), b"x", 0),
         lambda: os.ftruncate(memory.fileno(), 0),
         lambda: os.ftruncate(memory.fileno(), 100),
-        lambda: fcntl.fcntl(memory, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE),
+        lambda: fcntl.fcntl(memory.fileno(), fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE),
     ):
         with pytest.raises(PermissionError):
             change()
@@ -91,6 +91,32 @@ def test_who_has_no_memory_or_no_descriptor_is_told(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(os, "writev", full)
     with pytest.raises(PayloadTooLargeError, match="No space left"):
         enclose([b"12345"], 5)
+
+
+def test_what_a_signals_handler_raises_is_no_error_of_the_kernels(monkeypatch: pytest.MonkeyPatch, ends: Ends):
+    def late(*_: Any) -> int:
+        raise TimeoutError("the user's own")
+
+    Outbox(ends[0]).post(Enclosed(b"xx", enclose([b"12345"], 5)))
+    ends[1].recv(1)
+    monkeypatch.setattr(os, "writev", late)
+    with pytest.raises(TimeoutError, match="the user's own"):
+        enclose([b"12345"], 5)
+    monkeypatch.setattr(mmap, "mmap", late)
+    with pytest.raises(TimeoutError, match="the user's own"):
+        receive_memory(ends[1], 0, 5)
+
+
+def test_who_has_too_many_open_to_receive_memory_is_told_so(ends: Ends):
+    Outbox(ends[0]).post(Enclosed(b"xx", enclose([b"12345"], 5)))
+    ends[1].recv(1)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        with pytest.raises(ProtocolError, match="this process has too many open"):
+            receive_memory(ends[1], 0, 5)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def memfd(data: bytes, seals: int) -> int:
@@ -178,7 +204,7 @@ def test_whatever_waits_comes_in_its_order(ends: Ends, sizes: list[int]):
     outbox, reader, writer = Outbox(ours), reader_of(theirs), message_writer()
     for number, size in enumerate(sizes):
         outbox.put(writer.message(("Result", number, bytes(size))))
-    assert outbox.size() > sum(size for size in sizes if size < MIB)
+    assert outbox.size > sum(size for size in sizes if size < MIB)
     for number, size in enumerate(sizes):
         theirs.setblocking(False)
         answer = None
@@ -191,7 +217,7 @@ def test_whatever_waits_comes_in_its_order(ends: Ends, sizes: list[int]):
         assert answer == ["Result", number, bytes(size)]
     assert outbox.push()
     assert not outbox.waiting
-    assert outbox.size() == 0
+    assert outbox.size == 0
 
 
 @pytest.mark.parametrize("size", [10, 40_000, 2_000_000])
@@ -220,7 +246,18 @@ def test_no_more_than_two_in_memory_are_under_way(ends: Ends):
     while outbox.post(Enclosed(announcement(1), enclose([b"x"], 1))):
         posted += 1
     assert posted <= 2
-    outbox.waiting.clear()
+    outbox.clear()
+
+
+def test_an_outbox_that_is_cleared_while_it_sends_goes_on_with_what_it_has_begun(ends: Ends):
+    outbox = Outbox(ends[0])
+    for _ in range(3):
+        outbox.put(b"abc")
+    waiting = outbox.waiting
+    outbox.clear()
+    outbox._take_off(waiting, 7)
+    assert [bytes(part) for part in waiting if isinstance(part, memoryview)] == [b"bc"]
+    assert outbox.push()
 
 
 def test_nothing_to_send_is_nothing(ends: Ends):
@@ -241,4 +278,4 @@ def test_the_other_end_is_gone(ends: Ends):
         outbox = Outbox(ours)
         with pytest.raises(OSError, match="Broken pipe"):
             outbox.post(frame)
-        outbox.waiting.clear()
+        outbox.clear()

@@ -8,33 +8,31 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
+import select
 import socket
 from collections.abc import Sequence
-from io import FileIO
 from typing import Any, Final
 
 from .errors import PayloadTooLargeError, ProtocolError
 from .packets import FD_SIZE, Ancillary, close_all, fds_in
+from .wire.large import Memory
 
 _SEALS: Final = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 _AT_ONCE: Final = 1000
 """Pieces that one `writev` takes (1024 on Linux)."""
+_OWNER: Final = select.epoll.fromfd
+"""Makes an owner of a descriptor, of whatever kind that is. An epoll object is the only one of Python's that closes
+what it owns without a warning and in C: a signal's handler may raise in a `__del__`, and the descriptor would stay.
+"""
 _SPACE: Final = socket.CMSG_SPACE(FD_SIZE)
 
 
-class SealedMemory(FileIO):
-    """A descriptor of it, which is closed with this."""
-
-    def __del__(self) -> None:
-        self.close()
-
-
-def enclose(pieces: Sequence[bytes], size: int) -> SealedMemory:
+def enclose(pieces: Sequence[bytes], size: int) -> Memory:
     """Memory that holds the pieces, `size` bytes in all. Raises PAYLOAD_TOO_LARGE if there is no more to be had."""
     flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
     try:
         # In one step: the handler of a signal may raise between two, and the descriptor would be nobody's.
-        (memory,) = map(SealedMemory, map(os.memfd_create, ("warmpool-message",), (flags,)))
+        (memory,) = map(_OWNER, map(os.memfd_create, ("warmpool-message",), (flags,)))
         views = [memoryview(piece) for piece in reversed(pieces) if piece]
         while views:
             written = os.writev(memory.fileno(), views[: -_AT_ONCE - 1 : -1])
@@ -43,10 +41,12 @@ def enclose(pieces: Sequence[bytes], size: int) -> SealedMemory:
                 if written < len(view):
                     views.append(view[written:])
                 written -= min(written, len(view))
-        fcntl.fcntl(memory, fcntl.F_ADD_SEALS, _SEALS)
+        fcntl.fcntl(memory.fileno(), fcntl.F_ADD_SEALS, _SEALS)
     except OSError as error:
+        if error.errno is None:
+            raise  # by a signal's handler
         raise PayloadTooLargeError(
-            f"there is no memory for a message of {size} bytes: {error}; send less at once", details={"size": size}
+            f"there is no memory for a message of {size} bytes: {error}", details={"size": size}
         ) from error
     return memory
 
@@ -62,13 +62,18 @@ def receive_memory(connection: socket.socket, flags: int, size: int) -> memoryvi
         ((byte, ancillary, cut, _),) = received
         if not byte:
             raise EOFError
-        if cut & socket.MSG_CTRUNC or len(fds := fds_in(ancillary)) != 1:
-            raise ProtocolError("a message in memory came without its memory")
+        if len(fds := fds_in(ancillary)) != 1 or cut & socket.MSG_CTRUNC:
+            many = "more than one, or none since this process has too many open" if cut & socket.MSG_CTRUNC else "none"
+            raise ProtocolError(f"a message in memory came without its memory: of descriptors there came {many}")
         try:
             if ~fcntl.fcntl(fds[0], fcntl.F_GET_SEALS) & (fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_WRITE):
                 raise ProtocolError("a message in memory can still be changed: its memory is not sealed")
+            if os.fstat(fds[0]).st_size < size:
+                raise ProtocolError("a message in memory cannot be read: its memory is shorter than it")
             return memoryview(mmap.mmap(fds[0], size, mmap.MAP_PRIVATE | mmap.MAP_POPULATE, mmap.PROT_READ))
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            if error.errno is None:
+                raise  # by a signal's handler
             raise ProtocolError(f"a message in memory cannot be read: {error}") from error
     finally:
         for _, ancillary, _, _ in received:

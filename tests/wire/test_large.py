@@ -103,6 +103,23 @@ def test_what_is_above_both_limits_is_refused(limit: int, memory_limit: int):
     assert refused.value.details == {"size": largest + 1, "limit": largest}
 
 
+def test_with_little_memory_the_stream_takes_what_it_can():
+    made = writer(limit=16 * MIB, memory_limit=2 * MIB)
+    ways = {size: type(made.message(("Result", 1, bytes(size * MIB)))) for size in (1, 3, 15)}
+    assert ways == {1: Enclosed, 3: list, 15: list}
+
+
+def test_out_of_memory_the_stream_takes_what_it_can():
+    def enclose(pieces: list[bytes], size: int) -> Block:
+        raise PayloadTooLargeError("no memory")
+
+    made = MessageWriter(4 * MIB)
+    made.share(MEMORY_LIMIT, enclose)
+    assert body_of(made.message(("Result", 1, bytes(3 * MIB)))) == msgpack.packb(("Result", 1, bytes(3 * MIB)))
+    with pytest.raises(PayloadTooLargeError, match="no memory"):
+        made.message(("Result", 1, bytes(5 * MIB)))
+
+
 def test_without_memory_everything_goes_in_the_stream():
     made = MessageWriter(LIMIT)
     assert body_of(made.message(("Result", 1, bytes(8 * MIB)))) == msgpack.packb(("Result", 1, bytes(8 * MIB)))

@@ -193,7 +193,7 @@ class AsyncCallLink(AsyncLink):
 
     def has_enough(self) -> bool:
         """Whether so much waits to be sent that it should be sent before there is more."""
-        return self._outbox.size() >= PADDING
+        return self._outbox.size >= PADDING
 
     def flush(self) -> None:
         """Sends what has begun. Raises HangupError."""

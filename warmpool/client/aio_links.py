@@ -79,7 +79,7 @@ class AsyncLink:
             self.broken = self.broken or why
             _stop_watching(self.loop, self._socket)
             self._socket.close()
-            self._outbox.waiting.clear()
+            self._outbox.clear()
             self._fail_all(error)
 
     def _fail_all(self, error: Exception) -> None:

@@ -80,7 +80,7 @@ class CallLink(Link):
 
     def close(self) -> None:
         super().close()
-        self._outbox.waiting.clear()
+        self._outbox.clear()
 
     # --- one call ---------------------------------------------------------------------------------------------
 
@@ -131,19 +131,24 @@ class CallLink(Link):
     def call_within(self, function: str | None, input: object, timeout: float) -> Any:
         """As `call`. Raises OverdueError after `timeout` seconds, which include waiting for one's turn."""
         deadline = time.monotonic() + timeout
-        if not self._lock.acquire(timeout=timeout):
-            raise OverdueError(None)
+        held: list[bool] = []
         try:
+            # In one step: an interruption between two would leave the lock to nobody.
+            held.extend(map(self._lock.acquire, (True,), (timeout,)))
+            if not held[0]:
+                raise OverdueError(None)
             call_id = self.begin("Call", function, input)
             self.flush()
             answer = self.next_parts(call_id, deadline)
         except (WarmpoolError, HangupError, OverdueError):
             raise
         except BaseException:
-            self.interrupt()
+            if held and held[0]:
+                self.interrupt()
             raise
         finally:
-            self._lock.release()
+            if held and held[0]:
+                self._lock.release()
         return payload_of(answer)
 
     def settle(self, call_id: int, *, seized: bool) -> None:
@@ -183,7 +188,7 @@ class CallLink(Link):
 
     def has_enough(self) -> bool:
         """Whether so much waits to be sent that it should be sent before there is more."""
-        return self._outbox.size() >= PADDING
+        return self._outbox.size >= PADDING
 
     def flush(self) -> None:
         """Sends what has begun. Raises HangupError."""

@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 import msgpack
 
+from ..errors import PayloadTooLargeError
 from .frames import HEADER, FrameWriter, announcement, carry, too_large
 
 STREAM_LIMIT: Final = 1024 * 1024
@@ -86,13 +87,14 @@ class MessageWriter(FrameWriter):
 
     def _of_pieces(self, pieces: list[bytes]) -> Frame:
         size = sum(map(len, pieces))
-        if self._enclose is None:
-            if size > self.limit:
-                raise too_large(size, self.limit)
-        elif size > min(self.limit, STREAM_LIMIT):
-            if size > max(self.limit, self._memory_limit):
-                raise too_large(size, max(self.limit, self._memory_limit))
-            return Enclosed(announcement(size), self._enclose(pieces, size))
+        if self._enclose is not None and min(self.limit, STREAM_LIMIT) < size <= self._memory_limit:
+            try:
+                return Enclosed(announcement(size), self._enclose(pieces, size))
+            except PayloadTooLargeError:  # out of memory or descriptors: what the stream takes goes there
+                if size > self.limit:
+                    raise
+        elif size > self.limit:
+            raise too_large(size, max(self.limit, self._memory_limit))
         return [_pack_header(size), *pieces]
 
 

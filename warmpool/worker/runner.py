@@ -125,7 +125,7 @@ class Connection:
         with suppress(OSError):
             self.socket.shutdown(socket.SHUT_RDWR)
         self.socket.close()
-        self.outbox.waiting.clear()
+        self.outbox.clear()
 
     def has_bytes(self) -> bool:
         """Whether part of a call is here, or all of it."""

@@ -50,7 +50,7 @@ class Outlet:
         self._lost = 0
 
     def __repr__(self) -> str:
-        state = "gone" if self.gone else f"unsent={self._outbox.size()} line={len(self._line)}"
+        state = "gone" if self.gone else f"unsent={self._outbox.size} line={len(self._line)}"
         return f"<Outlet {self.call_id} number={self._number} {state}>"
 
     @property
@@ -103,7 +103,7 @@ class Outlet:
             if not self.gone:
                 while self._line:
                     self._put_first_in_line()
-                self._rest.waiting.extend(self._outbox.waiting)
+                self._outbox.move_to(self._rest)
             self.gone = True
 
     def _send_line(self) -> None:
