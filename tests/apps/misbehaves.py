@@ -39,6 +39,7 @@ class Misbehaves(BaseApp):
         mutex = ctypes.create_string_buffer(64)
         libc = ctypes.PyDLL(None)
         libc.pthread_mutex_lock(mutex)
+        print("holds it", flush=True)
         libc.pthread_mutex_lock(mutex)
 
     def leave_a_large_child(self) -> int:
