@@ -235,7 +235,7 @@ class FrameReader:
             self._start = self._end = 0
             self.pending = False
             if len(self._view) > BUFFER_SIZE:
-                self._make_room(BUFFER_SIZE)  # the frame lies in the old buffer, for as long as it is used
+                self._make_room(BUFFER_SIZE)  # often in the same buffer: the frame is decoded before the next read
         return frame
 
     def _announced(self, header: int) -> None:
