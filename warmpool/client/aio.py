@@ -20,12 +20,11 @@ from typing import Any, Final, Literal, Self, TypeVar, Unpack, overload
 
 from ..errors import DaemonUnavailableError, WarmpoolError
 from ..paths import Places
-from ..wire.messages import Open
 from .aio_calls import AsyncCallLink
 from .aio_links import AsyncControlLink
 from .connections import HangupError, connect, payload_of
 from .core import Core
-from .requests import Data, SessionOptions, run_request, session_request
+from .requests import Data, RunRequest, SessionOptions, run_request, session_request
 from .sessions import AsyncApps, AsyncCalls, AsyncSession, AsyncSessions
 from .streams import AsyncStream
 
@@ -115,12 +114,9 @@ class LoopCore(Core[AsyncCallLink]):
         if self._control is not None:
             self._control.close()
 
-    async def connect(self, hello: Open, *, start: bool) -> AsyncCallLink:
-        return await AsyncCallLink.opening(await self._dial(start=start), hello)
-
-    async def pass_on(self, hello: Open, *, start: bool) -> AsyncCallLink:
+    async def open(self, request: RunRequest, cwd: str, *, start: bool) -> AsyncCallLink:
         control = await self._control_link(start=start)
-        return await AsyncCallLink.opening(control.pass_connection(hello))
+        return AsyncCallLink(*await control.open(request, cwd))
 
     async def ask(self, method: str, params: dict[str, Any], *, start: bool) -> Any:
         return await (await self._control_link(start=start)).request(method, params)

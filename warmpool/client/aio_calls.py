@@ -11,28 +11,21 @@ import asyncio
 import socket
 from _thread import _count as threads  # besides the main one
 from collections import deque
-from functools import partial
 from time import monotonic
-from typing import Any, Final, Protocol, Self
+from typing import Any, Final, Protocol
 
 from ..errors import WarmpoolError
-from ..memory import receive_memory
-from ..settings import CONTROL_FRAME_LIMIT
 from ..wire.calls import CallState, OpenCalls
 from ..wire.frames import PADDING
-from ..wire.large import MessageWriter
-from ..wire.messages import CALL_ANSWERS, Open, Opened
-from ..wire.shapes import from_wire, to_wire
+from ..wire.messages import Opened
 from .aio_links import AsyncLink
 from .connections import (
     CALM,
     OverdueError,
-    allow,
     cannot_send,
     cannot_use,
     first_call_id,
-    message_writer,
-    opened,
+    for_calls,
 )
 
 INBOX_LIMIT: Final = 64 * 1024
@@ -93,39 +86,19 @@ class Inbox:
 
 
 class AsyncCallLink(AsyncLink):
-    """A connection that the daemon has handed to a worker."""
+    """A connection to a worker."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, opened: Opened) -> None:
+        self.opened = opened
         self._calls = OpenCalls(first_call_id())
         self._waiting: dict[int, Waiter] = {}
         self._inboxes: dict[int, Inbox] = {}
         self._settling: dict[int, asyncio.Future[None]] = {}
-        self._messages: MessageWriter
         self._seized = False
         self._calm = 1
         """Calls to come before the loop is kept awake for one. A worker's first is slow."""
-        self.opened: Opened
-        self._greeting: asyncio.Future[Any] | None = None
-        super().__init__(connection, CONTROL_FRAME_LIMIT, CONTROL_FRAME_LIMIT)
-
-    @classmethod
-    async def opening(cls, connection: socket.socket, hello: Open | None = None) -> Self:
-        """Opens; without a `hello` if it has been said. Raises the daemon's refusal, or HangupError if there was no
-        answer.
-        """
-        link = cls(connection)
-        try:
-            if hello is not None:
-                link._send(link._writer.frame(to_wire(hello)))
-            link._greeting = link.loop.create_future()
-            link.opened = opened(await link._greeting)
-        except BaseException:
-            link.close()
-            raise
-        link._greeting = None
-        link._messages = message_writer(link.opened)
-        allow(link._reader, link.opened, partial(receive_memory, connection, 0))
-        return link
+        reader, self._messages = for_calls(connection, opened)
+        super().__init__(connection, reader)
 
     # --- one call ---------------------------------------------------------------------------------------------
 
@@ -234,10 +207,6 @@ class AsyncCallLink(AsyncLink):
                 self._break(str(error), error)
 
     def _handle(self, frame: memoryview) -> None:
-        if self._greeting is not None:
-            if not self._greeting.done():
-                self._greeting.set_result(from_wire(frame, CALL_ANSWERS))
-            return
         parts = self._calls.answer(frame)
         if parts is None:
             self._settle_answered()
@@ -257,8 +226,9 @@ class AsyncCallLink(AsyncLink):
                 future.set_result(None)
 
     def _fail_all(self, error: Exception) -> None:
-        for waiter in [self._greeting, *self._waiting.values(), *self._settling.values()]:
-            if waiter is not None and not waiter.done():
+        waiters: list[Waiter | asyncio.Future[None]] = [*self._waiting.values(), *self._settling.values()]
+        for waiter in waiters:
+            if not waiter.done():
                 waiter.set_exception(error)
 
     def _unsent_call(self, call_id: int, error: BaseException) -> BaseException:

@@ -12,22 +12,24 @@ import asyncio
 import os
 import socket
 import weakref
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from ..errors import InvalidRequestError, WarmpoolError
 from ..errors import from_wire as error_from_wire
 from ..outbox import Outbox
-from ..packets import carrying
 from ..settings import CONTROL_FRAME_LIMIT
 from ..wire.frames import FrameReader, FrameWriter
 from ..wire.large import Frame
 from ..wire.messages import (
     CONTROL_ANSWERS,
     PROTOCOL_VERSION,
+    Abandon,
     Control,
     Failure,
     Open,
-    Reply,
+    Opened,
     Request,
 )
 from ..wire.shapes import from_wire, to_wire
@@ -35,22 +37,23 @@ from .connections import (
     FORKED,
     REPLY_LIMIT,
     HangupError,
+    Passed,
     belongs_here,
     cannot_send,
     cannot_use,
 )
+from .requests import RunRequest
 
 
 class AsyncLink:
     """Frames out and in. Belongs to the loop on which it was made."""
 
-    def __init__(self, connection: socket.socket, write_limit: int, read_limit: int) -> None:
+    def __init__(self, connection: socket.socket, reader: FrameReader) -> None:
         connection.setblocking(False)
         self._socket = connection
-        self._receive_into = connection.recv_into
+        self._receive_into: Callable[[memoryview], int] = connection.recv_into
         self.loop = asyncio.get_running_loop()
-        self._writer = FrameWriter(write_limit)
-        self._reader = FrameReader(read_limit)
+        self._reader = reader
         self._outbox = Outbox(connection)
         self._is_paused = True
         self.broken: str | None = None
@@ -183,53 +186,79 @@ class AsyncControlLink(AsyncLink):
     def __init__(self, connection: socket.socket) -> None:
         self._last_id = 0
         self._waiting: dict[int, asyncio.Future[Any]] = {}
-        super().__init__(connection, CONTROL_FRAME_LIMIT, REPLY_LIMIT)
+        self._writer = FrameWriter(CONTROL_FRAME_LIMIT)
+        self._passed = Passed(connection)
+        super().__init__(connection, FrameReader(REPLY_LIMIT))
+        self._receive_into = self._passed.receive_into
         self._send(self._writer.frame(to_wire(Control(PROTOCOL_VERSION))))
 
     async def request(self, method: str, params: dict[str, Any]) -> Any:
         """The daemon's answer. Raises its error, or HangupError."""
-        self.check()
-        self._last_id = request_id = self._last_id + 1
-        try:
-            frame = self._writer.frame(to_wire(Request(request_id, method, params)))
-        except (TypeError, ValueError, OverflowError) as error:
-            raise cannot_send(error) from None
-        self._send(frame)
-        future = self._waiting[request_id] = self.loop.create_future()
+        self._last_id = number = self._last_id + 1
+        future = self._ask(Request(number, method, params))
         try:
             return await future
         finally:
-            self._waiting.pop(request_id, None)
+            self._waiting.pop(number, None)
 
-    def pass_connection(self, hello: Open) -> socket.socket:
-        """Our end of a new connection, of which the daemon has the other and this hello. Raises HangupError."""
-        self.check()
-        frame = self._writer.frame(to_wire(hello))
-        ours, theirs = socket.socketpair()
+    async def open(self, request: RunRequest, cwd: str) -> tuple[socket.socket, Opened]:
+        """A connection to a worker. Raises the daemon's refusal, or HangupError."""
+        self._last_id = number = self._last_id + 1
+        future = self._ask(request.open(number, cwd))
         try:
-            with theirs:
-                if self._outbox.waiting:
-                    raise BlockingIOError
-                sent = self._socket.sendmsg([frame], [carrying(theirs.fileno())])
-                if sent < len(frame):
-                    self._send(frame[sent:])
-        except BaseException as error:
-            ours.close()
-            raise HangupError(sent=False) if isinstance(error, OSError) else error from None
-        return ours
+            given: tuple[socket.socket, Opened] = await future
+            return given
+        except asyncio.CancelledError:
+            if not future.cancelled() and future.exception() is None:  # it came at the same time
+                future.result()[0].close()
+            elif self.broken is None:
+                with suppress(HangupError):
+                    self._send(self._writer.frame(to_wire(Abandon(number))))
+            raise
+        finally:
+            self._waiting.pop(number, None)
+
+    def _ask(self, question: Request | Open) -> asyncio.Future[Any]:
+        self.check()
+        try:
+            frame = self._writer.frame(to_wire(question))
+        except (TypeError, ValueError, OverflowError) as error:
+            raise cannot_send(error) from None
+        self._send(frame)
+        future = self._waiting[question.id] = self.loop.create_future()
+        return future
 
     def _handle(self, frame: memoryview) -> None:
-        match from_wire(frame, CONTROL_ANSWERS):
-            case Reply(id=request_id, value=value):
-                if (future := self._waiting.get(request_id)) is not None and not future.done():
-                    future.set_result(value)
-            case Failure(id=0, error=error):
-                raise error_from_wire(error)
-            case Failure(id=request_id, error=error):
-                if (future := self._waiting.get(request_id)) is not None and not future.done():
-                    future.set_exception(error_from_wire(error))
+        message = from_wire(frame, CONTROL_ANSWERS)
+        if isinstance(message, Failure) and message.id == 0:
+            raise error_from_wire(message.error)
+        future = self._waiting.get(message[0])
+        if future is not None and future.done():
+            future = None
+        if isinstance(message, Opened):
+            self._give(message, future)
+        elif future is None:
+            pass  # nobody waits for it any more
+        elif isinstance(message, Failure):
+            future.set_exception(error_from_wire(message.error))
+        else:
+            future.set_result(message[1])
+
+    def _give(self, opened: Opened, future: asyncio.Future[Any] | None) -> None:
+        """A connection has come, for whoever still waits for it."""
+        try:
+            connection = self._passed.take(opened)
+        except OSError as error:
+            if future is not None:
+                future.set_exception(error)
+            return
+        if future is not None:
+            future.set_result((connection, opened))
+        else:
+            connection.close()
 
     def _fail_all(self, error: Exception) -> None:
+        self._passed.close()
         for future in self._waiting.values():
             if not future.done():
                 future.set_exception(error)

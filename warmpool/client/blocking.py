@@ -10,11 +10,11 @@ from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from typing import Any, Final
 
 from ..errors import WarmpoolError
-from ..wire.messages import Open
 from .calls import CallLink
 from .connections import HangupError, connect
 from .core import Core, call_named
 from .links import ControlLink
+from .requests import RunRequest
 
 IDLE_CONTROL_LINKS: Final = 4
 """Connections for control that are kept for the next request."""
@@ -35,13 +35,9 @@ class BlockingCore(Core[CallLink]):
         for link in idle:
             link.close()
 
-    async def connect(self, hello: Open, *, start: bool) -> CallLink:
-        return CallLink(self.dial(start=start), hello)
-
-    async def pass_on(self, hello: Open, *, start: bool) -> CallLink:
+    async def open(self, request: RunRequest, cwd: str, *, start: bool) -> CallLink:
         with self._control_link(start=start) as control:
-            ours = control.pass_connection(hello)
-        return CallLink(ours)
+            return CallLink(*control.open(request, cwd))
 
     async def ask(self, method: str, params: dict[str, Any], *, start: bool) -> Any:
         with self._control_link(start=start) as link:

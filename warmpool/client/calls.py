@@ -15,25 +15,19 @@ from os import sched_yield
 from typing import Any, Final
 
 from ..errors import WarmpoolError
-from ..memory import receive_memory
 from ..outbox import Outbox
-from ..settings import CONTROL_FRAME_LIMIT
 from ..wire.calls import CallState, OpenCalls
 from ..wire.frames import PADDING
-from ..wire.large import MessageWriter
-from ..wire.messages import CALL_ANSWERS, Open
-from ..wire.shapes import from_wire, to_wire
+from ..wire.messages import Opened
 from . import links
 from .connections import (
     CALM,
     HangupError,
     OverdueError,
-    allow,
     cannot_send,
     cannot_use,
     first_call_id,
-    message_writer,
-    opened,
+    for_calls,
     payload_of,
 )
 from .links import Link, is_of_the_kernel
@@ -50,33 +44,18 @@ class _LateError(Exception):
 
 
 class CallLink(Link):
-    """A connection that the daemon has handed to a worker."""
-
-    _decode = staticmethod(partial(from_wire, conversation=CALL_ANSWERS))
-
-    def __init__(self, connection: socket.socket, hello: Open | None = None) -> None:
-        """Opens; without a `hello` if it has been said. Raises the daemon's refusal, or HangupError if there was no
-        answer.
-        """
-        super().__init__(connection, CONTROL_FRAME_LIMIT, CONTROL_FRAME_LIMIT)
+    def __init__(self, connection: socket.socket, opened: Opened) -> None:
+        reader, self._messages = for_calls(connection, opened)
+        super().__init__(connection, reader)
+        self.opened = opened
         self._calls = OpenCalls(first_call_id())
         self._early: dict[int, list[list[Any]]] = {}  # what came for a call before anybody looked
-        self._messages: MessageWriter
         self._outbox = Outbox(connection)
         self._calm = 1
         """Calls to come before one looks for its answer, instead of sleeping. A worker's first is slow."""
         self._receive_now = partial(connection.recv_into, nbytes=0, flags=socket.MSG_DONTWAIT)
         self.left_open: list[int] = []
         """The calls that were under way when an interruption closed this link."""
-        try:
-            if hello is not None:
-                self._send(self._writer.frame(to_wire(hello)))
-            self.opened = opened(self._receive())
-        except BaseException:
-            self.close()
-            raise
-        self._messages = message_writer(self.opened)
-        allow(self._reader, self.opened, partial(receive_memory, connection, 0))
 
     def close(self) -> None:
         super().close()

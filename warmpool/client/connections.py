@@ -6,20 +6,22 @@ its owner says why.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import weakref
-from collections.abc import Callable
+from collections import deque
+from functools import partial
 from typing import Any, Final, Protocol
 
 from ..errors import DaemonUnavailableError, InvalidRequestError, ProtocolError
 from ..errors import from_wire as error_from_wire
-from ..memory import enclose
+from ..memory import enclose, receive_memory
+from ..packets import FD_SIZE, close_all, fds_in
 from ..paths import Places, address_of, peer_of
 from ..wire.frames import FrameReader
 from ..wire.large import MessageWriter
-from ..wire.messages import Failure, Opened
-from ..wire.shapes import Message
+from ..wire.messages import Opened
 
 FORKED: Final = "it was made before this process was forked: make a new Client in the child"
 REPLY_LIMIT: Final = 2**31 - 1
@@ -28,6 +30,10 @@ CALM: Final = 256
 """Calls for which a client sleeps at once after it has looked for an answer in vain: they are long, or there is no core
 for the worker.
 """
+
+_ONE_FD: Final = socket.CMSG_SPACE(FD_SIZE)
+_CLOEXEC: Final = int(socket.MSG_CMSG_CLOEXEC)
+_CUT: Final = int(socket.MSG_CTRUNC)
 
 
 class HangupError(Exception):
@@ -99,25 +105,47 @@ def first_call_id() -> int:
     return (int.from_bytes(os.urandom(6)) >> 2) << 16
 
 
-def opened(answer: Message) -> Opened:
-    """The daemon's answer to an Open. Raises its refusal."""
-    if isinstance(answer, Failure):
-        raise error_from_wire(answer.error)
-    if not isinstance(answer, Opened):
-        raise ProtocolError(f"the answer to a hello is Opened or Failure, not {type(answer).__name__}")
-    return answer
+class Passed:
+    """What comes over a connection beside its bytes: other connections, as descriptors."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._receive = connection.recvmsg_into
+        self._waiting: deque[int | None] = deque()
+        """In the order of the messages that they belong to; None: there was no descriptor left for it."""
+
+    def receive_into(self, space: memoryview) -> int:
+        """`recv_into` that keeps what comes beside."""
+        count, ancillary, flags, _ = self._receive([space], _ONE_FD, _CLOEXEC)
+        if ancillary:
+            self._waiting.extend(fds_in(ancillary))
+        if flags & _CUT:
+            self._waiting.append(None)
+        return count
+
+    def take(self, opened: Opened) -> socket.socket:
+        """The connection that has come with this message. Raises OSError if there was no descriptor left for it."""
+        if not self._waiting:
+            raise ProtocolError("Opened came without a connection")
+        fd = self._waiting.popleft()
+        if fd is None:
+            error = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            if opened.session_id is not None:
+                error.add_note(f"session {opened.session_id} was opened all the same")
+            raise error
+        return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fd)
+
+    def close(self) -> None:
+        close_all(fd for fd in self._waiting if fd is not None)
+        self._waiting.clear()
 
 
-def message_writer(opened: Opened) -> MessageWriter:
-    """For the calls of a connection."""
-    writer = MessageWriter(opened.frame_limit)
+def for_calls(connection: socket.socket, opened: Opened) -> tuple[FrameReader, MessageWriter]:
+    """The two directions of a connection to a worker."""
+    reader, writer = FrameReader(opened.frame_limit), MessageWriter(opened.frame_limit)
+    reader.memory_limit = opened.memory_limit
+    reader.take_memory = partial(receive_memory, connection, 0)
     writer.share(opened.memory_limit, enclose)
-    return writer
-
-
-def allow(reader: FrameReader, opened: Opened, take_memory: Callable[[int], memoryview]) -> None:
-    """From now on it reads what comes for the calls of a connection."""
-    reader.limit, reader.memory_limit, reader.take_memory = opened.frame_limit, opened.memory_limit, take_memory
+    return reader, writer
 
 
 def payload_of(answer: list[Any]) -> Any:

@@ -20,6 +20,7 @@ from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from types import FrameType
 from typing import Any, Final, Generic, Protocol, TypeVar
 
@@ -33,7 +34,7 @@ from ..errors import (
     WorkerLostError,
 )
 from ..paths import Places
-from ..wire.messages import Open, Opened
+from ..wire.messages import Opened
 from .connections import FORKED, HangupError, OverdueError, belongs_here, connect
 from .requests import NEW, Data, RunRequest, run_result
 
@@ -99,14 +100,10 @@ class Core(ABC, Generic[L]):
     # --- the steps --------------------------------------------------------------------------------------------
 
     @abstractmethod
-    async def connect(self, hello: Open, *, start: bool) -> L:
+    async def open(self, request: RunRequest, cwd: str, *, start: bool) -> L:
         """A connection to a worker. `start`: a daemon is started for it if none runs. Raises the daemon's refusal, and
         HangupError.
         """
-
-    @abstractmethod
-    async def pass_on(self, hello: Open, *, start: bool) -> L:
-        """As `connect`, by passing the daemon a connection with the hello, over one that there is already."""
 
     @abstractmethod
     async def ask(self, method: str, params: dict[str, Any], *, start: bool) -> Any:
@@ -146,13 +143,17 @@ class Core(ABC, Generic[L]):
     # --- the daemon -------------------------------------------------------------------------------------------
 
     async def request(self, method: str, *, start: bool = True, **params: Any) -> Any:
-        """One control request, once more over a new connection if the old one has broken."""
+        """One control request."""
+        return await self._twice(partial(self.ask, method, params, start=start))
+
+    async def _twice(self, step: Callable[[], Awaitable[T]]) -> T:
+        """What is asked of the daemon; once more over a new connection if the old one has broken."""
         try:
-            return await self.ask(method, params, start=start)
+            return await step()
         except HangupError:
             pass
         try:
-            return await self.ask(method, params, start=start)
+            return await step()
         except HangupError:
             raise DaemonUnavailableError(
                 f"the daemon at {self.places.socket} hangs up; see {self.places.log}"
@@ -190,19 +191,9 @@ class Core(ABC, Generic[L]):
     # --- opening ----------------------------------------------------------------------------------------------
 
     async def open_link(self, request: RunRequest) -> L:
-        """A connection to a worker: one that is passed to the daemon, which saves it a hello and an accept. If that is
-        not answered (the daemon is another by now, or out of descriptors; the worker has died) nothing has happened:
-        once more, knocking at the door.
-        """
-        hello = request.hello(os.getcwd())
+        """A connection to a worker."""
         is_new = request.session in (None, NEW)  # any other session is gone with its daemon: why start another
-        try:
-            link = await self.pass_on(hello, start=is_new)
-        except HangupError:
-            try:
-                link = await self.connect(hello, start=is_new)
-            except HangupError as hangup:
-                raise await self.explain(request.session if request.session != NEW else None, hangup) from None
+        link = await self._twice(partial(self.open, request, os.getcwd(), start=is_new))
         with self._lock:
             self._opened.add(link)
         if link.opened.notice:
@@ -215,7 +206,7 @@ class Core(ABC, Generic[L]):
             return WorkerLostError("the worker died; a call that was under way may or may not have had its effects")
         try:
             await self.request("sessions.get", start=False, session_id=session_id, settle=True)
-            (await self.connect(RunRequest(session=session_id).hello("/"), start=False)).close()
+            (await self.open(RunRequest(session=session_id), "/", start=False)).close()
         except SessionError as error:
             return error
         except (DaemonUnavailableError, HangupError):

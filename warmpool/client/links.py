@@ -14,11 +14,9 @@ import weakref
 from _thread import _count as threads  # besides the main one
 from _thread import allocate_lock
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Final
 
 from ..errors import from_wire as error_from_wire
-from ..packets import Ancillary, carrying
 from ..settings import CONTROL_FRAME_LIMIT
 from ..wire.frames import FrameReader, FrameWriter
 from ..wire.messages import (
@@ -26,7 +24,7 @@ from ..wire.messages import (
     PROTOCOL_VERSION,
     Control,
     Failure,
-    Open,
+    Opened,
     Reply,
     Request,
 )
@@ -35,10 +33,12 @@ from .connections import (
     FORKED,
     REPLY_LIMIT,
     HangupError,
+    Passed,
     belongs_here,
     cannot_send,
     cannot_use,
 )
+from .requests import RunRequest
 
 LOOK_UP: Final = 1.0
 """Seconds after which whoever waits looks whether a signal has come."""
@@ -47,12 +47,10 @@ LOOK_UP: Final = 1.0
 class Link:
     """Frames out and in, one thread at a time."""
 
-    _decode: Callable[[memoryview], Message]
-
-    def __init__(self, connection: socket.socket, write_limit: int, read_limit: int) -> None:
+    def __init__(self, connection: socket.socket, reader: FrameReader) -> None:
         self._socket = connection
-        self._writer = FrameWriter(write_limit)
-        self._reader = FrameReader(read_limit)
+        self._receive_into: Callable[[memoryview], int] = connection.recv_into
+        self._reader = reader
         self._lock = allocate_lock()
         self.broken: str | None = None
         self._looks_up = False
@@ -71,17 +69,6 @@ class Link:
         self.broken = self.broken or "it is closed"
         self._socket.close()
 
-    def _send(self, frame: bytes, *beside: Ancillary) -> None:
-        try:
-            sent = self._socket.sendmsg([frame], beside)
-            if sent < len(frame):
-                self._socket.sendall(frame[sent:])
-        except BaseException as error:
-            self.close()  # also when interrupted: part of the frame may be on its way
-            if is_of_the_kernel(error):
-                raise HangupError(sent=False) from None
-            raise
-
     def _look_up(self) -> None:
         """From now on no read takes longer than LOOK_UP."""
         if not self._looks_up:
@@ -94,58 +81,72 @@ class Link:
         if threads():
             self._look_up()
         try:
-            return self._reader.read(self._socket.recv_into)
+            return self._reader.read(self._receive_into)
         except BlockingIOError:
             return None
 
-    def _receive(self) -> Message:
-        try:
-            while (frame := self._read()) is None:
-                pass
-            return self._decode(frame)
-        except BaseException as error:
-            self.close()  # also for nonsense, or when interrupted: nobody knows how much was read
-            if isinstance(error, EOFError) or is_of_the_kernel(error):
-                raise HangupError(sent=True) from None
-            raise
-
 
 class ControlLink(Link):
-    _decode = staticmethod(partial(from_wire, conversation=CONTROL_ANSWERS))
+    """A connection to the daemon."""
 
     def __init__(self, connection: socket.socket) -> None:
-        super().__init__(connection, CONTROL_FRAME_LIMIT, REPLY_LIMIT)
+        super().__init__(connection, FrameReader(REPLY_LIMIT))
+        self._writer = FrameWriter(CONTROL_FRAME_LIMIT)
+        self._passed = Passed(connection)
+        self._receive_into = self._passed.receive_into
         self._last_id = 0
         self._send(self._writer.frame(to_wire(Control(PROTOCOL_VERSION))))
 
     def request(self, method: str, params: dict[str, Any]) -> Any:
         """The daemon's answer. Raises its error, or HangupError."""
+        self._last_id += 1
+        answer = self._ask(Request(self._last_id, method, params))
+        assert isinstance(answer, Reply)
+        return answer.value
+
+    def open(self, request: RunRequest, cwd: str) -> tuple[socket.socket, Opened]:
+        """A connection to a worker. Raises the daemon's refusal, or HangupError."""
+        self._last_id += 1
+        answer = self._ask(request.open(self._last_id, cwd))
+        assert isinstance(answer, Opened)
+        return self._passed.take(answer), answer
+
+    def close(self) -> None:
+        super().close()
+        self._passed.close()
+
+    def _ask(self, question: Message) -> Message:
         if self.broken is not None:
             raise cannot_use(self.broken)
-        self._last_id += 1
         try:
-            frame = self._writer.frame(to_wire(Request(self._last_id, method, params)))
+            frame = self._writer.frame(to_wire(question))
         except (TypeError, ValueError, OverflowError) as error:
             raise cannot_send(error) from None
         self._send(frame)
         answer = self._receive()
         if isinstance(answer, Failure):
             raise error_from_wire(answer.error)
-        assert isinstance(answer, Reply)
-        return answer.value
+        return answer
 
-    def pass_connection(self, hello: Open) -> socket.socket:
-        """Our end of a new connection, of which the daemon has the other and this hello. Raises HangupError."""
-        ours, theirs = socket.socketpair()
+    def _send(self, frame: bytes) -> None:
         try:
-            with theirs:
-                if self.broken is not None:
-                    raise cannot_use(self.broken)
-                self._send(self._writer.frame(to_wire(hello)), carrying(theirs.fileno()))
-        except BaseException:
-            ours.close()
+            self._socket.sendall(frame)
+        except BaseException as error:
+            self.close()  # also when interrupted: part of the frame may be on its way
+            if is_of_the_kernel(error):
+                raise HangupError(sent=False) from None
             raise
-        return ours
+
+    def _receive(self) -> Message:
+        try:
+            while (frame := self._read()) is None:
+                pass
+            return from_wire(frame, CONTROL_ANSWERS)
+        except BaseException as error:
+            self.close()  # also for nonsense, or when interrupted: nobody knows how much was read
+            if isinstance(error, EOFError) or is_of_the_kernel(error):
+                raise HangupError(sent=True) from None
+            raise
 
 
 def is_of_the_kernel(error: BaseException) -> bool:

@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, NamedTuple, TypedDict
 
 from ..errors import InvalidRequestError
 from ..settings import check_number, check_session_timeout, shorten
-from ..wire.messages import PROTOCOL_VERSION, Open, Opened
+from ..wire.messages import Open, Opened
 from ..wire.references import absolute, parse
 
 NEW: Final = "new"
@@ -88,9 +88,10 @@ class RunRequest(NamedTuple):
     timeout: float | None = None
     stream: bool = False
 
-    def hello(self, cwd: str) -> Open:
+    def open(self, number: int, cwd: str) -> Open:
+        """The message that asks for it, as request `number`."""
         return Open(
-            PROTOCOL_VERSION,
+            number,
             self.app,
             self.session,
             cwd,

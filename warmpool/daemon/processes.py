@@ -77,12 +77,19 @@ class _Template:
 
 
 class _Worker:
-    def __init__(self, name: str, channel: Channel) -> None:
+    def __init__(self, name: str, channel: Channel, first: socket.socket) -> None:
         self.name = name
         self.channel = channel
+        self.first: socket.socket | None = first
+        """The client's end of its first connection, until a client has it."""
         self.child: Child | None = None
         """Before it is born, the process that is to become it."""
         self.is_born = False
+
+    def close(self) -> None:
+        self.channel.close()
+        if self.first is not None:
+            self.first.close()
 
 
 class Processes:
@@ -187,14 +194,15 @@ class Processes:
         try:
             check_room()
             ours, theirs = packets.pair()
+            first, served = socket.socketpair()
         except OSError as error:
             self._report(ev.ForkRefused(worker, why_no_room(error)))
             return
         channel = Channel(
             ours, self._loop, FROM_WORKER, lambda m: self._from_worker(worker, m), lambda: self._hung_up(worker)
         )
-        self._workers[worker] = _Worker(worker, channel)
-        ends = (theirs.detach(), self._logs.open(worker, row))
+        self._workers[worker] = _Worker(worker, channel, first)
+        ends = (theirs.detach(), self._logs.open(worker, row), served.detach())
         if template is not None and template.can_fork:
             self._ask_for_fork(template, Fork(worker, row, in_place=False), ends)
         else:
@@ -213,7 +221,7 @@ class Processes:
         packets.close_all(ends)
 
     def _refused(self, name: str, why: str) -> None:
-        self._workers.pop(name).channel.close()
+        self._workers.pop(name).close()
         self._logs.finish(name)
         self._report(ev.ForkRefused(name, why))
 
@@ -261,15 +269,22 @@ class Processes:
         if known is not None and known.channel.send(message):
             self._loop.call_later(NUDGE_AFTER, self._nudge, known)
 
-    def hand_over(self, worker: str, attach: Attach, fd: int) -> None:
-        """Raises a ConnectionError if the worker is dead, and another OSError if it has too many connections that it
-        has not taken.
+    def hand_over(self, worker: str, attach: Attach) -> int:
+        """The client's end of a connection to the worker, for the caller to close. Raises a ConnectionError if the
+        worker is dead, and another OSError if it has too many connections that it has not taken, or there can be none.
         """
         known = self._workers.get(worker)
         if known is None:
             raise BrokenPipeError
-        known.channel.send_now(attach, (fd,))
+        if known.first is not None:
+            known.channel.send_now(attach)
+            ours, known.first = known.first, None
+        else:
+            ours, theirs = socket.socketpair()
+            with theirs:
+                known.channel.send_now(attach, (theirs.fileno(),))
         self._loop.call_later(NUDGE_AFTER, self._nudge, known)
+        return ours.detach()
 
     def _nudge(self, worker: _Worker) -> None:
         if worker.child is not None and worker.channel.has_unread():
@@ -341,13 +356,14 @@ class Processes:
         worker = self._workers.get(name)
         if worker is not None and worker.child is None:
             del self._workers[name]
+            worker.close()
             self._logs.finish(name)
             self._report(ev.WorkerExited(name, "was never born: its template died"))
 
     def _never_born(self, name: str, error: dict[str, Any]) -> None:
         worker = self._workers.pop(name, None)
         if worker is not None:
-            worker.channel.close()
+            worker.close()
             self._logs.finish(name)
             self._report(ev.WorkerFailed(name, error))
             self._report(ev.WorkerExited(name, "was never born"))
@@ -355,7 +371,7 @@ class Processes:
     def _worker_exited(self, name: str, end: Exit) -> None:
         worker = self._workers[name]
         worker.channel.drain()  # what it said before it died comes first
-        worker.channel.close()
+        worker.close()
         del self._workers[name]
         self._logs.finish(name)
         self._report(ev.WorkerExited(name, end.status, end.peak_bytes))

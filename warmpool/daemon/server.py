@@ -26,7 +26,7 @@ from ..policy import effects as fx
 from ..policy import events as ev
 from ..policy.broker import Broker
 from ..policy.virtual import SplitTimers
-from ..wire.messages import Control, Failure, Open, Reply, Request
+from ..wire.messages import Abandon, Control, Failure, Open, Reply, Request
 from ..wire.processes import Load, Loaded, LoadFailed
 from ..wire.references import parse
 from ..wire.shapes import Message
@@ -219,23 +219,24 @@ class Server:
         try:
             match message:
                 case Open():
-                    self._clients.expect_nothing(client)
                     self._open(client, message)
+                case Request():
+                    self._request(client, message)
+                case Abandon():
+                    self.report(ev.OpenAbandoned((client.number, message.id)))
                 case Control():
                     self._clients.greet(client)
                     self.report(ev.Greeted((client.number, 0)))
-                case Request():
-                    self._request(client, message)
         except ProtocolError:
             raise
         except Exception as error:
             if not isinstance(error, WarmpoolError):
                 self._log(traceback.format_exc())
                 error = InternalError(f"a bug in warmpool: {error!r:.200}; please report it with {self._places.log}")
-            self._refuse((client.number, message.id if isinstance(message, Request) else 0), error)
+            self._refuse((client.number, message.id if isinstance(message, Request | Open) else 0), error)
 
     def _open(self, client: Client, hello: Open) -> None:
-        ticket = (client.number, 0)
+        ticket = (client.number, hello.id)
         memory_limit = self._settings.call_memory_limit if hello.takes_memory else 0
         cwd = check_directory(hello.cwd)
         reference = None if hello.app is None else parse(hello.app)
@@ -270,26 +271,22 @@ class Server:
         )
 
     def _hand_over(self, effect: fx.HandOver) -> None:
-        client = self._clients.by_number.get(effect.ticket[0])
-        if client is None:
-            return
         is_told = False
-        self._clients.make_blocking(client)
-        try:
-            self._processes.hand_over(effect.worker, effect.attach, client.socket.fileno())
-        except ConnectionError:
-            self.report(ev.HandOverFailed(effect.worker, effect.request))
-            return
-        except OSError:
-            error = PoolExhaustedError("the worker takes no more connections for now; try again")
-            self._clients.send(client, Failure(0, error.to_wire()))
-        else:
-            # Before the worker can have read a call, so before anything that it sends.
-            is_told = self._clients.send(client, effect.opened)
+        client = self._clients.by_number.get(effect.ticket[0])
+        if client is not None:
+            try:
+                connection = self._processes.hand_over(effect.worker, effect.attach)
+            except ConnectionError:
+                self.report(ev.HandOverFailed(effect.worker, effect.request))
+                return
+            except OSError as error:
+                why = f"no connection to the worker can be made for now ({error.strerror}); try again"
+                self._refuse(effect.ticket, PoolExhaustedError(why))
+            else:
+                is_told = self._clients.send(client, effect.opened, connection)
         opened = effect.request.session_id if isinstance(effect.request, ev.OpenRequested) else None
         if opened is not None and opened == effect.attach.session_id and not is_told:
             self.report(ev.OpenerLeft(opened))
-        self._clients.drop(client)
 
     def _holder_of(self, worker: str) -> str:
         known = self._broker.fleet.workers.get(worker)

@@ -101,6 +101,8 @@ class Broker:
                 self._timers.set(Timer("hello", event.ticket), now + HELLO_TIMEOUT)
             case ev.TicketClosed():
                 self._forget_connection(event.connection)
+            case ev.OpenAbandoned():
+                self._opens.abandon(event.ticket)
             case ev.OpenerLeft():
                 if (session := self.leases.live.get(event.session_id)) is not None:
                     self._close(session, "client", QUICK_CANCEL, now)
@@ -130,7 +132,6 @@ class Broker:
             case ev.Greeted():
                 self._timers.cancel(Timer("hello", event.ticket))
             case ev.AttachRequested():
-                self._timers.cancel(Timer("hello", event.ticket))
                 self._opens.attach(event, now)
             case ev.WarmUpRequested():
                 if not self.fleet.stopping:

@@ -39,7 +39,7 @@ class Report:
 
 @fact
 class Refuse:
-    """Answer the ticket with an error; a connection that asked for a worker is closed after it."""
+    """Answer the ticket with an error; if it is a connection's own, that is closed after it."""
 
     ticket: Ticket
     error: WarmpoolError
@@ -47,7 +47,7 @@ class Refuse:
 
 @fact
 class HandOver:
-    """Pass the ticket's connection to the worker, and tell the client so."""
+    """Give the ticket's holder a connection to the worker."""
 
     ticket: Ticket
     worker: str

@@ -1,6 +1,6 @@
 """What can happen, as the broker is told: facts, with all that was read from outside.
 
-A ticket names who waits for an answer: (connection, request id), the id 0 where the connection itself is asked for.
+A ticket names who waits for an answer: (connection, request id), the id 0 where the connection itself is meant.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Greeted:
 
 @fact
 class OpenRequested:
-    """A connection asks for a worker: for the new session `session_id`, or, if that is None, a stateless one."""
+    """A client asks for a worker: for the new session `session_id`, or, if that is None, a stateless one."""
 
     ticket: Ticket
     edition: AppEdition
@@ -62,7 +62,7 @@ class OpenRequested:
 
 @fact
 class AttachRequested:
-    """A connection asks for the worker of a session. `app_key` and `version` None: any."""
+    """A client asks for a connection to the worker of a session. `app_key` and `version` None: any."""
 
     ticket: Ticket
     session_id: str
@@ -78,6 +78,13 @@ class TicketClosed:
     """Nobody waits any more behind these connections' tickets."""
 
     connection: int
+
+
+@fact
+class OpenAbandoned:
+    """Nobody waits any more for what this ticket asked to be opened."""
+
+    ticket: Ticket
 
 
 @fact
@@ -266,6 +273,7 @@ Event: TypeAlias = (
     | OpenRequested
     | AttachRequested
     | TicketClosed
+    | OpenAbandoned
     | WarmUpRequested
     | DescribeRequested
     | SessionAsked

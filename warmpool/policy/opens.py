@@ -6,7 +6,7 @@ when its turn has come: whoever asked for the same name before may have it by th
 
 from __future__ import annotations
 
-from ..errors import WarmpoolError
+from ..errors import ProtocolError, WarmpoolError
 from ..options import Settings
 from ..wire.messages import Opened
 from ..wire.processes import Attach
@@ -44,7 +44,9 @@ class Opens:
     # --- requests ---------------------------------------------------------------------------------------------
 
     def open(self, event: ev.OpenRequested, now: float) -> None:
-        self._timers.cancel(Timer("hello", event.ticket))
+        if event.ticket in self.waiting:
+            self._refuse(event.ticket, ProtocolError(f"an Open with the id {event.ticket[1]} is not answered yet"))
+            return
         if self._fleet.stopping:
             self._refuse(event.ticket, refusals.stopping())
             return
@@ -118,7 +120,13 @@ class Opens:
 
     def forget_connection(self, connection: int) -> None:
         """Whoever waited behind it has left."""
-        for waiter in [w for ticket, w in self.waiting.items() if ticket[0] == connection]:
+        for ticket in [ticket for ticket in self.waiting if ticket[0] == connection]:
+            self.abandon(ticket)
+
+    def abandon(self, ticket: ev.Ticket) -> None:
+        """Whoever waited with this ticket has left, if he was still in line."""
+        waiter = self.waiting.get(ticket)
+        if waiter is not None:
             self._fleet.editions.drop_waiter(waiter)
             self._leave_line(waiter)
 
@@ -163,7 +171,7 @@ class Opens:
     ) -> None:
         pool = worker.pool
         limits = self._settings.call_frame_limit, attach.memory_limit
-        opened = Opened(attach.session_id, pool.app, pool.version, worker.id, *limits, notice)
+        opened = Opened(request.ticket[1], attach.session_id, pool.app, pool.version, worker.id, *limits, notice)
         self._effects.append(fx.HandOver(request.ticket, worker.id, attach, opened, request))
 
     def hand_over_failed(self, event: ev.HandOverFailed, now: float) -> None:

@@ -13,17 +13,40 @@ from ..errors import ProtocolError
 from .frames import decode, unpack
 from .shapes import Message, conversation_of, from_parts, new_tuple
 
-PROTOCOL_VERSION: Final = 4
+PROTOCOL_VERSION: Final = 5
 
-# --- client → daemon: the first frame, which says what a connection is for -----------------------------------
+# --- client ↔ daemon ----------------------------------------------------------------------------------------
+
+
+class Control(NamedTuple):
+    """The first frame of a client's connection to the daemon; the others below follow."""
+
+    protocol: int
+
+
+class Request(NamedTuple):
+    id: int
+    method: str
+    params: dict[str, Any]
+
+
+class Reply(NamedTuple):
+    id: int
+    value: object
+
+
+class Failure(NamedTuple):
+    """The answer to request or call `id`, or with id 0 the last word on a connection: an error in its wire form."""
+
+    id: int
+    error: dict[str, Any]
 
 
 class Open(NamedTuple):
-    """Hand a connection to a worker: this one, or, on a control connection, the one that comes with this. Answered on
-    it with Opened or Failure, the daemon's last word on it.
-    """
+    """Give me a connection to a worker. Answered with Opened or Failure."""
 
-    protocol: int
+    id: int
+    """Of the same numbers as those of Requests."""
     app: str | None
     """A reference without a function; paths in it are absolute. None: whatever app the session has."""
     session: str | None
@@ -45,36 +68,16 @@ class Open(NamedTuple):
     """It can send and receive messages in memory that comes with their last byte (`frames`)."""
 
 
-class Control(NamedTuple):
-    """Keep this connection at the daemon; Requests follow, and Opens of connections that come with them."""
-
-    protocol: int
-
-
-# --- client ↔ daemon: control -------------------------------------------------------------------------------
-
-
-class Request(NamedTuple):
-    id: int
-    method: str
-    params: dict[str, Any]
-
-
-class Reply(NamedTuple):
-    id: int
-    value: object
-
-
-class Failure(NamedTuple):
-    """The answer to request or call `id`, or with id 0 to the hello: an error in its wire form."""
+class Abandon(NamedTuple):
+    """Nobody waits any more for the answer to Open `id`. It may be on its way."""
 
     id: int
-    error: dict[str, Any]
 
 
 class Opened(NamedTuple):
-    """A worker has the connection: calls may follow, and are the worker's to read."""
+    """With this comes a connection to a worker, as a descriptor. What is said on it, the daemon does not hear."""
 
+    id: int
     session_id: str | None
     app: str
     version: str
@@ -123,17 +126,17 @@ class Event(NamedTuple):
     """The item; `{"done", "total", "message"}`; or `{"level", "logger", "message"}`."""
 
 
-HELLO: Final = conversation_of(Open, Control)
-CONTROL: Final = conversation_of(Request, Open)
-CONTROL_ANSWERS: Final = conversation_of(Reply, Failure)
+HELLO: Final = conversation_of(Control)
+CONTROL: Final = conversation_of(Request, Open, Abandon)
+CONTROL_ANSWERS: Final = conversation_of(Reply, Opened, Failure)
 CALLS: Final = conversation_of(Call, Stream)
-CALL_ANSWERS: Final = conversation_of(Opened, Result, Event, Failure)
+CALL_ANSWERS: Final = conversation_of(Result, Event, Failure)
 
 
 def hello_from_wire(body: bytes | memoryview) -> Message:
     """As `from_wire` with HELLO. Looks at the version first: a hello of another one may have other fields."""
     parts = decode(body)
-    if type(parts) is list and len(parts) > 1 and parts[0] in ("Open", "Control") and type(parts[1]) is int:
+    if type(parts) is list and len(parts) > 1 and parts[0] in ("Control", "Open") and type(parts[1]) is int:
         check_version(parts[1])
     return from_parts(parts, HELLO)
 

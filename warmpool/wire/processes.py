@@ -29,7 +29,9 @@ class Load(NamedTuple):
 
 
 class Fork(NamedTuple):
-    """Make a worker of yourself. With this come its end of its control channel, and the pipe to its log."""
+    """Make a worker of yourself. With this come its end of its control channel, the pipe to its log, and its end of the
+    connection that its first client will have.
+    """
 
     worker_id: str
     row: int
@@ -72,7 +74,9 @@ class ForkFailed(NamedTuple):
 
 
 class Attach(NamedTuple):
-    """Serve the connection that comes with this. The first one of a session makes the worker its own."""
+    """Serve the connection that comes with this, or, without one, the one that came with Fork. The first of a session
+    makes the worker its own.
+    """
 
     session_id: str | None
     cwd: str

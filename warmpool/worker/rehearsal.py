@@ -66,14 +66,13 @@ def handle(functions: Iterable[Function], board: Board, row: int) -> None:
 def rehearse(loop: type[Loop]) -> None:
     """Opens, calls, hangs up and stops, all from one thread: what is to be read is there before it is asked for."""
     daemon, worker = packets.pair()
-    client, handed_over = socket.socketpair()
+    client, first = socket.socketpair()
     with daemon, worker, client, closing(Board.scratch()) as board:
-        with handed_over:
-            packets.send(daemon, Attach(None, ".", {}, 0), (handed_over.fileno(),))
+        packets.send(daemon, Attach(None, ".", {}, 0))
         client.sendall(encode(to_wire(Call(1, None, {"text": "to be or not"})), _LIMIT))
         client.shutdown(socket.SHUT_WR)
         understudy = _Understudy(
-            worker, _Part, _FUNCTIONS, board,
+            worker, first, _Part, _FUNCTIONS, board,
             worker_id="", row=0, name="", version="", frame_limit=_LIMIT,
         )  # fmt: skip
         understudy.partner = daemon

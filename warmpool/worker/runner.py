@@ -101,23 +101,21 @@ def loop_for(functions: dict[str, Function]) -> type[Loop]:
 
 
 class Connection:
-    """A client's connection, in the hands of the worker. Can be made before the client is there."""
+    """A client's connection, in the hands of the worker."""
 
     __slots__ = ("outbox", "reader", "socket", "writer")
 
-    def __init__(self, frame_limit: int) -> None:
-        self.socket: socket.socket
-        self.outbox: Outbox
+    def __init__(self, connection: socket.socket, frame_limit: int) -> None:
+        self.socket = connection
+        self.outbox = Outbox(connection)
         """What the client has not taken of its last answer."""
         self.reader = FrameReader(frame_limit)
+        self.reader.take_memory = partial(receive_memory, connection, socket.MSG_DONTWAIT)
         self.writer = MessageWriter(frame_limit)
 
-    def take(self, fd: int, memory_limit: int) -> None:
+    def share(self, memory_limit: int) -> None:
         """`memory_limit`: the largest message that the client and we may pass as memory."""
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=fd)
-        self.outbox = Outbox(self.socket)
         self.reader.memory_limit = memory_limit
-        self.reader.take_memory = partial(receive_memory, self.socket, socket.MSG_DONTWAIT)
         self.writer.share(memory_limit, enclose)
 
     def close(self) -> None:
@@ -144,6 +142,7 @@ class AppProcess:
     def __init__(
         self,
         channel: socket.socket,
+        first: socket.socket,
         app: type[BaseApp],
         functions: dict[str, Function],
         board: Board,
@@ -155,7 +154,9 @@ class AppProcess:
         frame_limit: int,
         primed: BaseApp | None = None,
     ) -> None:
-        """`primed`: an instance that has been set up before this process was forked."""
+        """`first`: the connection that the first client will have. `primed`: an instance that has been set up before
+        this process was forked.
+        """
         self.channel = channel
         self._primed = primed
         self._app_class = app
@@ -170,8 +171,8 @@ class AppProcess:
         self._main_thread = get_ident()
         self.outlet: Outlet | None = None
         """Of the call that runs, if it is followed."""
-        self._prepared: Connection | None = Connection(frame_limit)
-        """For the first client, who need not wait for its buffers."""
+        self._first: Connection | None = Connection(first, frame_limit)
+        """Until somebody has it."""
         self.caller: Caller
         self.loop: Loop
         self._limits = Limits(app, board)
@@ -213,7 +214,7 @@ class AppProcess:
             message, fds = received
             match message:
                 case Attach():
-                    self._attach(message, *expect_fds(message, fds, 1))
+                    self._attach(message, fds)
                 case Expire():
                     self._expire(message)
                 case Relabel():
@@ -299,7 +300,7 @@ class AppProcess:
         finally:
             inbox.expose(exposed)
 
-    def _attach(self, attach: Attach, fd: int) -> None:
+    def _attach(self, attach: Attach, fds: list[int]) -> None:
         """Takes a client's connection. The first of a session makes this worker the session's own."""
         context = self.caller.app.context
         if context.session_id != attach.session_id:
@@ -310,8 +311,11 @@ class AppProcess:
         if attach.session_id is None or self.caller.calls == 0:
             with suppress(OSError):  # the client's directory may be gone
                 os.chdir(attach.cwd)
-        connection, self._prepared = self._prepared or Connection(self._frame_limit), None
-        connection.take(fd, attach.memory_limit)
+        connection, self._first = self._first, None
+        if connection is None:
+            (fd,) = expect_fds(attach, fds, 1)
+            connection = Connection(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=fd), self._frame_limit)
+        connection.share(attach.memory_limit)
         self.loop.attach(connection)
 
     def _expire(self, expire: Expire) -> None:

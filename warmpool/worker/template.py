@@ -71,16 +71,16 @@ class Template:
             message, fds = received
             match message:
                 case Fork():
-                    self._make_worker(message, *expect_fds(message, fds, 2))
+                    self._make_worker(message, *expect_fds(message, fds, 3))
                 case Describe():
                     functions = [function.describe() for function in self._functions.values()]
                     send(self._channel, Described(functions))
                 case _:
                     close_all(fds)
 
-    def _make_worker(self, fork: Fork, worker_end: int, log: int) -> None:
+    def _make_worker(self, fork: Fork, worker_end: int, log: int, first: int) -> None:
         if fork.in_place:
-            self._become_worker(fork, worker_end, log, None)
+            self._become_worker(fork, worker_end, log, first, None)
         flush_streams()
         try:
             threads = threads_besides_main()
@@ -91,13 +91,13 @@ class Template:
             self._refuse(fork, f"fork: {error}")
         else:
             if middle == 0:
-                self._fork_again(fork, worker_end, log)
+                self._fork_again(fork, worker_end, log, first)
             _, status = os.waitpid(middle, 0)
             if status:
                 self._refuse(fork, f"the second fork failed with status {os.waitstatus_to_exitcode(status)}")
-        close_all((worker_end, log))
+        close_all((worker_end, log, first))
 
-    def _fork_again(self, fork: Fork, worker_end: int, log: int) -> NoReturn:
+    def _fork_again(self, fork: Fork, worker_end: int, log: int, first: int) -> NoReturn:
         """In the middle process, which tells the daemon of its child before the daemon can become its parent."""
         middle = os.getpid()
         try:
@@ -105,12 +105,12 @@ class Template:
         except OSError as error:
             os._exit(error.errno or 1)
         if worker == 0:
-            self._become_worker(fork, worker_end, log, middle)
+            self._become_worker(fork, worker_end, log, first, middle)
         with suppress(OSError):
             send(socket.socket(fileno=worker_end), Forked(worker))
         os._exit(0)
 
-    def _become_worker(self, fork: Fork, worker_end: int, log: int, middle: int | None) -> NoReturn:
+    def _become_worker(self, fork: Fork, worker_end: int, log: int, first: int, middle: int | None) -> NoReturn:
         status = 70
         try:
             self._channel.close()
@@ -127,7 +127,8 @@ class Template:
             rehearse(self.loop)
             handle(self._functions.values(), self._board, fork.row)
             AppProcess(
-                channel, self._app, self._functions, self._board,
+                channel, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=first),
+                self._app, self._functions, self._board,
                 worker_id=fork.worker_id, row=fork.row, name=self._load.app, version=self._version,
                 frame_limit=self._load.frame_limit, primed=self.primed,
             ).live(self.loop)  # fmt: skip
