@@ -154,7 +154,7 @@ class Story:
     # --- the daemon's part ------------------------------------------------------------------------------------
 
     def happens(self, event: ev.Event) -> list[fx.Effect]:
-        return self._perform(self.broker.handle(event, self.now))
+        return self._settled(self.broker.handle(event, self.now))
 
     def wait(self, seconds: float) -> list[fx.Effect]:
         """Time goes by, and the daemon wakes at each deadline."""
@@ -174,12 +174,16 @@ class Story:
             return []
         assert deadline > self.now, "the daemon wakes for what it has met already: it spins"
         self.now = deadline
-        return self._perform(self.broker.advance(deadline))
+        return self._settled(self.broker.advance(deadline))
 
     def stall(self, seconds: float) -> list[fx.Effect]:
         """Time goes by while the daemon is stopped: all deadlines that are over are met at once."""
         self.now += seconds
-        return self._perform(self.broker.advance(self.now))
+        return self._settled(self.broker.advance(self.now))
+
+    def _settled(self, effects: list[fx.Effect]) -> list[fx.Effect]:
+        """What was decided, and what comes of it, is performed."""
+        return self._perform(effects + self.broker.settle(self.now))
 
     def _perform(self, effects: list[fx.Effect]) -> list[fx.Effect]:
         if self.broker.fleet.stopping and self.stop_due is None:

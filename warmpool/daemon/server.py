@@ -139,12 +139,17 @@ class Server:
             self._perform_and_go_on([])
 
     def _perform_and_go_on(self, effects: list[fx.Effect]) -> None:
-        """Performs these, and handles what comes of them, in its order."""
+        """Performs these, handles what comes of them, in its order, and then settles; until nothing more comes of it."""
+        events, broker, now = self._events, self._broker, self._board.now
         self._performing = True
         try:
             self._perform(effects)
-            while self._events:
-                self._perform(self._broker.handle(self._events.popleft(), self._board.now()))
+            while True:
+                while events:
+                    self._perform(broker.handle(events.popleft(), now()))
+                self._perform(broker.settle(now()))
+                if not events:
+                    break
         finally:
             self._performing = False
         self._set_timer()

@@ -62,13 +62,18 @@ class Broker:
         """What to do about `event`. The caller performs the effects in order and reports back what comes of them."""
         self._timers.keep_up(now)
         self._dispatch(event, now)
-        self.fleet.settle(now)
         return self._take_effects()
 
     def advance(self, now: float) -> list[fx.Effect]:
         """What to do about the deadlines that are over."""
         for timer in self._timers.due(now):
             self._deadline(timer, now)
+        return self._take_effects()
+
+    def settle(self, now: float) -> list[fx.Effect]:
+        """What to do so that each pool has the workers that it should have. Comes when all that has happened is
+        handled, and performed: nobody waits for it.
+        """
         self.fleet.settle(now)
         return self._take_effects()
 

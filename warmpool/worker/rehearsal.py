@@ -58,9 +58,28 @@ def handle(functions: Iterable[Function], board: Board, row: int) -> None:
     """
     board.clear(row)
     for function in functions:
+        make_known(function)
         parts = gc.get_referents(*gc.get_referents(function), function.input_model.__mro__)
         code = [part.__code__ for part in parts if isinstance(part, FunctionType)]
         gc.get_referents(*code, *gc.get_referents(*code))
+
+
+_NAMES = ("__dict__", "__pydantic_fields_set__", "__pydantic_extra__", "__pydantic_private__", "__getattribute__", "__getattr__", "__init__", "__new__", "__class__", "__pydantic_validator__", "__pydantic_serializer__", "__del__", "__setattr__")
+
+
+def make_known(function: Function) -> None:
+    models = [function.input_model]
+    if function.output is not None and isinstance(function.output._type, type) and issubclass(function.output._type, BaseModel):
+        models.append(function.output._type)
+    for model in models:
+        if hasattr(model, "__del__"):
+            continue
+        blank = object.__new__(model)
+        for name in (*_NAMES, *model.model_fields):
+            try:
+                object.__getattribute__(blank, name)
+            except AttributeError:
+                pass
 
 
 def rehearse(loop: type[Loop]) -> None:
@@ -68,8 +87,8 @@ def rehearse(loop: type[Loop]) -> None:
     daemon, worker = packets.pair()
     client, first = socket.socketpair()
     with daemon, worker, client, closing(Board.scratch()) as board:
-        packets.send(daemon, Attach(None, ".", {}, 0))
-        client.sendall(encode(to_wire(Call(1, None, {"text": "to be or not"})), _LIMIT))
+        packets.send(daemon, Attach("sess_0123456789abcdefghijkl", ".", {}, 1 << 30))
+        client.sendall(encode(to_wire(Call(1 << 60, "run", {"text": "to be or not"})), _LIMIT))
         client.shutdown(socket.SHUT_WR)
         understudy = _Understudy(
             worker, first, _Part, _FUNCTIONS, board,

@@ -197,6 +197,9 @@ def _load_app(channel: socket.socket, load: Load) -> Template | None:
         return None
     for _ in range(REHEARSALS):
         rehearse(template.loop)
+    from .rehearsal import make_known
+    for function in template._functions.values():
+        make_known(function)
     gc.collect()
     gc.disable()
     gc.freeze()
