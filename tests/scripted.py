@@ -29,6 +29,7 @@ from warmpool.wire.processes import FROM_TEMPLATE, FROM_WORKER, Attach, Cancel, 
 from warmpool.wire.shapes import Message
 
 FIRST_ID = 2**62
+ATTACH = Attach("sess_1", "/", {}, 0)
 
 
 class Client:
@@ -96,15 +97,19 @@ class Worker:
         received = packets.receive(to_template, FROM_TEMPLATE)
         assert received is not None
         self.loaded = received[0]
-        packets.send(to_template, Fork("w_1", 0, in_place=True), (worker_end.fileno(), write_end))
+        ours, first = socket.socketpair()
+        packets.send(to_template, Fork("w_1", 0, in_place=True), (worker_end.fileno(), write_end, first.fileno()))
         to_template.close()
         worker_end.close()
+        first.close()
         os.close(write_end)
         assert [type(self.hear()).__name__ for _ in range(2)] == ["Forked", "Ready"]
         self._closing = threading.Event()
         self._nudger = threading.Thread(target=self._nudge)
         self._nudger.start()
-        self.client = self.attach()
+        self.client = Client(ours)
+        self._clients.append(self.client)
+        self.say(ATTACH)
 
     @property
     def activity(self) -> Activity:
@@ -112,7 +117,7 @@ class Worker:
 
     def attach(self) -> Client:
         ours, theirs = socket.socketpair()
-        self.say(Attach("sess_1", "/", {}, 0), theirs)
+        self.say(ATTACH, theirs)
         theirs.close()
         self._clients.append(Client(ours))
         return self._clients[-1]

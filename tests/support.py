@@ -11,12 +11,13 @@ import sys
 import time
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import msgpack
 import psutil
 
 from warmpool import Client
+from warmpool.wire.messages import PROTOCOL_VERSION, Open
 
 ROOT = Path(__file__).parent.parent
 APPS = Path(__file__).parent / "apps"
@@ -53,33 +54,81 @@ class Daemon:
 
 
 class Raw:
-    """A client that says what it likes."""
+    """One end of a connection to a daemon or a worker, on which a test says what it likes."""
 
-    def __init__(self, path: Path) -> None:
-        self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(5)
-        self.socket.connect(str(path))
-        self._file = self.socket.makefile("rb")
+    def __init__(self, connection: socket.socket) -> None:
+        self.socket = connection
+        self.socket.settimeout(PATIENCE)
+        self.passed: list[int] = []
+        """Descriptors that have come, and have not been taken."""
+        self._held = b""
+
+    @classmethod
+    def to(cls, path: Path, *, greet: bool = True) -> Self:
+        """To a daemon; `greet`: with the hello."""
+        raw = cls(socket.socket(socket.AF_UNIX))
+        raw.socket.connect(str(path))
+        if greet:
+            raw.say("Control", PROTOCOL_VERSION)
+        return raw
 
     def say(self, *message: Any) -> None:
-        self.socket.sendall(framed(message))
+        self.send(framed(message))
+
+    def send(self, data: bytes) -> None:
+        self.socket.sendall(data)
 
     def hear(self) -> list[Any] | None:
         """The next message; None when the other end hangs up."""
         try:
-            header = self._file.read(4)
+            header = self._read(4)
             if not header:
                 return None
             (size,) = struct.unpack("!I", header)
-            body = self._file.read(size)
-            assert len(body) == size, f"the connection was closed after {len(body)} of {size} bytes"
-            return msgpack.unpackb(body, strict_map_key=False)
+            body = self._read(size)
         except ConnectionResetError:
             return None
+        assert len(body) == size, f"the connection was closed after {len(body)} of {size} bytes"
+        return msgpack.unpackb(body, strict_map_key=False)
+
+    def _read(self, size: int) -> bytes:
+        while len(self._held) < size:
+            data, fds, _, _ = socket.recv_fds(self.socket, 65536, 1)
+            self.passed += fds
+            if not data:
+                break
+            self._held += data
+        data, self._held = self._held[:size], self._held[size:]
+        return data
+
+    def has_heard(self, within: float = 0) -> bool:
+        return bool(self._held or select.select([self.socket], [], [], within)[0])
+
+    def take(self) -> Raw:
+        """The connection that has come first."""
+        return Raw(socket.socket(fileno=self.passed.pop(0)))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
-        self._file.close()
         self.socket.close()
+        for fd in self.passed:
+            os.close(fd)
+        self.passed.clear()
+
+
+def to_worker(path: Path, app: str | None, session: str | None = "new", **fields: Any) -> tuple[list[Any], Raw]:
+    """What the daemon says to an Open, and the connection that comes with it."""
+    with Raw.to(path) as control:
+        control.say("Open", *Open(1, app, session, "/", **fields))
+        answer = control.hear()
+        assert answer is not None
+        assert answer[:2] == ["Opened", 1], answer
+        return answer, control.take()
 
 
 def framed(message: Any) -> bytes:

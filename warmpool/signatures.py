@@ -74,6 +74,8 @@ class Function:
     takes_action: bool
     """Whether the input has a field `action`."""
     input_model: type[BaseModel]
+    output_model: type[BaseModel] | None
+    """Of an item or a result that is one."""
     output: TypeAdapter[Any] | None
 
     @property
@@ -173,6 +175,7 @@ def _function(name: str, method: Callable[..., Any]) -> Function:
         kind=kind,
         takes_action=any("action" in _keys(field_name, field) for field_name, field in model.model_fields.items()),
         input_model=model,
+        output_model=result if _is_model(result) else None,
         output=output,
     )
 

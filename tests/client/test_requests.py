@@ -25,7 +25,7 @@ from warmpool.client.requests import (
     shown,
 )
 from warmpool.wire.frames import encode
-from warmpool.wire.messages import HELLO, PROTOCOL_VERSION, Opened
+from warmpool.wire.messages import CONTROL, Opened
 from warmpool.wire.shapes import from_wire, to_wire
 
 CWD = "/home/someone"
@@ -81,17 +81,17 @@ def test_none_is_as_good_as_left_out():
     assert ask(app=None, session=ID) == ask(session=ID)
 
 
-def test_the_hello_is_a_message_of_the_protocol():
+def test_an_open_is_a_message_of_the_protocol():
     request = ask(
         app="counter:add", session="new", session_timeout=7, open_timeout=0.5, labels={"a": "b"},
         name="me", if_exists="attach", description="mine", tags=["x"], workers=["w_1"],
     )  # fmt: skip
-    hello = request.hello("/somewhere")
-    assert hello == (
-        PROTOCOL_VERSION, "counter", "new", "/somewhere", 7.0, 0.5, {"a": "b"}, "me", "attach", "mine", ["x"], "w_1", True,
+    message = request.open(5, "/somewhere")
+    assert message == (
+        5, "counter", "new", "/somewhere", 7.0, 0.5, {"a": "b"}, "me", "attach", "mine", ["x"], "w_1", True,
     )  # fmt: skip
-    assert from_wire(encode(to_wire(hello), 65536)[4:], HELLO) == hello
-    plain = ask(app="counter").hello("/")
+    assert from_wire(encode(to_wire(message), 65536)[4:], CONTROL) == message
+    plain = ask(app="counter").open(1, "/")
     assert (plain.labels, plain.name, plain.if_exists, plain.tags, plain.worker) == ({}, None, "error", [], None)
 
 
@@ -263,7 +263,7 @@ def test_no_value_is_too_deep_or_too_long_for_its_refusal(name, value):
 @pytest.mark.parametrize("labels", ["demo", 5, ["a"], {"a": 1}, {1: "a"}, {"a": None}, nested_list(3)])
 def test_labels_are_texts_by_texts(labels):
     with pytest.raises(InvalidRequestError, match="labels"):
-        ask(app="counter", session="new", labels=labels).hello(CWD)
+        ask(app="counter", session="new", labels=labels)
 
 
 @pytest.mark.parametrize("value", [None, {}, {"amount": 1}, [1], "text", 5, b"\x00", object()])
@@ -414,7 +414,7 @@ def test_only_dicts_are_shown_as_data():
 
 
 def test_a_result_says_who_gave_it():
-    result = run_result(Opened(ID, "counter", "1.0", "w_1", 1024, 1024), {"total": 2})
+    result = run_result(Opened(1, ID, "counter", "1.0", "w_1", 1024, 1024), {"total": 2})
     assert result == {
         "session_id": ID,
         "output": {"total": 2},
@@ -423,7 +423,7 @@ def test_a_result_says_who_gave_it():
         "worker_id": "w_1",
     }
     assert result.output.total == 2
-    assert run_result(Opened(None, "counter", "1.0", "w_1", 1024, 1024), None).session_id is None
+    assert run_result(Opened(1, None, "counter", "1.0", "w_1", 1024, 1024), None).session_id is None
 
 
 def test_the_working_directory_is_not_asked_for():

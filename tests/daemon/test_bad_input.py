@@ -36,10 +36,13 @@ def nested(depth: int) -> Any:
     return value
 
 
-def hello(**fields: Any) -> bytes:
+HELLO = framed(["Control", PROTOCOL_VERSION])
+
+
+def an_open(**fields: Any) -> bytes:
     """An Open that would be served, but for `fields`."""
     good = {
-        "protocol": PROTOCOL_VERSION,
+        "id": 7,
         "app": COUNTER,
         "session": "new",
         "cwd": "/",
@@ -73,7 +76,7 @@ def connect(client: Client, shared_daemon: Daemon, used_apps: None) -> Iterator[
     made: list[Raw] = []
 
     def make() -> Raw:
-        made.append(Raw(shared_daemon.socket))
+        made.append(Raw.to(shared_daemon.socket, greet=False))
         return made[-1]
 
     yield make
@@ -111,6 +114,22 @@ def is_no_more(after: dict[str, Any], before: dict[str, Any]) -> bool:
 def is_usable(client: Client) -> bool:
     with client.session(COUNTER) as session:
         return session.call("add") == {"total": 1}
+
+
+def open_on(control: Raw, **fields: Any) -> list[Any]:
+    """What an Open is answered with."""
+    control.send(an_open(**fields))
+    answer = control.hear()
+    assert answer is not None, "closed without a word"
+    assert answer[1] == 7, answer
+    return answer
+
+
+def assert_goes_on(control: Raw) -> None:
+    control.say("Request", 8, "daemon.status", {})
+    answer = control.hear()
+    assert answer is not None
+    assert answer[:2] == ["Reply", 8]
 
 
 def assert_refused(raw: Raw, code: str, *words: str) -> None:
@@ -163,7 +182,9 @@ def test_a_hello_that_is_no_message(connect: Callable[[], Raw], data: bytes):
         ["Reply", 1, None],
         ["Result", 1, None],
         ["Failure", 0, {}],
-        ["Opened", "sess_x", "counter", "1", "w_1", 1, None],
+        ["Open", 1, COUNTER, "new", "/"],
+        ["Abandon", 1],
+        ["Opened", 1, "sess_x", "counter", "1", "w_1", 1, 1, None],
         ["Stop", "client"],
         ["Attach", "sess_x", "/", {}],
         ["Fork", "w_1", 0, False],
@@ -188,22 +209,10 @@ def test_a_header_that_claims_too_much_is_enough(connect: Callable[[], Raw], dat
     assert_refused(raw, "PAYLOAD_TOO_LARGE", str(CONTROL_FRAME_LIMIT))
 
 
-def test_a_hello_of_64_kib_is_read_and_one_byte_more_is_not(connect: Callable[[], Raw]):
-    room = CONTROL_FRAME_LIMIT + len(struct.pack("!I", 0)) - len(hello(cwd="/" + "y" * 60_000))
-    raw = connect()
-    raw.socket.sendall(hello(cwd="/" + "y" * (60_000 + room)))
-    answer = raw.hear()
-    assert answer is not None
-    assert answer[0] == "Opened"
-    raw = connect()
-    raw.socket.sendall(hello(cwd="/" + "y" * (60_001 + room)))
-    assert_refused(raw, "PAYLOAD_TOO_LARGE")
-
-
 LONG_LABELS = {f"label {number}": "x" * 256 for number in range(64)}
 
 WRONG_TYPES = {
-    "protocol": ["1", None, 1.0, True, [1], b"1"],
+    "id": ["1", None, 1.0, True, [1], b"1"],
     "app": [5, b"counter", [COUNTER], {}, False],
     "session": [5, b"new", ["new"], {}, True],
     "cwd": [None, 5, b"/", ["/"]],
@@ -218,38 +227,17 @@ WRONG_TYPES = {
 }
 
 
-@pytest.mark.parametrize("field", WRONG_TYPES)
-def test_a_hello_with_a_field_of_a_wrong_type(connect: Callable[[], Raw], field: str):
-    for value in WRONG_TYPES[field]:
-        raw = connect()
-        raw.socket.sendall(hello(**{field: value}))
-        assert_refused(raw, "PROTOCOL_ERROR", f"Open.{field}")
-
-
-@pytest.mark.parametrize(
-    "message",
-    [["Control"], ["Open"], ["Open", PROTOCOL_VERSION, COUNTER, "new"]],
-    ids=["Control", "Open", "half an Open"],
-)
-def test_a_hello_that_lacks_fields(connect: Callable[[], Raw], message: list[Any]):
+def test_a_hello_that_lacks_its_field(connect: Callable[[], Raw]):
     raw = connect()
-    raw.say(*message)
+    raw.say("Control")
     assert_refused(raw, "PROTOCOL_ERROR", "fields")
 
 
-def test_the_last_fields_of_a_hello_may_be_missing_and_there_are_no_more(connect: Callable[[], Raw]):
-    fields = [PROTOCOL_VERSION, COUNTER, "new", "/", None, None, {}, None, "error", None, [], None, False]
-    for count in range(4, len(fields) + 1):
-        raw = connect()
-        raw.say("Open", *fields[:count])
-        answer = raw.hear()
-        assert answer is not None
-        assert answer[0] == "Opened", answer
-        raw.say("Call", 1, "add", {})
-        assert raw.hear() == ["Result", 1, {"total": 1}]
+@pytest.mark.parametrize("value", ["1", None, 1.0, True, [1], b"1"], ids=repr)
+def test_a_hello_of_a_version_that_is_none(connect: Callable[[], Raw], value: object):
     raw = connect()
-    raw.say("Open", *fields, None)
-    assert_refused(raw, "PROTOCOL_ERROR", "Open has 13 fields, not 14")
+    raw.say("Control", value)
+    assert_refused(raw, "PROTOCOL_ERROR", "Control.protocol")
 
 
 @pytest.mark.parametrize("field_more", [False, True], ids=["same fields", "a field more"])
@@ -259,10 +247,83 @@ def test_another_protocol_is_told_which_side_is_old(
 ):
     """A newer one may have added a field: its version comes first all the same."""
     more = ["new in the next version"] if field_more else []
-    for message in (["Control", version, *more], ["Open", version, COUNTER, "new", "/", None, None, {}, *more]):
+    raw = connect()
+    raw.say("Control", version, *more)
+    assert_refused(raw, "PROTOCOL_ERROR", f"the {old} is the older side")
+
+
+def test_a_hello_that_ends_in_the_middle(connect: Callable[[], Raw]):
+    for size in range(1, len(HELLO)):
         raw = connect()
-        raw.say(*message)
-        assert_refused(raw, "PROTOCOL_ERROR", f"the {old} is the older side")
+        raw.send(HELLO[:size])
+        raw.socket.shutdown(socket.SHUT_WR)
+        assert raw.hear() is None
+
+
+def test_a_hello_and_an_open_in_single_bytes(connect: Callable[[], Raw]):
+    raw = connect()
+    for byte in HELLO + an_open():
+        raw.send(bytes([byte]))
+    answer = raw.hear()
+    assert answer is not None
+    assert answer[:2] == ["Opened", 7]
+
+
+# --- opens --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def control(connect: Callable[[], Raw]) -> Raw:
+    raw = connect()
+    raw.send(HELLO)
+    return raw
+
+
+def test_an_open_of_64_kib_is_read_and_one_byte_more_is_not(control: Raw):
+    room = CONTROL_FRAME_LIMIT + len(struct.pack("!I", 0)) - len(an_open(cwd="/" + "y" * 60_000))
+    assert open_on(control, cwd="/" + "y" * (60_000 + room))[0] == "Opened"
+    control.send(an_open(cwd="/" + "y" * (60_001 + room)))
+    assert_refused(control, "PAYLOAD_TOO_LARGE")
+
+
+@pytest.mark.parametrize("field", WRONG_TYPES)
+def test_an_open_with_a_field_of_a_wrong_type(connect: Callable[[], Raw], field: str):
+    for value in WRONG_TYPES[field]:
+        raw = connect()
+        raw.send(HELLO + an_open(**{field: value}))
+        assert_refused(raw, "PROTOCOL_ERROR", f"Open.{field}")
+
+
+@pytest.mark.parametrize("message", [["Open"], ["Open", 1, COUNTER, "new"]], ids=["none", "half"])
+def test_an_open_that_lacks_fields(control: Raw, message: list[Any]):
+    control.say(*message)
+    assert_refused(control, "PROTOCOL_ERROR", "fields")
+
+
+def test_the_last_fields_of_an_open_may_be_missing_and_there_are_no_more(control: Raw):
+    fields = [7, COUNTER, "new", "/", None, None, {}, None, "error", None, [], None, False]
+    for count in range(4, len(fields) + 1):
+        control.say("Open", *fields[:count])
+        answer = control.hear()
+        assert answer is not None
+        assert answer[:2] == ["Opened", 7], answer
+        with control.take() as worker:
+            worker.say("Call", 1, "add", {})
+            assert worker.hear() == ["Result", 1, {"total": 1}]
+    control.say("Open", *fields, None)
+    assert_refused(control, "PROTOCOL_ERROR", "Open has 13 fields, not 14")
+
+
+def test_an_id_of_an_open_that_is_not_answered_yet_cannot_be_used_again(control: Raw, client: Client):
+    """The first keeps its place in the line."""
+    with client.session(LIMITED) as session:
+        control.send(an_open(app=LIMITED))
+        answer = open_on(control, app=LIMITED)
+        assert (answer[0], answer[2]["code"]) == ("Failure", "PROTOCOL_ERROR")
+        session.end()
+        answer = control.hear()
+    assert answer is not None
+    assert answer[:2] == ["Opened", 7]
 
 
 ILLEGAL_VALUES = {
@@ -301,10 +362,10 @@ ILLEGAL_VALUES = {
 
 
 @pytest.mark.parametrize(("fields", "code"), ILLEGAL_VALUES.values(), ids=ILLEGAL_VALUES)
-def test_a_hello_with_an_illegal_value(connect: Callable[[], Raw], fields: dict[str, Any], code: str):
-    raw = connect()
-    raw.socket.sendall(hello(**fields))
-    assert_refused(raw, code)
+def test_an_open_with_an_illegal_value(control: Raw, fields: dict[str, Any], code: str):
+    answer = open_on(control, **fields)
+    assert (answer[0], answer[2]["code"]) == ("Failure", code), answer
+    assert_goes_on(control)
 
 
 ODD_NAMES = {
@@ -324,68 +385,34 @@ ODD_NAMES = {
 
 
 @pytest.mark.parametrize(("fields", "code"), ODD_NAMES.values(), ids=ODD_NAMES)
-def test_a_hello_with_a_name_that_nobody_expects(
-    connect: Callable[[], Raw], client: Client, fields: dict[str, Any], code: str | None
+def test_an_open_with_a_name_that_nobody_expects(
+    control: Raw, client: Client, fields: dict[str, Any], code: str | None
 ):
     """Where no code is named a session may be had as well, if it can be used."""
-    raw = connect()
-    raw.socket.sendall(hello(**fields))
+    answer = open_on(control, **fields)
     if code is not None:
-        assert_refused(raw, code)
-        return
-    answer = raw.hear()
-    assert answer is not None, "closed without a word"
-    if answer[0] == "Opened":
-        raw.say("Call", 1, "add", {})
-        assert raw.hear() == ["Result", 1, {"total": 1}]
-        assert client.sessions.get(answer[1]).status == "active"
-
-
-def test_a_hello_that_ends_in_the_middle(connect: Callable[[], Raw], client: Client):
-    data = hello()
-    for size in (1, 3, 4, 5, len(data) - 1):
-        raw = connect()
-        raw.socket.sendall(data[:size])
-        raw.socket.shutdown(socket.SHUT_WR)
-        assert raw.hear() is None
-    assert client.sessions.list() == []
-
-
-def test_a_hello_in_single_bytes(connect: Callable[[], Raw]):
-    raw = connect()
-    for byte in hello():
-        raw.socket.sendall(bytes([byte]))
-    answer = raw.hear()
-    assert answer is not None
-    assert answer[0] == "Opened"
-
-
-# --- after the hello ----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("more", [b"\0", framed(["Call", 1, "add", {}]), hello()], ids=["a byte", "a call", "a hello"])
-def test_bytes_that_come_with_an_open(connect: Callable[[], Raw], client: Client, more: bytes):
-    raw = connect()
-    raw.socket.sendall(hello() + more)
-    assert_refused(raw, "PROTOCOL_ERROR", "wait for its answer")
-    assert client.sessions.list() == []
+        assert (answer[0], answer[2]["code"]) == ("Failure", code), answer
+    elif answer[0] == "Opened":
+        with control.take() as worker:
+            worker.say("Call", 1, "add", {})
+            assert worker.hear() == ["Result", 1, {"total": 1}]
+        assert client.sessions.get(answer[2]).status == "active"
 
 
 @pytest.mark.parametrize(
     "more",
-    [b"\0", b"\xff\xff\xff\xff", framed(["Control", PROTOCOL_VERSION]), hello(), framed(["Call", 1, "run", {}])],
-    ids=["a byte", "a large header", "a control hello", "another open", "a call"],
+    [b"\xff\xff\xff\xff", HELLO, framed(["Call", 1, "run", {}])],
+    ids=["a large header", "a second hello", "a call"],
 )
-def test_bytes_that_come_while_an_open_is_in_line(connect: Callable[[], Raw], client: Client, more: bytes):
-    """They cannot be meant for a worker: there is none yet. The place in the line is lost, others keep theirs."""
+def test_nonsense_behind_an_open_that_is_in_line(connect: Callable[[], Raw], client: Client, more: bytes):
+    """The place in the line is lost, others keep theirs."""
     with client.session(LIMITED) as session:
         raw, other = connect(), connect()
         for waiting in (raw, other):
-            waiting.socket.sendall(hello(app=LIMITED))
-        answered_by_now(client)
-        raw.socket.sendall(more)
+            waiting.send(HELLO + an_open(app=LIMITED))
         client.status()
-        answer = answered_by_now(client, raw)
+        raw.send(more)
+        answer = raw.hear()
         assert answer is not None
         assert (answer[0], answer[1]) == ("Failure", 0)
         session.end()
@@ -395,23 +422,12 @@ def test_bytes_that_come_while_an_open_is_in_line(connect: Callable[[], Raw], cl
     assert is_usable(client)
 
 
-def answered_by_now(client: Client, raw: Raw | None = None) -> list[Any] | None:
-    """The daemon answers in the order in which it was asked: after this all that was sent before is handled."""
-    for _ in range(3):
-        client.status()
-    if raw is None:
-        return None
-    readable, _, _ = select.select([raw.socket], [], [], 1)
-    assert readable, "nobody answers"
-    return raw.hear()
-
-
-def test_a_client_that_leaves_right_after_its_hello(connect: Callable[[], Raw], client: Client, shared_daemon: Daemon):
-    """Its hello and its end are there at once when the daemon looks. A session that nobody was told of is nobody's."""
+def test_a_client_that_leaves_right_after_its_open(connect: Callable[[], Raw], client: Client, shared_daemon: Daemon):
+    """Its open and its end are there at once when the daemon looks. A session that nobody was told of is nobody's."""
     os.kill(shared_daemon.pid, signal.SIGSTOP)
     try:
         raw = connect()
-        raw.socket.sendall(hello(session_timeout=3600))
+        raw.send(HELLO + an_open(session_timeout=3600))
         raw.close()
     finally:
         os.kill(shared_daemon.pid, signal.SIGCONT)
@@ -441,13 +457,6 @@ NO_TEXTS = [5, None, True, b"x", [], {}, "", nested(1000)]
 NO_FLAGS = [1, 0, "yes", "", None, b"", [], nested(1000)]
 
 
-@pytest.fixture
-def control(connect: Callable[[], Raw]) -> Raw:
-    raw = connect()
-    raw.say("Control", PROTOCOL_VERSION)
-    return raw
-
-
 def assert_invalid(control: Raw, method: str, params: Any, *words: str) -> None:
     """The request is refused by its id, and the connection goes on."""
     control.say("Request", 7, method, params)
@@ -459,10 +468,7 @@ def assert_invalid(control: Raw, method: str, params: Any, *words: str) -> None:
     assert (name, number, error["code"]) == ("Failure", 7, "INVALID_REQUEST"), answer
     for word in words:
         assert word in error["message"]
-    control.say("Request", 8, "daemon.status", {})
-    answer = control.hear()
-    assert answer is not None
-    assert answer[:2] == ["Reply", 8]
+    assert_goes_on(control)
 
 
 def test_an_unknown_method_is_answered_with_those_there_are(control: Raw):
@@ -532,14 +538,14 @@ def test_a_request_with_a_field_of_a_wrong_type(connect: Callable[[], Raw], fiel
 @pytest.mark.parametrize(
     ("data", "code"),
     [
-        (framed(["Control", PROTOCOL_VERSION]), "PROTOCOL_ERROR"),
-        (hello(), "PROTOCOL_ERROR"),
+        (HELLO, "PROTOCOL_ERROR"),
         (framed(["Call", 1, "add", {}]), "PROTOCOL_ERROR"),
         (framed(["Request", 1]), "PROTOCOL_ERROR"),
+        (framed(["Abandon", "1"]), "PROTOCOL_ERROR"),
         (in_frame(b"\xc1"), "PROTOCOL_ERROR"),
         (b"\xff\xff\xff\xff", "PAYLOAD_TOO_LARGE"),
     ],
-    ids=["another hello", "an open", "a call", "half a request", "no msgpack", "4 GiB"],
+    ids=["another hello", "a call", "half a request", "an abandon of a text", "no msgpack", "4 GiB"],
 )
 def test_what_is_no_request_ends_a_control_connection(control: Raw, data: bytes, code: str):
     control.socket.sendall(data)
@@ -580,7 +586,7 @@ def test_two_hundred_silent_clients_are_sent_away_and_hold_up_nobody(
     raws = [connect() for _ in range(200)]
     client.status()
     for index, raw in enumerate(raws[::20]):
-        raw.socket.sendall(hello()[: 1 + 3 * index])
+        raw.send(HELLO[: 1 + index])
     for _ in range(5):
         assert is_usable(client)
     assert HELLO_TIMEOUT - 0.5 < closed_in_time(raws) < HELLO_TIMEOUT + 1.5
@@ -596,7 +602,7 @@ def test_a_client_that_says_half_a_hello_at_once_is_sent_away(connect: Callable[
     try:
         raws = [connect() for _ in range(10)]
         for index, raw in enumerate(raws):
-            raw.socket.sendall(hello()[: 1 + 3 * index])
+            raw.send(HELLO[: 1 + index])
     finally:
         os.kill(shared_daemon.pid, signal.SIGCONT)
     assert closed_in_time(raws) < HELLO_TIMEOUT + 1.5
@@ -658,9 +664,8 @@ def test_a_pipe_in_a_served_directory_holds_nobody_up(start_daemon: Callable[...
     daemon = start_daemon(str(served))
     pipe = served / "pipe.py"
     os.mkfifo(pipe)
-    raw = Raw(daemon.socket)
+    raw = Raw.to(daemon.socket)
     try:
-        raw.say("Control", PROTOCOL_VERSION)
         raw.say("Request", 1, "daemon.status", {})
         assert select.select([raw.socket], [], [], 1)[0], "the daemon waits for a writer"
     finally:
@@ -675,8 +680,8 @@ def test_a_pipe_in_a_served_directory_holds_nobody_up(start_daemon: Callable[...
 NOT_CALLS = {name: (data, "PROTOCOL_ERROR") for name, data in NOT_MESSAGES.items()} | {
     "a header of 4 GiB": (b"\xff\xff\xff\xff", "PAYLOAD_TOO_LARGE"),
     "a header of 16 MiB and 1": (struct.pack("!I", CALL_FRAME_LIMIT + 1), "PAYLOAD_TOO_LARGE"),
-    "an open": (hello(), "PROTOCOL_ERROR"),
-    "a control hello": (framed(["Control", PROTOCOL_VERSION]), "PROTOCOL_ERROR"),
+    "an open": (an_open(), "PROTOCOL_ERROR"),
+    "a hello": (HELLO, "PROTOCOL_ERROR"),
     "a request": (framed(["Request", 1, "daemon.stop", {}]), "PROTOCOL_ERROR"),
     "a result": (framed(["Result", 1, None]), "PROTOCOL_ERROR"),
     "a message of the daemon": (framed(["Stop", "client"]), "PROTOCOL_ERROR"),
@@ -692,23 +697,32 @@ NOT_CALLS = {name: (data, "PROTOCOL_ERROR") for name, data in NOT_MESSAGES.items
 }
 
 
-def attach(connect: Callable[[], Raw], session_id: str) -> Raw:
-    raw = connect()
-    raw.socket.sendall(hello(app=None, session=session_id))
-    answer = raw.hear()
-    assert answer is not None
-    assert answer[:2] == ["Opened", session_id]
-    return raw
+Attach = Callable[[str], Raw]
+
+
+@pytest.fixture
+def attach(control: Raw) -> Iterator[Attach]:
+    made: list[Raw] = []
+
+    def attach(session_id: str) -> Raw:
+        answer = open_on(control, app=None, session=session_id)
+        assert (answer[0], answer[2]) == ("Opened", session_id)
+        made.append(control.take())
+        return made[-1]
+
+    yield attach
+    for raw in made:
+        raw.close()
 
 
 @pytest.mark.parametrize(("app", "add"), [(COUNTER, {"total": 1}), (ASYNC_COUNTER, 1)], ids=["plain", "async"])
 def test_what_is_no_call_ends_its_connection_and_nothing_else(
-    connect: Callable[[], Raw], client: Client, shared_daemon: Daemon, app: str, add: object
+    attach: Attach, client: Client, shared_daemon: Daemon, app: str, add: object
 ):
     session = client.session(app)
     pid = session.info().pid
     for name, (data, code) in NOT_CALLS.items():
-        raw = attach(connect, session.id)
+        raw = attach(session.id)
         raw.socket.sendall(data)
         answer = raw.hear()
         assert answer is not None, f"{name}: closed without a word"
@@ -716,18 +730,18 @@ def test_what_is_no_call_ends_its_connection_and_nothing_else(
         assert raw.hear() is None, name
         info = session.info()
         assert (info.status, info.call_count, info.busy, info.pid) == ("active", 0, False, pid), name
-    raw = attach(connect, session.id)
+    raw = attach(session.id)
     raw.say("Call", 5, "add", {"amount": 1})
     assert raw.hear() == ["Result", 5, add]
     assert session.info().call_count == 1
 
 
 @pytest.mark.parametrize("app", [COUNTER, ASYNC_COUNTER], ids=["plain", "async"])
-def test_a_call_that_ends_in_the_middle_is_no_call(connect: Callable[[], Raw], client: Client, app: str):
+def test_a_call_that_ends_in_the_middle_is_no_call(attach: Attach, client: Client, app: str):
     with client.session(app) as session:
         data = framed(["Call", 1, "add", {"amount": 1}])
         for size in (1, 4, 5, len(data) - 1):
-            raw = attach(connect, session.id)
+            raw = attach(session.id)
             raw.socket.sendall(data[:size])
             raw.socket.shutdown(socket.SHUT_WR)
             assert raw.hear() is None
@@ -737,9 +751,9 @@ def test_a_call_that_ends_in_the_middle_is_no_call(connect: Callable[[], Raw], c
         assert session.info().call_count == 1
 
 
-def test_a_call_before_the_nonsense_is_answered(connect: Callable[[], Raw], client: Client):
+def test_a_call_before_the_nonsense_is_answered(attach: Attach, client: Client):
     with client.session(COUNTER) as session:
-        raw = attach(connect, session.id)
+        raw = attach(session.id)
         raw.socket.sendall(framed(["Call", 1, "add", {"amount": 3}]) + in_frame(b"\xc1"))
         assert raw.hear() == ["Result", 1, {"total": 3}]
         assert_refused(raw, "PROTOCOL_ERROR")
@@ -748,9 +762,9 @@ def test_a_call_before_the_nonsense_is_answered(connect: Callable[[], Raw], clie
 
 
 @pytest.mark.parametrize("app", [COUNTER, ASYNC_COUNTER], ids=["plain", "async"])
-def test_an_input_that_nobody_expects_is_answered_by_its_id(connect: Callable[[], Raw], client: Client, app: str):
+def test_an_input_that_nobody_expects_is_answered_by_its_id(attach: Attach, client: Client, app: str):
     with client.session(app) as session:
-        raw = attach(connect, session.id)
+        raw = attach(session.id)
         inputs = [5, "x", b"x", [], [1], True, {1: 2}, {None: 1}, {(1, 2): 3}, {"amount": nested(900)}, nested(900)]
         for number, value in enumerate(inputs, 1):
             raw.say("Call", number, "add", value)

@@ -7,16 +7,14 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import msgpack
 import pytest
-from support import APPS, PATIENCE, Daemon, Raw, framed
+from support import PATIENCE, Daemon
 
-from warmpool import Client
 from warmpool.daemon import clients
-from warmpool.wire.messages import PROTOCOL_VERSION, Open
+from warmpool.wire.messages import PROTOCOL_VERSION
 
 NOBODY = 65534
 is_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
@@ -34,6 +32,9 @@ class Loop:
 
     def remove_reader(self, fd: int) -> bool:
         return self.readers.pop(fd, None) is not None
+
+    def remove_writer(self, fd: int) -> bool:
+        return False
 
     def call_later(self, delay: float, callback: Callable[[], Any]) -> None:
         self.later.append((delay, callback))
@@ -220,42 +221,3 @@ def test_when_it_closes_every_client_is_let_go(reception: Reception):
     for ours in reception.ours:
         ours.settimeout(PATIENCE)
         assert ours.recv(1) == b""
-
-
-# --- what a worker is given ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("when", ["at once", "later", "after a wait in line"])
-def test_a_worker_can_wait_in_the_reads_of_a_connection_that_it_is_given(client: Client, when: str):
-    """The loop makes non-blocking what it watches. With such a one a plain worker would poll before each call."""
-    app = str(APPS / "limited.py")
-    holder = client.session(app)
-    if when != "after a wait in line":
-        holder.end()
-    raw = Raw(client.places.socket)
-    if when == "later":
-        client.status()
-    raw.socket.settimeout(PATIENCE)
-    raw.socket.sendall(framed(["Open", *Open(PROTOCOL_VERSION, app, "new", "/")]))
-    if when == "after a wait in line":
-        client.status()
-        holder.end()
-    answer = raw.hear()
-    assert answer is not None
-    assert answer[0] == "Opened"
-    raw.say("Call", 1, "run", {})
-    assert raw.hear() == ["Result", 1, "ran"]
-    flags = flags_of_clients(client.sessions.get(answer[1]).pid, client.places.socket)
-    raw.close()
-    assert [one & os.O_NONBLOCK for one in flags] == [0]
-
-
-def flags_of_clients(pid: int, path: Path) -> list[int]:
-    """Of the descriptors that this process has of connections to a daemon."""
-    inodes = {line.split()[6] for line in Path("/proc/net/unix").read_text().splitlines() if line.endswith(f" {path}")}
-    found = []
-    for fd in Path(f"/proc/{pid}/fd").iterdir():
-        if (target := os.readlink(fd)).startswith("socket:[") and target[8:-1] in inodes:
-            info = Path(f"/proc/{pid}/fdinfo/{fd.name}").read_text()
-            found.append(int(info.partition("flags:")[2].split()[0], 8))
-    return found

@@ -7,7 +7,6 @@ import os
 import select
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import threading
@@ -17,18 +16,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import msgpack
 import psutil
 import pytest
 from conftest import nothing_left
-from support import APPS, MARK, PATIENCE, Daemon, all_are_gone, wait_for_exit
+from support import APPS, MARK, PATIENCE, Daemon, Raw, all_are_gone, to_worker, wait_for_exit
 
 from warmpool import AppBrokenError, Client, PoolExhaustedError, WarmpoolError
 from warmpool.board import Board
 from warmpool.daemon import family, processes
 from warmpool.daemon.logs import Logs
 from warmpool.settings import MIB
-from warmpool.wire.messages import PROTOCOL_VERSION
+from warmpool.wire.messages import Open
 from warmpool.wire.processes import Forked
 
 COUNTER = str(APPS / "counter.py")
@@ -37,26 +35,22 @@ MISBEHAVES = str(APPS / "misbehaves.py")
 HELPERS = str(APPS / "starts_helpers_on_import.py")
 
 
-def raw(path: Path, *messages: Any) -> socket.socket:
-    """A connection on which these have been said."""
-    connection = socket.socket(socket.AF_UNIX)
-    connection.settimeout(PATIENCE)
-    connection.connect(str(path))
-    bodies = [msgpack.packb(message) for message in messages]
-    connection.sendall(b"".join(struct.pack("!I", len(body)) + body for body in bodies))
-    return connection
+def asking(path: Path, *message: Any) -> Raw:
+    """A connection on which this has been said."""
+    raw = Raw.to(path)
+    raw.say(*message)
+    return raw
 
 
-def open_of(app: str | None, session: str = "new", open_timeout: float | None = None) -> list[Any]:
-    return ["Open", PROTOCOL_VERSION, app, session, "/", None, open_timeout, {}]
+def open_of(app: str | None, session: str = "new") -> list[Any]:
+    return ["Open", *Open(1, app, session, "/")]
 
 
-def answer_of(connection: socket.socket, within: float = PATIENCE) -> list[Any]:
-    assert select.select([connection], [], [], within)[0], f"no answer within {within} s"
-    with connection.makefile("rb") as file:
-        header = file.read(4)
-        assert header, "closed without a word"
-        return msgpack.unpackb(file.read(*struct.unpack("!I", header)))
+def answer_of(raw: Raw, within: float = PATIENCE) -> list[Any]:
+    assert raw.has_heard(within), f"no answer within {within} s"
+    answer = raw.hear()
+    assert answer is not None, "closed without a word"
+    return answer
 
 
 def wait_for_workers(client: Client, **wanted: int) -> None:
@@ -231,7 +225,8 @@ def test_a_worker_that_was_just_born_is_never_taken_for_a_stranger(tmp_path: Pat
     channel = processes.Channel(
         ours, loop, processes.FROM_WORKER, lambda message: hands._from_worker("w_1", message), lambda: None
     )
-    hands._workers["w_1"] = processes._Worker("w_1", channel)
+    first = socket.socket(socket.AF_UNIX)
+    hands._workers["w_1"] = processes._Worker("w_1", channel, first)
     newborn = subprocess.Popen(["sleep", "1000"])
 
     def adopted_now() -> list[int]:
@@ -252,7 +247,7 @@ def test_a_worker_that_was_just_born_is_never_taken_for_a_stranger(tmp_path: Pat
         for child in hands._family._known.values():
             loop.remove_reader(child._pidfd)
             os.close(child._pidfd)
-        channel.close()
+        hands._workers["w_1"].close()
         theirs.close()
         loop.close()
         board.close()
@@ -326,17 +321,17 @@ def test_a_session_whose_worker_dies_with_a_client_on_its_way_is_lost_and_says_s
     session = client.session(COUNTER)
     pid = session.info().pid
     stopped(pid)
-    with raw(shared_daemon.socket, open_of(None, session.id)) as connection:
-        client.status()
+    with asking(shared_daemon.socket, *open_of(None, session.id)) as control:
+        assert answer_of(control)[0] == "Opened"
         os.kill(pid, signal.SIGKILL)
         assert wait_for_exit(pid)
-        with connection.makefile("rb") as file, suppress(ConnectionResetError):
-            file.read()  # to the end, which comes
+        with control.take() as connection:
+            assert connection.hear() is None
     with pytest.raises(WarmpoolError) as raised:
         session.call("add")
     assert raised.value.code == "WORKER_LOST"
-    with raw(shared_daemon.socket, open_of(None, session.id)) as connection:
-        assert answer_of(connection)[2]["code"] == "WORKER_LOST"
+    with asking(shared_daemon.socket, *open_of(None, session.id)) as control:
+        assert answer_of(control)[2]["code"] == "WORKER_LOST"
 
 
 def test_a_keepalive_that_was_confirmed_holds(shared_daemon: Daemon, client: Client, stopped: Callable[[int], None]):
@@ -346,7 +341,7 @@ def test_a_keepalive_that_was_confirmed_holds(shared_daemon: Daemon, client: Cli
     stopped(pid)
     select.select([], [], [], 1.1)
     keepalive = ["Request", 1, "sessions.keepalive", {"session_id": session.id}]
-    with raw(shared_daemon.socket, ["Control", PROTOCOL_VERSION], keepalive) as control:
+    with asking(shared_daemon.socket, *keepalive) as control:
         client.status()
         os.kill(pid, signal.SIGCONT)
         answer = answer_of(control)
@@ -363,14 +358,13 @@ def test_a_keepalive_that_came_while_the_daemon_was_stopped_is_in_time(daemon: D
     wait_for_workers(daemon.client, warm=1)
     session = daemon.client.session(COUNTER, session_timeout=1)
     wait_for_workers(daemon.client, leased=1, warm=1)
-    with raw(daemon.socket, ["Control", PROTOCOL_VERSION], ["Request", 1, "daemon.status", {}]) as control:
+    with asking(daemon.socket, "Request", 1, "daemon.status", {}) as control:
         assert answer_of(control)[:2] == ["Reply", 1]
         while psutil.Process(daemon.pid).status() != psutil.STATUS_SLEEPING:
             os.sched_yield()
         os.kill(daemon.pid, signal.SIGSTOP)
         try:
-            body = msgpack.packb(["Request", 2, "sessions.keepalive", {"session_id": session.id}])
-            control.sendall(struct.pack("!I", len(body)) + body)
+            control.say("Request", 2, "sessions.keepalive", {"session_id": session.id})
             assert session.call("history") == [], "a call does not need the daemon"
             select.select([], [], [], 1.2)
         finally:
@@ -390,10 +384,10 @@ def test_a_stopped_template_holds_up_its_own_app_only(daemon: Daemon, stopped: C
         daemon.client.session(COUNTER, open_timeout=0.2)
     assert daemon.client.session(ASYNC_COUNTER).call("add", amount=1) == 1
     assert session.call("add") == {"total": 1}
-    with raw(daemon.socket, open_of(COUNTER)) as connection:
+    with asking(daemon.socket, *open_of(COUNTER)) as control:
         daemon.client.status()
         template.resume()
-        assert answer_of(connection)[0] == "Opened"
+        assert answer_of(control)[0] == "Opened"
 
 
 def test_who_asks_for_a_description_is_answered_though_the_template_dies(
@@ -403,7 +397,7 @@ def test_who_asks_for_a_description_is_answered_though_the_template_dies(
     template = template_of(daemon)
     stopped(template.pid)
     request = ["Request", 1, "apps.describe", {"app": COUNTER, "cwd": "/"}]
-    with raw(daemon.socket, ["Control", PROTOCOL_VERSION], request) as control:
+    with asking(daemon.socket, *request) as control:
         daemon.client.status()
         template.kill()
         assert answer_of(control, 3)[1] == 1
@@ -447,14 +441,14 @@ def test_more_opens_than_a_stopped_template_has_room_for_cost_no_cpu(
     daemon.client.session(COUNTER).end()
     template = template_of(daemon)
     stopped(template.pid)
-    crowd = [raw(daemon.socket, open_of(COUNTER)) for _ in range(320)]
+    crowd = [asking(daemon.socket, *open_of(COUNTER)) for _ in range(320)]
     try:
         daemon.client.status()
         before = seconds_of_cpu(daemon.pid)
         started = time.monotonic()
         select.select([], [], [], 0.5)
         assert seconds_of_cpu(daemon.pid) - before < 0.2 * (time.monotonic() - started)
-        assert select.select(crowd, [], [], 0)[0] == [], "they wait; a template that is slow is not broken"
+        assert not any(one.has_heard() for one in crowd), "they wait; a template that is slow is not broken"
     finally:
         for one in crowd:
             one.close()
@@ -477,14 +471,13 @@ def test_a_log_that_nobody_reads_stops_nobody_but_who_writes_it(directory: Path)
             assert b"listening" in daemon.stderr.readline()
             with Client(path, autostart=False) as client:
                 session = client.session(MISBEHAVES)
-                body = msgpack.packb(["Call", 1, "write_to_stdout", {"count": 200_000}])
-                with raw(path, open_of(None, session.id)) as connection:
-                    assert answer_of(connection)[0] == "Opened"
-                    connection.sendall(struct.pack("!I", len(body)) + body)
-                    with raw(path, open_of(COUNTER)) as other:
-                        assert answer_of(other, 5)[0] == "Opened"
-                    with raw(path, ["Control", PROTOCOL_VERSION], ["Request", 1, "daemon.status", {}]) as control:
-                        assert answer_of(control, 2)[:2] == ["Reply", 1]
+                _, connection = to_worker(path, None, session.id)
+                with connection:
+                    connection.say("Call", 1, "write_to_stdout", {"count": 200_000})
+                    with asking(path, *open_of(COUNTER)) as control:
+                        assert answer_of(control, 5)[0] == "Opened"
+                        control.say("Request", 2, "daemon.status", {})
+                        assert answer_of(control, 2)[:2] == ["Reply", 2]
         finally:
             daemon.kill()
             daemon.wait()

@@ -7,20 +7,18 @@ import resource
 import select
 import signal
 import socket
-import struct
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import msgpack
 import psutil
 import pytest
-from support import APPS, PATIENCE, Daemon, all_are_gone, wait_for_exit
+from support import APPS, PATIENCE, Daemon, Raw, all_are_gone, wait_for_exit
 
 from warmpool import Client, PoolExhaustedError, Session
 from warmpool.settings import BACKOFF_FIRST, SPARE_DESCRIPTORS
-from warmpool.wire.messages import PROTOCOL_VERSION
+from warmpool.wire.messages import Open
 
 COUNTER = str(APPS / "counter.py")
 LIMITED = str(APPS / "limited.py")
@@ -33,28 +31,24 @@ class Waiting:
     def __init__(self, daemon: Daemon, app: str, session: str | None = "new", open_timeout: float = PATIENCE) -> None:
         """Returns when the daemon has put it in line."""
         self._daemon = daemon
-        self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(PATIENCE)
-        self.socket.connect(str(daemon.socket))
-        body = msgpack.packb(["Open", PROTOCOL_VERSION, app, session, "/", None, open_timeout, {}])
-        self.socket.sendall(struct.pack("!I", len(body)) + body)
+        self.raw = Raw.to(daemon.socket)
+        self.raw.say("Open", *Open(1, app, session, "/", None, open_timeout))
         daemon.client.status()
 
     @property
     def answered(self) -> bool:
         self._daemon.client.status()  # the daemon has nothing left to do that it was told before
-        return bool(select.select([self.socket], [], [], 0)[0])
+        return self.raw.has_heard()
 
     def answer(self) -> list[Any]:
-        with self.socket.makefile("rb") as file:
-            header = file.read(4)
-            assert header, "closed without a word"
-            return msgpack.unpackb(file.read(*struct.unpack("!I", header)))
+        answer = self.raw.hear()
+        assert answer is not None, "closed without a word"
+        return answer
 
     def session_id(self) -> str:
         answer = self.answer()
-        assert answer[0] == "Opened", answer
-        return answer[1]
+        assert answer[:2] == ["Opened", 1], answer
+        return answer[2]
 
 
 @pytest.fixture
@@ -67,7 +61,7 @@ def wait_in_line() -> Iterator[Callable[..., Waiting]]:
 
     yield wait
     for one in waiting:
-        one.socket.close()
+        one.raw.close()
 
 
 def wait_for_workers(client: Client, **wanted: int) -> None:
@@ -124,8 +118,8 @@ def test_one_who_leaves_the_line_is_passed_over(
     daemon = start_daemon("--max-workers", "1")
     held = daemon.client.session(COUNTER)
     first, second, third = (wait_in_line(daemon, COUNTER) for _ in range(3))
-    first.socket.close()
-    second.socket.shutdown(socket.SHUT_WR)
+    first.raw.close()
+    second.raw.socket.shutdown(socket.SHUT_WR)
     daemon.client.status()
     held.end()
     assert [info.id for info in daemon.client.sessions.list()] in ([], [third.session_id()])
@@ -214,9 +208,9 @@ def test_calls_without_a_session_at_the_same_time_have_a_worker_each(
     shared_daemon: Daemon, client: Client, wait_in_line: Callable[..., Waiting]
 ):
     opened = [wait_in_line(shared_daemon, COUNTER, session=None).answer() for _ in range(3)]
-    workers = {answer[4] for answer in opened}
+    workers = {answer[5] for answer in opened}
     assert len(workers) == 3
-    assert [answer[1] for answer in opened] == [None] * 3
+    assert [answer[2] for answer in opened] == [None] * 3
 
 
 def test_without_memory_no_worker_is_made_and_the_error_says_so(start_daemon: Callable[..., Daemon]):
@@ -271,11 +265,11 @@ def test_opens_that_the_daemon_has_no_descriptor_for_get_the_named_error_and_lea
     refused = 0
     for _ in range(8):
         waiting = wait_in_line(daemon, COUNTER, open_timeout=0.3)
-        assert select.select([waiting.socket], [], [], 2)[0], "nobody answers"
+        assert waiting.raw.has_heard(2), "nobody answers"
         answer = waiting.answer()
-        waiting.socket.close()
+        waiting.raw.close()
         if answer[0] == "Opened":
-            opened.append(answer[1])
+            opened.append(answer[2])
         else:
             assert answer[2]["code"] == "POOL_EXHAUSTED"
             assert "file descriptors" in answer[2]["message"]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import APPS, PATIENCE, Daemon, Raw, framed, wait_for_exit
+from support import APPS, PATIENCE, Daemon, Raw, to_worker, wait_for_exit
 
 from warmpool import Client, SessionEndedError, WorkerLostError
 from warmpool.settings import (
@@ -27,7 +27,7 @@ from warmpool.settings import (
     PAGE_MAX,
     TAGS_MAX,
 )
-from warmpool.wire.messages import PROTOCOL_VERSION, Open
+from warmpool.wire.messages import Open
 
 COUNTER = str(APPS / "counter.py")
 STUCK = str(APPS / "told_to_stop.py:Plain")
@@ -37,11 +37,6 @@ LIMITED = str(APPS / "limited.py")
 
 class Control(Raw):
     """A control connection."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        self.socket.settimeout(PATIENCE)
-        self.say("Control", PROTOCOL_VERSION)
 
     def ask(self, method: str, **params: Any) -> Any:
         """The value of the reply, or the error as it is on the wire."""
@@ -60,26 +55,25 @@ class Control(Raw):
 
 @pytest.fixture
 def control(client: Client) -> Iterator[Control]:
-    control = Control(client.places.socket)
-    yield control
-    control.close()
+    with Control.to(client.places.socket) as control:
+        yield control
 
 
 @pytest.fixture
 def opened(client: Client) -> Iterator[Callable[..., dict[str, Any]]]:
     """Opens with any field of the hello; gives what Opened tells, or the error. The connections stay open."""
-    raws: list[Raw] = []
+    control = Raw.to(client.places.socket)
+    raws = [control]
 
     def opened(app: str | None = COUNTER, session: str | None = "new", **fields: Any) -> dict[str, Any]:
-        raw = Raw(client.places.socket)
-        raw.socket.settimeout(PATIENCE)
-        raws.append(raw)
-        raw.socket.sendall(framed(["Open", *Open(PROTOCOL_VERSION, app, session, "/", **fields)]))
-        answer = raw.hear()
+        control.say("Open", *Open(5, app, session, "/", **fields))
+        answer = control.hear()
         assert answer is not None
+        assert answer[1] == 5
         if answer[0] == "Failure":
             return dict(answer[2])
-        return {"id": answer[1], "worker": answer[4], "raw": raw}
+        raws.append(control.take())
+        return {"id": answer[2], "worker": answer[5], "raw": raws[-1]}
 
     yield opened
     for raw in raws:
@@ -298,9 +292,8 @@ def test_one_that_attaches_by_a_name_and_leaves_at_once_ends_nothing(
     first = opened(name="mine")
     os.kill(shared_daemon.pid, signal.SIGSTOP)
     try:
-        leaving = Raw(client.places.socket)
-        hello = Open(PROTOCOL_VERSION, COUNTER, "new", "/", name="mine", if_exists="attach")
-        leaving.socket.sendall(framed(["Open", *hello]))
+        leaving = Raw.to(client.places.socket)
+        leaving.say("Open", *Open(1, COUNTER, "new", "/", name="mine", if_exists="attach"))
         leaving.close()
     finally:
         os.kill(shared_daemon.pid, signal.SIGCONT)
@@ -427,15 +420,14 @@ def test_why_tells_the_life_of_a_session(control: Control, client: Client):
 def test_why_tells_what_an_open_waited_for(control: Control, client: Client):
     holder = client.session(LIMITED)
     waiting = threading.Thread(target=holder.end)
-    with closing(Raw(client.places.socket)) as raw:
-        raw.socket.settimeout(PATIENCE)
-        raw.socket.sendall(framed(["Open", *Open(PROTOCOL_VERSION, LIMITED, "new", "/")]))
+    with closing(Raw.to(client.places.socket)) as raw:
+        raw.say("Open", *Open(1, LIMITED, "new", "/"))
         control.ask("daemon.status")
         waiting.start()
         answer = raw.hear()
         waiting.join()
     assert answer is not None
-    told = texts(why(control, answer[1]))
+    told = texts(why(control, answer[2]))
     assert told[0] == "waited: the app has its 1 workers (its `max_workers`), all in use"
     assert re.search(r"after \d\.\d\d\d s in line", told[-1])
 
@@ -462,12 +454,7 @@ class Call:
     def __init__(self, client: Client, control: Control, app: str, function: str, call_id: int = 2**40 + 1) -> None:
         self.session = client.session(app)
         self.pid = self.session.info().pid
-        self.raw = Raw(client.places.socket)
-        self.raw.socket.settimeout(PATIENCE)
-        self.raw.socket.sendall(framed(["Open", *Open(PROTOCOL_VERSION, None, self.session.id, "/")]))
-        opened = self.raw.hear()
-        assert opened is not None
-        assert opened[0] == "Opened"
+        _, self.raw = to_worker(client.places.socket, None, self.session.id)
         self.call_id = call_id
         self.raw.say("Call", call_id, function, {})
         self.log = follow(control, self.session.id, "begun")
@@ -627,7 +614,7 @@ def test_one_that_is_ended_patiently_can_be_ended_by_force_meanwhile(
 
 def test_a_daemon_that_is_stopped_waits_for_no_stuck_call(start_daemon: Callable[..., Daemon]):
     daemon = start_daemon()
-    control = Control(daemon.socket)
+    control = Control.to(daemon.socket)
     call = Call(daemon.client, control, STUCK, "hold_the_gil")
     daemon.stop()
     assert wait_for_exit(call.pid, 0)

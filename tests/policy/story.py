@@ -317,7 +317,7 @@ class Story:
         client: Client | None = None,
     ) -> Client:
         """Asks for a new session, or for a stateless worker."""
-        client = client or self.client()
+        client = client or self.client(request=1)
         session_id = None
         if not stateless:
             self._sessions += 1
@@ -352,7 +352,7 @@ class Story:
     def attach(
         self, session: str | None, app: str | None = None, version: str | None = None, client: Client | None = None
     ) -> Client:
-        client = client or self.client()
+        client = client or self.client(request=1)
         key = None if app is None else self.edition(app).key
         self.happens(ev.AttachRequested(client.ticket, str(session), app, key, version))
         return client
@@ -404,6 +404,11 @@ class Story:
             if other.ticket[0] == client.ticket[0]:
                 other.left = True
         return self.happens(ev.TicketClosed(client.ticket[0]))
+
+    def abandon(self, client: Client) -> list[fx.Effect]:
+        """It does not wait any more for what it asked to be opened; its connection stays."""
+        client.left = True
+        return self.happens(ev.OpenAbandoned(client.ticket))
 
     def stop(self) -> list[fx.Effect]:
         return self.happens(ev.StopRequested())

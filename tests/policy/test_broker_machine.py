@@ -254,10 +254,7 @@ class BrokerMachine(RuleBasedStateMachine):
     def opens(
         self, app: str, stateless: bool, timeout: float, patience: float, version: str | None = None, **how: Any
     ) -> Client:
-        silent = [w for w in self.waiting if w.kind == "hello"]
-        if silent:
-            self.wishes.remove(silent[0])
-        client = silent[0].client if silent else self.world.client()
+        client = self.world.client(request=1)
         revision = self.revisions[app]
         wish = self.wish(client, "open", patience, app=app, revision=revision, version=version, timeout=timeout)
         wish.patience, wish.name = patience, how.get("name")
@@ -393,6 +390,11 @@ class BrokerMachine(RuleBasedStateMachine):
     @rule(pick=picks)
     def somebody_leaves(self, pick: int) -> None:
         self.world.leave(choose(pick, self.waiting).client)
+
+    @precondition(lambda self: any(w.kind in ("open", "attach") for w in self.waiting))
+    @rule(pick=picks)
+    def somebody_stops_waiting(self, pick: int) -> None:
+        self.world.abandon(choose(pick, [w for w in self.waiting if w.kind in ("open", "attach")]).client)
 
     # --- apps and templates -----------------------------------------------------------------------------------
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import select
-import socket
 import struct
 import threading
 import time
@@ -16,11 +15,10 @@ from typing import Any
 import msgpack
 import psutil
 import pytest
-from support import APPS, PATIENCE, Daemon
+from support import APPS, PATIENCE, Daemon, to_worker
 
 from warmpool import Client, SessionError, SessionExpiredError, WarmpoolError
 from warmpool.settings import MIB
-from warmpool.wire.messages import PROTOCOL_VERSION
 
 COUNTER = str(APPS / "counter.py")
 ASYNC_COUNTER = str(APPS / "async_counter.py")
@@ -34,18 +32,15 @@ SOON = 2.0
 plain_and_async = pytest.mark.parametrize("app", [COUNTER, ASYNC_COUNTER], ids=["plain", "async"])
 
 
-class Raw:
+class Talker:
     """A connection to the worker of a session, byte by byte."""
 
     def __init__(self, path: Path, session_id: str) -> None:
-        self.socket = socket.socket(socket.AF_UNIX)
+        opened, raw = to_worker(path, None, session_id)
+        assert opened[2] == session_id
+        self.socket = raw.socket
         self.socket.settimeout(PATIENCE / 4)
-        self.socket.connect(str(path))
         self._file = self.socket.makefile("rb")
-        self.send(["Open", PROTOCOL_VERSION, None, session_id, "/", None, None, {}])
-        opened = self.hear()
-        assert opened is not None
-        assert opened[:2] == ["Opened", session_id]
 
     def send(self, *messages: list[Any]) -> None:
         """All in one write."""
@@ -79,11 +74,11 @@ def framed(message: Any) -> bytes:
 
 
 @pytest.fixture
-def connect(client: Client, shared_daemon: Daemon) -> Iterator[Callable[[str], Raw]]:
-    made: list[Raw] = []
+def connect(client: Client, shared_daemon: Daemon) -> Iterator[Callable[[str], Talker]]:
+    made: list[Talker] = []
 
-    def make(session_id: str) -> Raw:
-        made.append(Raw(shared_daemon.socket, session_id))
+    def make(session_id: str) -> Talker:
+        made.append(Talker(shared_daemon.socket, session_id))
         return made[-1]
 
     yield make
@@ -109,7 +104,7 @@ def wait_until_busy(session) -> None:
 
 
 def test_calls_of_five_clients_run_one_at_a_time_in_the_order_of_arrival(
-    client: Client, connect: Callable[[str], Raw], fifo: Path
+    client: Client, connect: Callable[[str], Talker], fifo: Path
 ):
     with client.session(TURNS) as session:
         raws = {name: connect(session.id) for name in "abcde"}
@@ -129,7 +124,7 @@ def test_calls_of_five_clients_run_one_at_a_time_in_the_order_of_arrival(
 
 @pytest.mark.parametrize("count", [2, 5])
 def test_async_calls_of_several_clients_run_one_at_a_time_in_the_order_of_arrival(
-    client: Client, connect: Callable[[str], Raw], count: int
+    client: Client, connect: Callable[[str], Talker], count: int
 ):
     with client.session(ASYNC_COUNTER) as session:
         raws = {str(index): connect(session.id) for index in range(count)}
@@ -149,7 +144,7 @@ def test_async_calls_of_several_clients_run_one_at_a_time_in_the_order_of_arriva
 
 @plain_and_async
 def test_calls_that_come_in_one_write_are_answered_in_their_order(
-    client: Client, connect: Callable[[str], Raw], app: str
+    client: Client, connect: Callable[[str], Talker], app: str
 ):
     with client.session(app) as session:
         raw, other = connect(session.id), connect(session.id)
@@ -165,7 +160,7 @@ def test_calls_that_come_in_one_write_are_answered_in_their_order(
 
 
 @plain_and_async
-def test_who_sends_much_and_who_sends_little_take_turns(client: Client, connect: Callable[[str], Raw], app: str):
+def test_who_sends_much_and_who_sends_little_take_turns(client: Client, connect: Callable[[str], Talker], app: str):
     with client.session(app) as session:
         much, little = connect(session.id), connect(session.id)
         assert little.call(0, "add", amount=0) is not None
@@ -195,7 +190,7 @@ def test_who_sends_much_and_who_sends_little_take_turns(client: Client, connect:
 
 
 @plain_and_async
-def test_a_call_in_single_bytes(client: Client, connect: Callable[[str], Raw], app: str):
+def test_a_call_in_single_bytes(client: Client, connect: Callable[[str], Talker], app: str):
     with client.session(app) as session:
         for raw in (connect(session.id), connect(session.id)):
             for byte in framed(["Call", 3, "add", {"amount": 1}]):
@@ -207,7 +202,7 @@ def test_a_call_in_single_bytes(client: Client, connect: Callable[[str], Raw], a
 
 
 @plain_and_async
-def test_others_are_served_in_the_middle_of_a_frame(client: Client, connect: Callable[[str], Raw], app: str):
+def test_others_are_served_in_the_middle_of_a_frame(client: Client, connect: Callable[[str], Talker], app: str):
     with client.session(app) as session:
         slow, quick = connect(session.id), connect(session.id)
         data = framed(["Call", 1, "add", {"amount": 1}])
@@ -224,7 +219,7 @@ def test_others_are_served_in_the_middle_of_a_frame(client: Client, connect: Cal
             assert answer[:2] == ["Result", 1]
 
 
-def test_a_frame_of_16_mib_in_pieces(client: Client, connect: Callable[[str], Raw]):
+def test_a_frame_of_16_mib_in_pieces(client: Client, connect: Callable[[str], Talker]):
     with client.session(VALUES) as session:
         slow, quick = connect(session.id), connect(session.id)
         room = 16 * MIB - len(msgpack.packb(["Call", 1, "echo", {"value": b"x" * MIB}])) + MIB
@@ -238,7 +233,9 @@ def test_a_frame_of_16_mib_in_pieces(client: Client, connect: Callable[[str], Ra
 
 
 @plain_and_async
-def test_a_connection_that_is_closed_in_the_middle_of_a_frame(client: Client, connect: Callable[[str], Raw], app: str):
+def test_a_connection_that_is_closed_in_the_middle_of_a_frame(
+    client: Client, connect: Callable[[str], Talker], app: str
+):
     with client.session(app) as session:
         for data in (
             b"\0",
@@ -252,7 +249,7 @@ def test_a_connection_that_is_closed_in_the_middle_of_a_frame(client: Client, co
         assert session.info().call_count == 3
 
 
-def test_a_client_that_leaves_while_its_call_runs(client: Client, connect: Callable[[str], Raw], fifo: Path):
+def test_a_client_that_leaves_while_its_call_runs(client: Client, connect: Callable[[str], Talker], fifo: Path):
     with client.session(TURNS) as session:
         raw = connect(session.id)
         raw.send(["Call", 1, "wait", {"fifo": str(fifo), "name": "a"}], ["Call", 2, "note", {"name": "b"}])
@@ -286,7 +283,7 @@ def test_a_call_that_runs_when_its_session_ends_is_cancelled(client: Client, kin
 
 @plain_and_async
 def test_a_second_connection_is_served_though_the_first_has_just_called(
-    client: Client, connect: Callable[[str], Raw], app: str
+    client: Client, connect: Callable[[str], Talker], app: str
 ):
     with client.session(app) as session:
         for _ in range(30):
@@ -300,7 +297,7 @@ def test_a_second_connection_is_served_though_the_first_has_just_called(
 
 @plain_and_async
 def test_the_daemon_reaches_the_worker_of_a_client_that_calls_without_a_pause(
-    client: Client, connect: Callable[[str], Raw], app: str
+    client: Client, connect: Callable[[str], Talker], app: str
 ):
     session = client.session(app)
     ended: list[Exception] = []
@@ -329,7 +326,7 @@ def test_the_daemon_reaches_the_worker_of_a_client_that_calls_without_a_pause(
     assert info.end_reason == "client"
 
 
-def test_the_daemon_reaches_it_too_if_the_app_ignores_signals(client: Client, connect: Callable[[str], Raw]):
+def test_the_daemon_reaches_it_too_if_the_app_ignores_signals(client: Client, connect: Callable[[str], Talker]):
     with client.session(MISBEHAVES) as session:
         session.call("ignore_signals")
         stop = threading.Event()
@@ -349,7 +346,7 @@ def test_the_daemon_reaches_it_too_if_the_app_ignores_signals(client: Client, co
             thread.join(PATIENCE)
 
 
-def test_a_session_does_not_expire_while_bytes_wait(client: Client, connect: Callable[[str], Raw]):
+def test_a_session_does_not_expire_while_bytes_wait(client: Client, connect: Callable[[str], Talker]):
     """Nor does the one beside it live on because of them."""
     sessions = [client.session(app, session_timeout=1) for app in (COUNTER, ASYNC_COUNTER)]
     idle = client.session(COUNTER, session_timeout=1)
@@ -377,7 +374,7 @@ def test_a_session_does_not_expire_while_bytes_wait(client: Client, connect: Cal
     ids=["plain", "async", "plain in async"],
 )
 def test_one_who_does_not_read_a_large_answer_holds_nobody_up(
-    client: Client, connect: Callable[[str], Raw], app: str, function: str
+    client: Client, connect: Callable[[str], Talker], app: str, function: str
 ):
     with client.session(app) as session:
         slow, quick = connect(session.id), connect(session.id)
@@ -393,7 +390,7 @@ def test_one_who_does_not_read_a_large_answer_holds_nobody_up(
 
 @pytest.mark.parametrize("function", ["large", "large_at_once"])
 def test_one_who_asks_much_and_reads_nothing_fills_no_memory(
-    client: Client, connect: Callable[[str], Raw], function: str
+    client: Client, connect: Callable[[str], Talker], function: str
 ):
     """Its calls wait until it reads."""
     with client.session(LENGTH) as session:
@@ -432,7 +429,7 @@ def test_one_who_asks_much_and_reads_nothing_fills_no_memory(
     ],
 )
 def test_an_error_that_is_hard_to_tell_is_told_and_the_session_lives(
-    client: Client, connect: Callable[[str], Raw], kind: str, function: str, fields: dict[str, str], codes: set[str]
+    client: Client, connect: Callable[[str], Talker], kind: str, function: str, fields: dict[str, str], codes: set[str]
 ):
     with client.session(f"{APPS / 'raises_oddly.py'}:{kind}") as session:
         raw = connect(session.id)
@@ -454,7 +451,7 @@ def test_an_error_larger_than_a_frame_may_be_is_cut_and_the_session_lives(
     """One word for each of a thousand wrong items is more than fits."""
     daemon = start_daemon("--call-frame-limit", "8192")
     session = daemon.client.session(f"{APPS / 'raises_oddly.py'}:{kind}")
-    raw = Raw(daemon.socket, session.id)
+    raw = Talker(daemon.socket, session.id)
     try:
         raw.send(["Call", 1, "take", {"items": ["x"] * 1000}])
         assert raw.is_answered()
@@ -470,7 +467,7 @@ def test_an_error_larger_than_a_frame_may_be_is_cut_and_the_session_lives(
 
 
 @pytest.mark.parametrize("kind", ["Plain", "Async"])
-def test_a_worker_without_descriptors_keeps_its_session(client: Client, connect: Callable[[str], Raw], kind: str):
+def test_a_worker_without_descriptors_keeps_its_session(client: Client, connect: Callable[[str], Talker], kind: str):
     """A client that comes then is turned away; the state is not lost for it."""
     session = client.session(f"{APPS / 'runs_out_of_descriptors.py'}:{kind}")
     assert session.call("run_out") > 10
@@ -492,7 +489,7 @@ def test_a_timer_that_an_app_sets_in_setup_goes_on(client: Client):
         assert session.call("times_rung") >= 1
 
 
-def test_a_connection_ends_though_a_fork_of_the_app_has_a_copy(client: Client, connect: Callable[[str], Raw]):
+def test_a_connection_ends_though_a_fork_of_the_app_has_a_copy(client: Client, connect: Callable[[str], Talker]):
     """As after nonsense: the client sees the end, or it would wait for ever."""
     with client.session(str(APPS / "leaves_a_fork.py")) as session:
         raw = connect(session.id)

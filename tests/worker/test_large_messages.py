@@ -12,13 +12,12 @@ from typing import Any
 import msgpack
 import psutil
 import pytest
-from support import APPS, MEMORY_LIMIT, Daemon, framed
+from support import APPS, MEMORY_LIMIT, Daemon, framed, to_worker
 
 from warmpool import Client
 from warmpool.memory import enclose
 from warmpool.packets import carrying
 from warmpool.wire.frames import ENCLOSED, PADDING, announcement
-from warmpool.wire.messages import PROTOCOL_VERSION
 
 VALUES = str(APPS / "values.py")
 LENGTH = str(APPS / "answers_at_length.py")
@@ -31,14 +30,9 @@ class Sharing:
     """A client that can pass memory, and says what it likes."""
 
     def __init__(self, daemon: Daemon, session: str) -> None:
-        self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(20)
-        self.socket.connect(str(daemon.socket))
-        hello = ["Open", PROTOCOL_VERSION, None, session, "/", None, None, {}, None, "error", None, [], None, True]
-        self.socket.sendall(framed(hello))
-        opened = self.hear()
-        assert opened[0] == "Opened", opened
-        assert opened[6] == MEMORY_LIMIT
+        opened, raw = to_worker(daemon.socket, None, session, takes_memory=True)
+        self.socket = raw.socket
+        assert opened[7] == MEMORY_LIMIT
 
     def announce(self, size: int, *fds: int) -> None:
         self.socket.sendall(announcement(size)[:-1])
@@ -195,24 +189,20 @@ def test_who_did_not_say_that_it_takes_memory_is_sent_none(
     client: Client, shared_daemon: Daemon, share: Callable[[str], Sharing]
 ):
     """Up to the limit of the stream; above it there is no way to it."""
-    with client.session(VALUES) as session, socket.socket(socket.AF_UNIX) as other:
-        other.settimeout(20)
-        other.connect(str(shared_daemon.socket))
-        other.sendall(framed(["Open", PROTOCOL_VERSION, None, session.id, "/"]))
-        reader = other.makefile("rb")
-
-        def hear() -> Any:
-            (size,) = struct.unpack("!I", reader.read(4))
-            return msgpack.unpackb(reader.read(size))
-
-        assert hear()[6] == 0
-        other.sendall(framed(["Call", 1, "large", {"size": 3 * MIB}]))
-        assert hear() == ["Result", 1, b"x" * 3 * MIB]
-        other.sendall(framed(["Call", 2, "large", {"size": 17 * MIB}]))
-        assert hear()[2]["code"] == "PAYLOAD_TOO_LARGE"
-        other.sendall(announcement(100)[:10])
-        assert hear()[2]["code"] == "PAYLOAD_TOO_LARGE"
-        reader.close()
+    with client.session(VALUES) as session:
+        opened, other = to_worker(shared_daemon.socket, None, session.id)
+        assert opened[7] == 0
+        other.say("Call", 1, "large", {"size": 3 * MIB})
+        assert other.hear() == ["Result", 1, b"x" * 3 * MIB]
+        for send in (
+            lambda: other.say("Call", 2, "large", {"size": 17 * MIB}),
+            lambda: other.send(announcement(9)[:9]),
+        ):
+            send()
+            answer = other.hear()
+            assert answer is not None
+            assert answer[2]["code"] == "PAYLOAD_TOO_LARGE"
+        other.close()
 
 
 def test_a_worker_does_not_give_more_than_is_taken(client: Client, share: Callable[[str], Sharing]):

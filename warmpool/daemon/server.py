@@ -139,7 +139,7 @@ class Server:
             self._perform_and_go_on([])
 
     def _perform_and_go_on(self, effects: list[fx.Effect]) -> None:
-        """Performs these, handles what comes of them, in its order, and then settles; until nothing more comes of it."""
+        """Performs these, handles what comes of them in its order, and settles, until nothing more comes of it."""
         events, broker, now = self._events, self._broker, self._board.now
         self._performing = True
         try:

@@ -71,10 +71,13 @@ class Broker:
         return self._take_effects()
 
     def settle(self, now: float) -> list[fx.Effect]:
-        """What to do so that each pool has the workers that it should have. Comes when all that has happened is
-        handled, and performed: nobody waits for it.
+        """What to do so that each pool has the workers that it should have; once a daemon that stops has none, to
+        leave. Comes when all that has happened is handled, and performed: nobody waits for it.
         """
         self.fleet.settle(now)
+        if self.fleet.stopping and not self.fleet.workers and not self.fleet.editions.pools:
+            self._timers.cancel(Timer("stopped"))
+            self._effects.append(fx.Exit())
         return self._take_effects()
 
     def next_deadline(self) -> float | None:
@@ -108,6 +111,7 @@ class Broker:
                 self._forget_connection(event.connection)
             case ev.OpenAbandoned():
                 self._opens.abandon(event.ticket)
+                self.leases.abandon(event.ticket)
             case ev.OpenerLeft():
                 if (session := self.leases.live.get(event.session_id)) is not None:
                     self._close(session, "client", QUICK_CANCEL, now)
@@ -295,9 +299,6 @@ class Broker:
         self._effects.append(fx.Log(text))
 
     def _take_effects(self) -> list[fx.Effect]:
-        if self.fleet.stopping and not self.fleet.workers and not self.fleet.editions.pools:
-            self._timers.cancel(Timer("stopped"))
-            self._effects.append(fx.Exit())
         taken = self._effects[:]
         self._effects.clear()
         return taken

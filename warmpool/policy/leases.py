@@ -182,6 +182,12 @@ class Leases:
         self._fleet.stop_worker(self._fleet.workers[session.worker_id], reason, now)
         self._refuse_held(session, now)
 
+    def abandon(self, ticket: ev.Ticket) -> None:
+        """Nobody waits any more for what was asked to be opened with this ticket, and is held back."""
+        for session in self.live.values():
+            if session.held:
+                session.held = [event for event in session.held if event.ticket != ticket]
+
     def forget_connection(self, connection: int) -> None:
         """Nobody waits behind these tickets any more."""
         for session in self.live.values():

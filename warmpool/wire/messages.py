@@ -136,7 +136,7 @@ CALL_ANSWERS: Final = conversation_of(Result, Event, Failure)
 def hello_from_wire(body: bytes | memoryview) -> Message:
     """As `from_wire` with HELLO. Looks at the version first: a hello of another one may have other fields."""
     parts = decode(body)
-    if type(parts) is list and len(parts) > 1 and parts[0] in ("Control", "Open") and type(parts[1]) is int:
+    if type(parts) is list and len(parts) > 1 and parts[0] == "Control" and type(parts[1]) is int:
         check_version(parts[1])
     return from_parts(parts, HELLO)
 

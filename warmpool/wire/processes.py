@@ -74,8 +74,8 @@ class ForkFailed(NamedTuple):
 
 
 class Attach(NamedTuple):
-    """Serve the connection that comes with this, or, without one, the one that came with Fork. The first of a session
-    makes the worker its own.
+    """Serve a client: the first on the connection that came with Fork, others on the one that comes with this. The
+    first of a session makes the worker its own.
     """
 
     session_id: str | None

@@ -96,7 +96,6 @@ class BlockingLoop:
             connection.close()
 
     def attach(self, connection: Connection) -> None:
-        connection.socket.setblocking(True)  # the daemon had it otherwise, and both have the same open file
         fd = connection.socket.fileno()
         self._connections[fd] = connection
         self._poll.register(fd, select.EPOLLIN)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import gc
 import socket
 from collections.abc import Iterable
-from contextlib import closing
+from contextlib import closing, suppress
 from types import FunctionType
 
 from pydantic import BaseModel
@@ -20,10 +20,10 @@ from .. import packets
 from ..app import BaseApp
 from ..board import Board
 from ..signatures import Function, functions_of
-from ..wire.frames import HEADER_SIZE, encode
+from ..wire.frames import encode
 from ..wire.messages import Call
-from ..wire.processes import TO_WORKER, Attach, Stop
-from ..wire.shapes import from_wire, to_wire
+from ..wire.processes import Attach, Stop
+from ..wire.shapes import to_wire
 from .runner import AppProcess, Loop
 
 _LIMIT = 1024 * 1024
@@ -40,7 +40,23 @@ class _Part(BaseApp):
 
 _FUNCTIONS: dict[str, Function] = functions_of(_Part)
 
-from_wire(encode(to_wire(Attach("", "", {}, 0)), _LIMIT)[HEADER_SIZE:], TO_WORKER)  # a session's, as none is below
+_SESSION_ID = "sess_of-an-understudy-only"
+_CALL_ID = 1 << 60
+"""As large as they are: small numbers are not made anew."""
+_LOOKED_UP = (
+    "__class__",
+    "__dict__",
+    "__init__",
+    "__setattr__",
+    "__getattr__",
+    "__getattribute__",
+    "__pydantic_fields_set__",
+    "__pydantic_extra__",
+    "__pydantic_private__",
+    "__pydantic_validator__",
+    "__pydantic_serializer__",
+)
+"""Of a model, when an instance is made and read."""
 
 
 class _Understudy(AppProcess):
@@ -57,29 +73,24 @@ def handle(functions: Iterable[Function], board: Board, row: int) -> None:
     to it. Runs none of the app's code.
     """
     board.clear(row)
+    acquaint(functions)
     for function in functions:
-        make_known(function)
         parts = gc.get_referents(*gc.get_referents(function), function.input_model.__mro__)
         code = [part.__code__ for part in parts if isinstance(part, FunctionType)]
         gc.get_referents(*code, *gc.get_referents(*code))
 
 
-_NAMES = ("__dict__", "__pydantic_fields_set__", "__pydantic_extra__", "__pydantic_private__", "__getattribute__", "__getattr__", "__init__", "__new__", "__class__", "__pydantic_validator__", "__pydantic_serializer__", "__del__", "__setattr__")
-
-
-def make_known(function: Function) -> None:
-    models = [function.input_model]
-    if function.output is not None and isinstance(function.output._type, type) and issubclass(function.output._type, BaseModel):
-        models.append(function.output._type)
+def acquaint(functions: Iterable[Function]) -> None:
+    """Makes a blank of each model and looks up what will be looked up of it, so that Python has that in its cache: who
+    is not there yet takes the place of another, and both are written to. Runs none of the app's code.
+    """
+    models = {model for function in functions for model in (function.input_model, function.output_model)}
     for model in models:
-        if hasattr(model, "__del__"):
-            continue
-        blank = object.__new__(model)
-        for name in (*_NAMES, *model.model_fields):
-            try:
-                object.__getattribute__(blank, name)
-            except AttributeError:
-                pass
+        if model is not None and not hasattr(model, "__del__"):
+            blank = object.__new__(model)
+            for name in (*_LOOKED_UP, *model.model_fields):
+                with suppress(Exception):  # most are not set
+                    object.__getattribute__(blank, name)
 
 
 def rehearse(loop: type[Loop]) -> None:
@@ -87,8 +98,8 @@ def rehearse(loop: type[Loop]) -> None:
     daemon, worker = packets.pair()
     client, first = socket.socketpair()
     with daemon, worker, client, closing(Board.scratch()) as board:
-        packets.send(daemon, Attach("sess_0123456789abcdefghijkl", ".", {}, 1 << 30))
-        client.sendall(encode(to_wire(Call(1 << 60, "run", {"text": "to be or not"})), _LIMIT))
+        packets.send(daemon, Attach(_SESSION_ID, ".", {}, _LIMIT))
+        client.sendall(encode(to_wire(Call(_CALL_ID, "run", {"text": "to be or not"})), _LIMIT))
         client.shutdown(socket.SHUT_WR)
         understudy = _Understudy(
             worker, first, _Part, _FUNCTIONS, board,

@@ -314,7 +314,7 @@ class AppProcess:
         connection, self._first = self._first, None
         if connection is None:
             (fd,) = expect_fds(attach, fds, 1)
-            connection = Connection(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=fd), self._frame_limit)
+            connection = Connection(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fd), self._frame_limit)
         connection.share(attach.memory_limit)
         self.loop.attach(connection)
 

@@ -43,7 +43,7 @@ from .limits import options_of
 from .loading import AppImporter
 from .logs import replace_streams
 from .priming import prime
-from .rehearsal import handle, rehearse
+from .rehearsal import acquaint, handle, rehearse
 from .runner import AppProcess, loop_for
 
 CHANNEL_FD: Final = 3
@@ -127,7 +127,7 @@ class Template:
             rehearse(self.loop)
             handle(self._functions.values(), self._board, fork.row)
             AppProcess(
-                channel, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=first),
+                channel, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, first),
                 self._app, self._functions, self._board,
                 worker_id=fork.worker_id, row=fork.row, name=self._load.app, version=self._version,
                 frame_limit=self._load.frame_limit, primed=self.primed,
@@ -197,9 +197,7 @@ def _load_app(channel: socket.socket, load: Load) -> Template | None:
         return None
     for _ in range(REHEARSALS):
         rehearse(template.loop)
-    from .rehearsal import make_known
-    for function in template._functions.values():
-        make_known(function)
+    acquaint(template._functions.values())
     gc.collect()
     gc.disable()
     gc.freeze()

@@ -1,0 +1,270 @@
+"""Opens: what is said of them, and the connections that come with the answers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psutil
+import pytest
+from support import APPS, PATIENCE, Daemon, Raw, framed
+
+from warmpool import AppNotFoundError, AsyncClient, Client
+from warmpool.client.aio_links import AsyncControlLink
+from warmpool.client.requests import RunRequest
+from warmpool.wire.messages import Open, Opened
+
+COUNTER = str(APPS / "counter.py")
+LIMITED = str(APPS / "limited.py")
+ENDS_SLOWLY = str(APPS / "ends_slowly.py")
+MANY = 200
+"""More answers than a socket holds, and fewer requests."""
+
+
+@pytest.fixture
+def control(shared_daemon: Daemon, client: Client) -> Iterator[Raw]:
+    """At the end the daemon has as many descriptors and sessions as before."""
+    for app in (COUNTER, ENDS_SLOWLY, LIMITED):
+        client.apps.describe(app)
+    before = at_rest(client, shared_daemon)
+    with Raw.to(shared_daemon.socket) as control:
+        yield control
+    for info in client.sessions.list():
+        client.sessions.end(info.id)
+    deadline = time.monotonic() + 5
+    while (after := at_rest(client, shared_daemon))[:-1] != before[:-1] or after[-1] > before[-1]:
+        assert time.monotonic() < deadline, f"{after}, before it was {before}"
+
+
+def at_rest(client: Client, daemon: Daemon) -> tuple[Any, ...]:
+    deadline = time.monotonic() + 5
+    while (states := client.status().workers_by_state) != {"warm": 2} and time.monotonic() < deadline:
+        os.sched_yield()  # of the apps above one has none
+    return states, client.status().sessions, psutil.Process(daemon.pid).num_fds()
+
+
+def ask(control: Raw, number: int, app: str | None = COUNTER, session: str | None = "new", **fields: Any) -> None:
+    control.say("Open", *Open(number, app, session, "/", **fields))
+
+
+def answer(control: Raw) -> list[Any]:
+    heard = control.hear()
+    assert heard is not None, "closed without a word"
+    return heard
+
+
+def count(worker: Raw) -> int:
+    worker.say("Call", 1, "add", {})
+    return int(answer(worker)[2]["total"])
+
+
+def test_a_connection_comes_with_the_answer_and_goes_to_the_worker(control: Raw, client: Client):
+    ask(control, 1)
+    opened = answer(control)
+    assert opened[:2] == ["Opened", 1]
+    with control.take() as worker:
+        assert count(worker) == 1
+    assert client.sessions.get(opened[2]).call_count == 1
+
+
+def test_every_client_has_a_connection_of_its_own(control: Raw, client: Client):
+    """The first of a worker was made with the worker, others are made for them."""
+    ask(control, 1)
+    ask(control, 2, None, answer(control)[2])
+    assert answer(control)[:2] == ["Opened", 2]
+    with control.take() as first, control.take() as second:
+        assert (count(first), count(second)) == (1, 2)
+        first.close()
+        assert count(second) == 3
+
+
+def test_several_at_once_are_told_apart(control: Raw, client: Client):
+    """Each connection comes with the answer that it belongs to."""
+    for number, app in enumerate([COUNTER, "nowhere", COUNTER, "nowhere"]):
+        ask(control, number + 1, app)
+    control.say("Request", 5, "daemon.status", {})
+    answers = sorted((answer(control) for _ in range(5)), key=lambda heard: heard[1])
+    assert [heard[0] for heard in answers] == ["Opened", "Failure", "Opened", "Failure", "Reply"]
+    sessions = [heard[2] for heard in answers if heard[0] == "Opened"]
+    for session, worker in zip(sessions, [control.take(), control.take()], strict=True):
+        with worker:
+            count(worker)
+            assert client.sessions.get(session).call_count == 1
+
+
+def test_who_closes_the_control_connection_keeps_the_session(control: Raw):
+    ask(control, 1)
+    answer(control)
+    with control.take() as worker:
+        control.close()
+        assert count(worker) == 1
+
+
+def test_a_refusal_ends_nothing_else(control: Raw):
+    ask(control, 1, "nowhere")
+    refusal = answer(control)
+    assert (refusal[:2], refusal[2]["code"]) == (["Failure", 1], "APP_NOT_FOUND")
+    ask(control, 2)
+    assert answer(control)[:2] == ["Opened", 2]
+
+
+def test_answers_that_are_not_read_come_later_with_their_connections(control: Raw, client: Client):
+    """A socket holds some 80 of them."""
+    with client.session(COUNTER) as session:
+        for number in range(MANY):
+            ask(control, number + 1, None, session.id)
+        client.status()
+        for number in range(MANY):
+            assert answer(control)[:2] == ["Opened", number + 1]
+            with control.take() as worker:
+                if number % 50 == 0:
+                    count(worker)
+        assert session.info().call_count == MANY // 50
+
+
+def test_who_does_not_read_and_leaves_leaves_nothing(shared_daemon: Daemon, control: Raw, client: Client):
+    with client.session(COUNTER) as session, Raw.to(shared_daemon.socket) as other:
+        for number in range(MANY):
+            ask(other, number + 1, None, session.id)
+        client.status()
+
+
+# --- those that are not waited for ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("by", ["closing", "saying so"])
+def test_who_stops_waiting_leaves_the_line(control: Raw, client: Client, shared_daemon: Daemon, by: str):
+    with client.session(LIMITED) as holder, Raw.to(shared_daemon.socket) as other:
+        ask(other, 1, LIMITED, open_timeout=PATIENCE)
+        client.status()
+        ask(control, 1, LIMITED, open_timeout=PATIENCE)
+        if by == "closing":
+            other.close()
+        else:
+            other.say("Abandon", 1)
+            other.say("Request", 2, "daemon.status", {})
+            assert answer(other)[:2] == ["Reply", 2]
+        holder.end()
+        assert answer(control)[:2] == ["Opened", 1]
+        assert client.status().sessions == 1
+
+
+def test_what_was_answered_or_never_asked_can_be_abandoned_too(control: Raw):
+    ask(control, 1)
+    assert answer(control)[:2] == ["Opened", 1]
+    control.say("Abandon", 1)
+    control.say("Abandon", 99)
+    control.say("Request", 2, "daemon.status", {})
+    assert answer(control)[:2] == ["Reply", 2]
+    with control.take() as worker:
+        assert count(worker) == 1
+
+
+def test_a_task_that_stops_waiting_leaves_the_line(client: Client, control: Raw):
+    async def give_up() -> None:
+        async with AsyncClient(client.places.socket, autostart=False) as impatient:
+            await impatient.status()
+            opening = asyncio.create_task(impatient.run(app=LIMITED, session="new", open_timeout=PATIENCE))
+            await asyncio.sleep(0)  # it has asked
+            await impatient.status()
+            opening.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await opening
+            await impatient.status()  # the daemon knows
+            holder.end()
+            assert client.status().sessions == 0
+
+    with client.session(LIMITED) as holder:
+        asyncio.run(give_up())
+
+
+@pytest.mark.parametrize("when", ["late", "at the same time"])
+def test_a_connection_that_comes_to_a_task_that_was_cancelled_is_closed(when: str):
+    async def cancel() -> None:
+        ours, theirs = socket.socketpair()
+        link, daemon = AsyncControlLink(ours), Raw(theirs)
+        opening = asyncio.create_task(link.open(RunRequest(app="counter", session="new"), "/"))
+        await asyncio.sleep(0)
+        assert [answer(daemon)[0], answer(daemon)[0]] == ["Control", "Open"]
+        if when == "late":
+            opening.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await opening
+            assert answer(daemon) == ["Abandon", 1]
+        given, worker = socket.socketpair()
+        opened = framed(["Opened", *Opened(1, "sess_x", "counter", "1", "w_1", 1024, 0)])
+        socket.send_fds(theirs, [opened], [given.fileno()])
+        given.close()
+        link._readable()
+        if when != "late":
+            opening.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await opening
+        worker.settimeout(PATIENCE)
+        assert worker.recv(1) == b""
+        assert link.broken is None
+        worker.close()
+        daemon.close()
+        link.close()
+
+    asyncio.run(cancel())
+
+
+# --- the client that does it --------------------------------------------------------------------------------------
+
+
+def test_opens_do_not_wait_for_another_threads_request(client: Client, control: Raw):
+    """To end a session takes as long as its hooks do."""
+    with Client(client.places.socket, autostart=False) as shared:
+        slow = shared.session(ENDS_SLOWLY)
+        ending = threading.Thread(target=slow.end)
+        ending.start()
+        try:
+            while client.sessions.list():
+                pass
+            started = time.monotonic()
+            assert shared.session(COUNTER).call("add") == {"total": 1}
+            took = time.monotonic() - started
+            assert ending.is_alive(), f"the open took {took:.1f} s"
+        finally:
+            ending.join()
+
+
+def test_a_client_goes_on_with_the_daemon_that_comes_after(start_daemon: Callable[..., Daemon], daemon: Daemon):
+    with Client(daemon.socket, autostart=False) as client:
+        client.session(COUNTER)
+        daemon.stop()
+        successor = start_daemon()
+        assert successor.socket == daemon.socket
+        assert client.session(COUNTER).call("add") == {"total": 1}
+        with pytest.raises(AppNotFoundError):
+            client.session("nowhere")
+
+
+def test_a_client_without_a_descriptor_for_its_connection_is_told(client: Client, control: Raw):
+    """And goes on when it has one."""
+    with Client(client.places.socket, autostart=False) as crowded:
+        crowded.status()
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        used = max(map(int, os.listdir("/proc/self/fd"))) + 1
+        fillers = [os.dup(0) for _ in range(used - len(os.listdir("/proc/self/fd")) + 1)]
+        highest = max(used, *fillers)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest, hard))
+        try:
+            with pytest.raises(OSError, match="Too many open files") as raised:
+                while True:
+                    fillers.append(crowded.session(COUNTER)._twin.link._socket.detach())
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            for fd in fillers:
+                os.close(fd)
+        (note,) = raised.value.__notes__
+        ids = {info.id for info in client.sessions.list()}
+        assert [word for word in note.split() if word in ids]
+        assert crowded.session(COUNTER).call("add") == {"total": 1}
