@@ -23,7 +23,6 @@ from warmpool import Client
 from warmpool.daemon import logs
 from warmpool.daemon.logs import LINE_MAX, PIECE_SIZE, READ_SIZE, LogFile, Logs
 from warmpool.settings import LOG_CAP_MIN, MIB
-from warmpool.wire.messages import PROTOCOL_VERSION
 
 PRINTS = str(APPS / "prints.py")
 COUNTER = str(APPS / "counter.py")
@@ -373,10 +372,7 @@ def test_each_session_has_a_log_of_its_own(client: Client):
 class Follower(Raw):
     """Asks for more of a log, and waits."""
 
-    def __init__(self, client: Client, session_id: str) -> None:
-        super().__init__(client.places.socket)
-        self.session_id = session_id
-        self.say("Control", PROTOCOL_VERSION)
+    session_id: str
 
     def ask(self, offset: int, number: int = 1) -> None:
         params = {"session_id": self.session_id, "offset": offset, "wait": True}
@@ -401,7 +397,8 @@ def follow(client: Client) -> Iterator[Callable[[str], Follower]]:
     followers: list[Follower] = []
 
     def follow(session_id: str) -> Follower:
-        followers.append(Follower(client, session_id))
+        followers.append(Follower.to(client.places.socket))
+        followers[-1].session_id = session_id
         return followers[-1]
 
     yield follow
