@@ -121,7 +121,7 @@ class BaseApp:
     max_lifetime: ClassVar[float | None] = None
     """A session ends so many seconds after it began."""
 
-    logger: logging.Logger
+    logger: logging.Logger = logging.getLogger("warmpool.app.BaseApp")
     context: AppContext
 
     _mutable_defaults: ClassVar[dict[str, Any]] = {}
@@ -129,6 +129,8 @@ class BaseApp:
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
+        if "logger" not in vars(cls):
+            cls.logger = logging.getLogger(f"warmpool.app.{cls.__name__}")
         defaults: dict[str, Any] = {}
         for base in reversed(cls.__mro__):
             if base is not BaseApp:
@@ -138,7 +140,6 @@ class BaseApp:
     def __new__(cls, *_: Any, **__: Any) -> BaseApp:  # noqa: PYI034  (Self breaks plain __init__)
         app = super().__new__(cls)
         app.context = AppContext()
-        app.logger = logging.getLogger(f"warmpool.app.{cls.__name__}")
         for name, default in cls._mutable_defaults.items():
             if getattr(cls, name, None) is default:
                 setattr(app, name, copy.deepcopy(default))

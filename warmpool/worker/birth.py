@@ -10,23 +10,27 @@ when it dies; so a child of the daemon that the daemon does not know is always a
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]
 import ctypes
 import faulthandler
 import gc
 import os
-import random
 import select
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
+
+set_handler: Final[Callable[[int, object], object]] = _signal.signal
+"""`signal.signal` makes enums of what it is given and gives: forty pages, which each worker would have to itself."""
 
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
 _KEPT_BLOCK: Final = 1024 * 1024
 _STDERR: Final = 2
-_OOM_SCORE: Final = 500
+_OOM_SCORE: Final = b"500"
 """The kernel, short of memory, takes a worker rather than the daemon."""
 
 
@@ -41,17 +45,26 @@ def await_adoption(middle: int) -> None:
                 os.close(pidfd)
 
 
+def forget_signals() -> None:
+    """What the import of the app has done to signals is not the workers'. They inherit them from the template, which
+    itself is not ended by a Ctrl-C at a terminal: that is for the daemon to handle.
+    """
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGALRM):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    faulthandler.register(signal.SIGUSR1, _STDERR)  # shows where it is stuck, also in C with the interpreter's lock
+
+
 def shed_inheritance() -> None:
-    """Signals, random streams and scheduling of the template are not the worker's."""
+    """The session, the random streams and the scheduling of the template are not the worker's."""
     with suppress(OSError):  # a process that leads a session already
         os.setsid()
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGALRM):
-        signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    faulthandler.register(signal.SIGUSR1, _STDERR)  # shows where it is stuck, also in C with the interpreter's lock
-    with suppress(OSError), open("/proc/self/oom_score_adj", "wb", buffering=0) as file:
-        file.write(b"%d" % _OOM_SCORE)
+    set_handler(signal.SIGINT, signal.default_int_handler)
+    with suppress(OSError):
+        score = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+        os.write(score, _OOM_SCORE)
+        os.close(score)
     reseed()
     gc.enable()
 
@@ -60,7 +73,6 @@ def reseed() -> None:
     """No two workers draw the same random numbers. The standard library's own generator is re-seeded by Python
     at each fork; a generator that the app made itself is the app's to seed, in `setup`.
     """
-    random.seed()
     if (numpy := sys.modules.get("numpy")) is not None:
         numpy.random.seed()
     if (torch := sys.modules.get("torch")) is not None:

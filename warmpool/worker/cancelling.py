@@ -39,6 +39,7 @@ from ..errors import ProtocolError
 from ..packets import receive
 from ..wire.processes import TO_WORKER, Cancel
 from ..wire.shapes import Message
+from .birth import set_handler
 
 NOTHING: Final = 0
 """In place of a call's id: no code of the app's runs that may be stopped."""
@@ -80,7 +81,7 @@ class Inbox:
     def watch(self, on_signal: Callable[[int, FrameType | None], None]) -> None:
         """Once armed, `on_signal`, which must call `heard`, runs in the main thread when the daemon sends something."""
         fd = self._channel.fileno()
-        signal.signal(signal.SIGURG, on_signal)
+        set_handler(signal.SIGURG, on_signal)
         fcntl.fcntl(fd, _F_SETOWN_EX, struct.pack("@ii", _F_OWNER_TID, threading.get_native_id()))
         fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import gc
 import socket
 from collections.abc import Iterable
-from contextlib import closing, suppress
+from contextlib import suppress
 from types import FunctionType
 
 from pydantic import BaseModel
@@ -93,17 +93,17 @@ def acquaint(functions: Iterable[Function]) -> None:
                     object.__getattribute__(blank, name)
 
 
-def rehearse(loop: type[Loop]) -> None:
+def rehearse(loop: type[Loop], board: Board, row: int) -> None:
     """Opens, calls, hangs up and stops, all from one thread: what is to be read is there before it is asked for."""
     daemon, worker = packets.pair()
     client, first = socket.socketpair()
-    with daemon, worker, client, closing(Board.scratch()) as board:
+    with daemon, worker, client:
         packets.send(daemon, Attach(_SESSION_ID, ".", {}, _LIMIT))
         client.sendall(encode(to_wire(Call(_CALL_ID, "run", {"text": "to be or not"})), _LIMIT))
         client.shutdown(socket.SHUT_WR)
         understudy = _Understudy(
             worker, first, _Part, _FUNCTIONS, board,
-            worker_id="", row=0, name="", version="", frame_limit=_LIMIT,
+            worker_id="", row=row, name="", version="", frame_limit=_LIMIT,
         )  # fmt: skip
         understudy.partner = daemon
         understudy.live(loop)

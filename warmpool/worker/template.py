@@ -13,10 +13,9 @@ import gc
 import inspect
 import os
 import resource
-import signal
 import socket
 import sys
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -37,7 +36,7 @@ from ..wire.processes import (
     Loaded,
     LoadFailed,
 )
-from .birth import await_adoption, keep_freed_memory, shed_inheritance, threads_besides_main
+from .birth import await_adoption, forget_signals, keep_freed_memory, shed_inheritance, threads_besides_main
 from .failures import app_broken
 from .limits import options_of
 from .loading import AppImporter
@@ -124,7 +123,7 @@ class Template:
             be_subreaper()
             channel = socket.socket(fileno=worker_end)
             send(channel, Forked(os.getpid()))  # again: the middle may have been killed before it could
-            rehearse(self.loop)
+            rehearse(self.loop, self._board, fork.row)
             handle(self._functions.values(), self._board, fork.row)
             AppProcess(
                 channel, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, first),
@@ -157,7 +156,7 @@ def flush_streams() -> None:
 
 
 def main() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C at a terminal is for the daemon to handle
+    forget_signals()
     channel = socket.socket(fileno=os.dup(CHANNEL_FD))
     os.close(CHANNEL_FD)
     channel.setblocking(True)
@@ -195,9 +194,11 @@ def _load_app(channel: socket.socket, load: Load) -> Template | None:
     except BaseException as error:
         send(channel, LoadFailed(app_broken(load.app, doing, error).to_wire(), importer.sources()))
         return None
-    for _ in range(REHEARSALS):
-        rehearse(template.loop)
+    with closing(Board.scratch()) as board:
+        for _ in range(REHEARSALS):
+            rehearse(template.loop, board, 0)
     acquaint(template._functions.values())
+    forget_signals()
     gc.collect()
     gc.disable()
     gc.freeze()
