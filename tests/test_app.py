@@ -157,6 +157,13 @@ def test_a_context_has_no_room_for_misspelt_names():
         Plain().context.sesion_id = "s_1"
 
 
+def test_a_logger_of_the_classes_own_stays():
+    class Own(BaseApp):
+        logger = logging.getLogger("mine")
+
+    assert Own().logger.name == "mine"
+
+
 def test_logger_and_context_are_there_in_init():
     class Curious(BaseApp):
         def __init__(self):
@@ -296,7 +303,7 @@ def test_a_subclass_may_make_a_default_immutable_or_shared():
 
 def test_a_subclass_leaves_its_base_as_it_was():
     assert not hasattr(Base(), "added")
-    assert vars(Base()).keys() == {"logger", "context", "kept", "replaced", "made_a_tuple", "made_shared"}
+    assert vars(Base()).keys() == {"context", "kept", "replaced", "made_a_tuple", "made_shared"}
 
 
 class Left(BaseApp):

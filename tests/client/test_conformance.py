@@ -727,6 +727,26 @@ def test_a_call_that_waits_for_its_turn_is_not_run_after_its_time(both: Any, jud
         other.close()
 
 
+@pytest.mark.parametrize("size", [900_000, 5_000_000], ids=["by the stream", "in memory"])
+def test_the_time_out_is_that_of_the_sending_too(both: Any, judge: Client, size: int):
+    """A worker that is busy reads nothing, and a socket does not hold all of it."""
+    with both.session(PLAIN) as session:
+        other = judge.sessions.attach(session.id)
+        with ThreadPoolExecutor(1) as pool:
+            running = pool.submit(other.call, "sleep")
+            while not judge.sessions.get(session.id).busy:
+                os.sched_yield()
+            begun = time.monotonic()
+            with pytest.raises(CallTimeoutError):
+                session.call("fine", {"value": 2, "more": bytes(size)}, timeout=0.2)
+            assert time.monotonic() - begun < PATIENCE / 4
+            judge.calls.cancel(session.id)
+            assert isinstance(running.exception(PATIENCE), CallCancelledError)
+        assert session.call("fine", value=3) == 3
+        assert session.call("seen") == [[True], 0], "the second was never begun"
+        other.close()
+
+
 def test_a_call_that_does_not_stop_takes_its_session_with_it(both: Any):
     session = both.session(STUBBORN)
     with pytest.raises(CallTimeoutError) as raised:

@@ -168,8 +168,8 @@ class AsyncCallLink(AsyncLink):
         """Whether so much waits to be sent that it should be sent before there is more."""
         return self._outbox.size >= PADDING
 
-    def flush(self) -> None:
-        """Sends what has begun. Raises HangupError."""
+    def flush(self, deadline: float | None = None) -> None:
+        """Sends what has begun, now and as the socket takes it. Raises HangupError."""
         self._send(b"")
 
     async def next_parts(self, call_id: int, deadline: float | None = None) -> list[Any]:

@@ -117,7 +117,7 @@ class CallLink(Link):
             if not held[0]:
                 raise OverdueError(None)
             call_id = self.begin("Call", function, input)
-            self.flush()
+            self.flush(deadline)
             answer = self.next_parts(call_id, deadline)
         except (WarmpoolError, HangupError, OverdueError):
             raise
@@ -169,10 +169,10 @@ class CallLink(Link):
         """Whether so much waits to be sent that it should be sent before there is more."""
         return self._outbox.size >= PADDING
 
-    def flush(self) -> None:
-        """Sends what has begun. Raises HangupError."""
+    def flush(self, deadline: float | None = None) -> None:
+        """Sends what has begun, as far as it goes until the deadline. Raises HangupError."""
         try:
-            self._push()
+            self._push(deadline)
         except BaseException as error:
             raise self._failure(None, error, sent=True) from None
 
@@ -192,6 +192,8 @@ class CallLink(Link):
                 self._keep(found)
             return found
         except _LateError:
+            if self._outbox.waiting:
+                self.close()  # half a call would keep the session for ever
             self._calls.abandon(call_id)
             raise OverdueError(call_id) from None
         except BaseException as error:
@@ -204,14 +206,17 @@ class CallLink(Link):
 
     # --- bytes ------------------------------------------------------------------------------------------------
 
-    def _push(self) -> None:
+    def _push(self, deadline: float | None = None) -> None:
         """Sends all, and reads meanwhile: a worker whose answers nobody takes reads no calls either."""
         poll: select.poll | None = None
         while not self._outbox.push():
             if poll is None:
                 poll = select.poll()
                 poll.register(self._socket.fileno(), select.POLLOUT | _READABLE)
-            for _, events in poll.poll(links.LOOK_UP * 1000):
+            patience = links.LOOK_UP if deadline is None else min(deadline - time.monotonic(), links.LOOK_UP)
+            if patience <= 0:
+                return
+            for _, events in poll.poll(patience * 1000):
                 if events & _READABLE and (body := self._read()) is not None:
                     self._keep(self._calls.answer(body))
                     while (more := self._reader.next_frame()) is not None:

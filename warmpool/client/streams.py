@@ -81,7 +81,7 @@ class AsyncStream:
             self._deadline = self._core.now() + self._call.timeout
         try:
             self._call_id = link.begin("Stream", self._call.function, self._call.input)
-            link.flush()
+            link.flush(self._deadline)
         except HangupError as hangup:
             self._finish()
             raise await self._core.explain(link.opened.session_id, hangup) from None

@@ -1,4 +1,4 @@
-"""What clients may say, checked: the parameters of control requests, and the wishes in a hello. And how a session is
+"""What clients may say, checked: the parameters of control requests, and the wishes in a wish. And how a session is
 shown to them.
 
 What is wrong is refused by its name with the bounds that it breaks, and nothing has changed by then.
@@ -121,17 +121,17 @@ def check_directory(path: str) -> str:
     return path
 
 
-def check_attach(hello: Open) -> None:
+def check_attach(wish: Open) -> None:
     """What goes only with a new session is out of place for one that is there."""
-    if hello.session_timeout is not None:
+    if wish.session_timeout is not None:
         raise InvalidRequestError('session_timeout goes only with session="new": a session keeps its own')
     if (
-        hello.name is not None
-        or hello.description is not None
-        or hello.labels
-        or hello.tags
-        or hello.worker is not None
-        or hello.if_exists != "error"
+        wish.name is not None
+        or wish.description is not None
+        or wish.labels
+        or wish.tags
+        or wish.worker is not None
+        or wish.if_exists != "error"
     ):
         raise InvalidRequestError(
             'name, if_exists, labels, description, tags and workers go only with session="new"; labels of a session '
@@ -139,14 +139,14 @@ def check_attach(hello: Open) -> None:
         )
 
 
-def check_patience(hello: Open, open_timeout: float) -> tuple[float, float]:
+def check_patience(wish: Open, open_timeout: float) -> tuple[float, float]:
     """The window of the session, and how long to wait for it, in seconds."""
-    if hello.session is None and hello.session_timeout is not None:
+    if wish.session is None and wish.session_timeout is not None:
         raise InvalidRequestError('session_timeout goes only with session="new"')
-    if hello.session is None and (hello.name is not None or hello.description is not None or hello.tags):
+    if wish.session is None and (wish.name is not None or wish.description is not None or wish.tags):
         raise InvalidRequestError('name, description and tags go only with session="new"')
-    window = SESSION_TIMEOUT_DEFAULT if hello.session_timeout is None else hello.session_timeout
-    patience = open_timeout if hello.open_timeout is None else hello.open_timeout
+    window = SESSION_TIMEOUT_DEFAULT if wish.session_timeout is None else wish.session_timeout
+    patience = open_timeout if wish.open_timeout is None else wish.open_timeout
     return check_session_timeout(window), check_number("open_timeout", patience, 0, 3600)
 
 

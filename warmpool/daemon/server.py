@@ -240,36 +240,36 @@ class Server:
                 error = InternalError(f"a bug in warmpool: {error!r:.200}; please report it with {self._places.log}")
             self._refuse((client.number, message.id if isinstance(message, Request | Open) else 0), error)
 
-    def _open(self, client: Client, hello: Open) -> None:
-        ticket = (client.number, hello.id)
-        memory_limit = self._settings.call_memory_limit if hello.takes_memory else 0
-        cwd = check_directory(hello.cwd)
-        reference = None if hello.app is None else parse(hello.app)
+    def _open(self, client: Client, wish: Open) -> None:
+        ticket = (client.number, wish.id)
+        memory_limit = self._settings.call_memory_limit if wish.takes_memory else 0
+        cwd = check_directory(wish.cwd)
+        reference = None if wish.app is None else parse(wish.app)
         entry = None if reference is None else self._catalog.resolve(reference, cwd)
         version = None if reference is None else reference.version
-        if hello.session is not None and hello.session != NEW:
-            check_attach(hello)
+        if wish.session is not None and wish.session != NEW:
+            check_attach(wish)
             key = None if entry is None else entry.key
-            self.report(ev.AttachRequested(ticket, hello.session, hello.app, key, version, memory_limit))
+            self.report(ev.AttachRequested(ticket, wish.session, wish.app, key, version, memory_limit))
             return
         if entry is None or reference is None:
             raise InvalidRequestError("a new session, and a call without a session, need an app")
-        window, patience = check_patience(hello, self._settings.open_timeout)
+        window, patience = check_patience(wish, self._settings.open_timeout)
         self.report(
             ev.OpenRequested(
                 ticket=ticket,
                 edition=(self._catalog.primed(entry) if reference.primed else entry).edition(),
-                session_id=None if hello.session is None else new_session_id(),
+                session_id=None if wish.session is None else new_session_id(),
                 session_timeout=window,
                 open_timeout=patience,
                 version=version,
                 cwd=cwd,
-                labels=check_labels(hello.labels),
-                name=check_name(hello.name),
-                if_exists=check_if_exists(hello.if_exists, hello.name),
-                description=check_description(hello.description),
-                tags=check_tags(hello.tags),
-                worker=hello.worker,
+                labels=check_labels(wish.labels),
+                name=check_name(wish.name),
+                if_exists=check_if_exists(wish.if_exists, wish.name),
+                description=check_description(wish.description),
+                tags=check_tags(wish.tags),
+                worker=wish.worker,
                 opened_by=client.pid,
                 memory_limit=memory_limit,
             )
