@@ -1,8 +1,8 @@
-"""Whether the daemon has descriptors for one more process, and words for when it has not.
+"""Whether there are descriptors and memory for one more process, and words for when there are not.
 
-A process is made only while some would be left after it, for whoever then asks for the status, ends a session or stops
-the daemon. They are counted by taking them: the kernel gives the lowest number that is free, which says nothing of how
-many there are, and a list of all that are open grows with the sessions.
+A process is made only while some descriptors would be left after it, for whoever then asks for the status, ends a
+session or stops the daemon. They are counted by taking them: the kernel gives the lowest number that is free, which says
+nothing of how many there are, and a list of all that are open grows with the sessions.
 """
 
 from __future__ import annotations
@@ -10,11 +10,16 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import time
+from contextlib import suppress
 from typing import Final
+
+import psutil
 
 from ..packets import close_all
 from ..settings import SPARE_DESCRIPTORS
 
+READ_EVERY: Final = 0.1
 _SHORTAGES: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOBUFS}
 
 
@@ -27,6 +32,24 @@ def check_room() -> None:
             taken.append(os.dup(taken[0]))
     finally:
         close_all(taken)
+
+
+class FreeMemory:
+    """The machine's available bytes. They are asked for before each fork, and there may be hundreds: read anew at most
+    every READ_EVERY seconds.
+    """
+
+    def __init__(self) -> None:
+        self._available = 0
+        self._read_at = -READ_EVERY
+
+    def __call__(self) -> int:
+        now = time.monotonic()
+        if now >= self._read_at + READ_EVERY:
+            self._read_at = now
+            with suppress(OSError):  # without a descriptor to look with, it is what it was
+                self._available = psutil.virtual_memory().available
+        return self._available
 
 
 def is_shortage(error: OSError) -> bool:

@@ -10,13 +10,9 @@ import asyncio
 import os
 import secrets
 import signal
-import time
 import traceback
 from collections import deque
-from contextlib import suppress
 from typing import Any, Final, assert_never
-
-import psutil
 
 from ..board import Board
 from ..errors import InternalError, InvalidRequestError, PoolExhaustedError, ProtocolError, WarmpoolError
@@ -46,11 +42,11 @@ from .log import Log
 from .logs import Logs, Tail
 from .processes import Processes
 from .requests import Requests
+from .room import FreeMemory
 from .testing import TestControls
 from .virtual import MovableBoard
 
 NEW: Final = "new"
-MEMORY_READ_EVERY: Final = 0.1
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -75,15 +71,9 @@ class Server:
         self._catalog = catalog
         self._open_files = open_files
         self._log = log
-        self._memory = 0
-        self._memory_read_at = -MEMORY_READ_EVERY
         timers = SplitTimers(board.now(), board.lead, lambda: board.stands) if isinstance(board, MovableBoard) else None
         self._broker = Broker(
-            settings,
-            now=board.now(),
-            activity_of=board.read,
-            free_memory=self._free_memory,
-            timers=timers,
+            settings, now=board.now(), activity_of=board.read, free_memory=FreeMemory(), timers=timers
         )
         self._logs = Logs(
             loop,
@@ -124,11 +114,14 @@ class Server:
             assert timers is not None
             self._controls = TestControls(self, board, timers)
             self._requests.add(self._controls.methods, self._controls.wall_time)
+        self._heed_signals()
+        self._set_timer()
+
+    def _heed_signals(self) -> None:
         for number in STOP_SIGNALS:
             if number == signal.SIGTERM or signal.getsignal(number) is not signal.SIG_IGN:  # under nohup it stays so
-                loop.add_signal_handler(number, self.report, ev.StopRequested())
+                self._loop.add_signal_handler(number, self.report, ev.StopRequested())
         signal.signal(signal.SIGCHLD, self._child_died)  # uvloop keeps this one to itself, and makes no use of it
-        self._set_timer()
 
     # --- events and effects -----------------------------------------------------------------------------------
 
@@ -336,15 +329,6 @@ class Server:
 
     def _loaded(self, app_key: str, message: Loaded | LoadFailed) -> None:
         self._catalog.by_key(app_key).remember(message.sources, complete=isinstance(message, Loaded))
-
-    def _free_memory(self) -> int:
-        """Available bytes, read anew at most every 0.1 s: it is asked before each fork, and there may be hundreds."""
-        now = time.monotonic()
-        if now >= self._memory_read_at + MEMORY_READ_EVERY:
-            self._memory_read_at = now
-            with suppress(OSError):  # without a descriptor to look with, it is what it was
-                self._memory = psutil.virtual_memory().available
-        return self._memory
 
     def _described(self, ticket: ev.Ticket, functions: list[Any] | None) -> None:
         if functions is None:
