@@ -109,6 +109,11 @@ class LoopCore(Core[AsyncCallLink]):
         self._control: AsyncControlLink | None = None
         self._control_turns = asyncio.Lock()
 
+    def disown(self) -> None:
+        super().disown()
+        if self._control is not None:
+            self._control.disown()
+
     def close(self) -> None:
         super().close()
         if self._control is not None:

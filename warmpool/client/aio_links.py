@@ -38,7 +38,6 @@ from .connections import (
     REPLY_LIMIT,
     HangupError,
     Passed,
-    belongs_here,
     cannot_send,
     cannot_use,
 )
@@ -57,7 +56,6 @@ class AsyncLink:
         self._outbox = Outbox(connection)
         self._is_paused = True
         self.broken: str | None = None
-        belongs_here(self)
         weakref.finalize(self, _let_go, self.loop, connection, os.getpid())
         self._resume()
 

@@ -28,6 +28,11 @@ class BlockingCore(Core[CallLink]):
         super().__init__(socket, autostart=autostart)
         self._idle: list[ControlLink] = []
 
+    def disown(self) -> None:
+        super().disown()
+        for link in self._idle:
+            link.disown()
+
     def close(self) -> None:
         super().close()
         with self._lock:

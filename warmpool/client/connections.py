@@ -9,10 +9,9 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import weakref
 from collections import deque
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from ..errors import DaemonUnavailableError, InvalidRequestError, ProtocolError
 from ..errors import from_wire as error_from_wire
@@ -50,28 +49,6 @@ class OverdueError(Exception):
     def __init__(self, call_id: int | None) -> None:
         super().__init__("no answer in time")
         self.call_id = call_id
-
-
-class Owned(Protocol):
-    """What belongs to the process that made it."""
-
-    def disown(self) -> None:
-        """In a child, after a fork: it is the parent's, and broken here."""
-
-
-_owned: weakref.WeakSet[Owned] = weakref.WeakSet()
-
-
-def belongs_here(thing: Owned) -> None:
-    _owned.add(thing)
-
-
-def _disown() -> None:
-    for thing in _owned:
-        thing.disown()
-
-
-os.register_at_fork(after_in_child=_disown)
 
 
 def connect(places: Places, patience: float | None = None) -> socket.socket:

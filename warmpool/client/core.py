@@ -35,7 +35,7 @@ from ..errors import (
 )
 from ..paths import Places
 from ..wire.messages import Opened
-from .connections import FORKED, HangupError, OverdueError, belongs_here, connect
+from .connections import FORKED, HangupError, OverdueError, connect
 from .requests import NEW, Data, RunRequest, run_result
 
 KEPT_LINKS: Final = 256
@@ -51,6 +51,7 @@ class AnyCallLink(Protocol):
     broken: str | None
 
     def close(self) -> None: ...
+    def disown(self) -> None: ...
     def seize(self) -> bool: ...
     def release(self) -> None: ...
     def begin(self, kind: str, function: str | None, input: object) -> int: ...
@@ -60,6 +61,17 @@ class AnyCallLink(Protocol):
 
 
 L = TypeVar("L", bound=AnyCallLink)
+
+
+_cores: weakref.WeakSet[Core[Any]] = weakref.WeakSet()
+
+
+def _disown() -> None:
+    for core in _cores:
+        core.disown()
+
+
+os.register_at_fork(after_in_child=_disown)
 
 
 def finish(work: Coroutine[Any, Any, T]) -> T:
@@ -83,11 +95,14 @@ class Core(ABC, Generic[L]):
         self._lock = allocate_lock()
         self._kept: OrderedDict[str, tuple[L, set[str]]] = OrderedDict()
         self._opened: weakref.WeakSet[L] = weakref.WeakSet()
-        belongs_here(self)
+        _cores.add(self)
 
     def disown(self) -> None:
+        """In a child, after a fork: this and all its links are the parent's, and broken here."""
         self.broken = FORKED
         self._lock = allocate_lock()
+        for link in self._opened:
+            link.disown()
 
     def close(self) -> None:
         with self._lock:

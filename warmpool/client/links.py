@@ -34,7 +34,6 @@ from .connections import (
     REPLY_LIMIT,
     HangupError,
     Passed,
-    belongs_here,
     cannot_send,
     cannot_use,
 )
@@ -54,7 +53,6 @@ class Link:
         self._lock = allocate_lock()
         self.broken: str | None = None
         self._looks_up = False
-        belongs_here(self)
         # A handle that is dropped leaks nothing: its session lives on, and expires by its own window.
         weakref.finalize(self, connection.close)
 

@@ -1,8 +1,8 @@
 """Whether there are descriptors and memory for one more process, and words for when there are not.
 
 A process is made only while some descriptors would be left after it, for whoever then asks for the status, ends a
-session or stops the daemon. They are counted by taking them: the kernel gives the lowest number that is free, which says
-nothing of how many there are, and a list of all that are open grows with the sessions.
+session or stops the daemon. They are counted by taking them: the kernel gives the lowest number that is free, which
+says nothing of how many there are, and a list of all that are open grows with the sessions.
 """
 
 from __future__ import annotations
