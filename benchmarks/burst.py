@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import select
 import socket
 import statistics
 import time
@@ -19,9 +18,10 @@ from daemon import APPS, daemon, wait_until_warm
 from floors import double_fork_floor
 from harness import Row, against, arguments, report
 
+from warmpool.client.connections import Passed
 from warmpool.settings import CONTROL_FRAME_LIMIT
 from warmpool.wire.frames import FrameReader, FrameWriter
-from warmpool.wire.messages import CALL_ANSWERS, PROTOCOL_VERSION, Open, Opened
+from warmpool.wire.messages import CONTROL_ANSWERS, PROTOCOL_VERSION, Control, Open, Opened
 from warmpool.wire.shapes import from_wire, to_wire
 
 APP = APPS / "plain.py"
@@ -36,34 +36,31 @@ def import_as_a_template_does() -> None:
 
 def burst(path: Path, count: int) -> tuple[list[str], list[float]]:
     """The sessions that were opened, and the seconds after which each was: in the order of asking."""
-    hello = FrameWriter(CONTROL_FRAME_LIMIT).frame(to_wire(Open(PROTOCOL_VERSION, str(APP), "new", "/", 60.0)))
     ids, waited = [""] * count, [0.0] * count
-    number_of: dict[int, int] = {}
-    poll = select.poll()
-    with ExitStack() as stack:
-        made = [stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(count)]
+    pack = FrameWriter(CONTROL_FRAME_LIMIT).frame
+    with socket.socket(socket.AF_UNIX) as control, ExitStack() as given:
+        control.connect(str(path))
+        control.sendall(pack(to_wire(Control(PROTOCOL_VERSION))))
+        passed = Passed(control)
+        reader = FrameReader(CONTROL_FRAME_LIMIT)
         start = time.perf_counter()
-        for number, one in enumerate(made):
-            one.connect(str(path))
-            one.sendall(hello)
-            poll.register(one, select.POLLIN)
-            number_of[one.fileno()] = number
-        while number_of:
-            for fd, _ in poll.poll():
-                poll.unregister(fd)
-                number = number_of.pop(fd)
-                waited[number] = time.perf_counter() - start
-                ids[number] = _opened(made[number])
+        for number in range(count):
+            control.sendall(pack(to_wire(Open(number + 1, str(APP), "new", "/", 60.0))))
+        for _ in range(count):
+            opened = _hear(reader, passed)
+            given.enter_context(passed.take(opened))
+            waited[opened.id - 1] = time.perf_counter() - start
+            ids[opened.id - 1] = str(opened.session_id)
     return ids, waited
 
 
-def _opened(connection: socket.socket) -> str:
-    reader, frame = FrameReader(CONTROL_FRAME_LIMIT), None
+def _hear(reader: FrameReader, passed: Passed) -> Opened:
+    frame = None
     while frame is None:
-        frame = reader.read(connection.recv_into)
-    answer = from_wire(frame, CALL_ANSWERS)
+        frame = reader.read(passed.receive_into)
+    answer = from_wire(frame, CONTROL_ANSWERS)
     assert isinstance(answer, Opened), answer
-    return str(answer.session_id)
+    return answer
 
 
 def out_of_turn(waited: list[float]) -> int:

@@ -46,6 +46,15 @@ def pair() -> tuple[socket.socket, socket.socket]:
     return ours, theirs
 
 
+def adopt(fd: int, kind: socket.SocketKind = socket.SOCK_STREAM, *, blocking: bool = True) -> socket.socket:
+    """The socket behind a descriptor, now the caller's, without the time-out that an app or a client's program may have
+    set for all new sockets (`socket.setdefaulttimeout`): it means its own.
+    """
+    adopted = socket.socket(socket.AF_UNIX, kind, 0, fd)
+    adopted.setblocking(blocking)
+    return adopted
+
+
 def send(channel: socket.socket, message: Message, fds: Sequence[int] = ()) -> None:
     """Sends one message with copies of `fds`, which the caller still owns.
 

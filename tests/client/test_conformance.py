@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import itertools
 import os
+import select
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -725,6 +727,22 @@ def test_a_call_that_waits_for_its_turn_is_not_run_after_its_time(both: Any, jud
             assert isinstance(running.exception(PATIENCE), CallCancelledError)
         assert session.call("seen") == [[True], 0], "the hook ran for the first one alone, and the second never did"
         other.close()
+
+
+@pytest.mark.parametrize("kind", ["Plain", "Async"])
+def test_a_time_out_that_is_set_for_all_new_sockets_is_not_for_ours(both: Any, judge: Client, kind: str):
+    """By the app, and by who uses the client."""
+    socket.setdefaulttimeout(0.05)
+    try:
+        with both.session(f"{APPS / 'sets_a_default_timeout.py'}:{kind}") as session:
+            for seconds in (0, 0.2):
+                assert session.call("wait", seconds=seconds) == 0.05
+            select.select([], [], [], 0.2)  # longer than a socket of theirs would wait
+            other = judge.sessions.attach(session.id)
+            assert (session.call("wait", seconds=0), other.call("wait", seconds=0)) == (0.05, 0.05)
+            other.close()
+    finally:
+        socket.setdefaulttimeout(None)
 
 
 @pytest.mark.parametrize("size", [900_000, 5_000_000], ids=["by the stream", "in memory"])

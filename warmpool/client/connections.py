@@ -16,7 +16,7 @@ from typing import Any, Final
 from ..errors import DaemonUnavailableError, InvalidRequestError, ProtocolError
 from ..errors import from_wire as error_from_wire
 from ..memory import enclose, receive_memory
-from ..packets import FD_SIZE, close_all, fds_in
+from ..packets import FD_SIZE, adopt, close_all, fds_in
 from ..paths import Places, address_of, peer_of
 from ..wire.frames import FrameReader
 from ..wire.large import MessageWriter
@@ -109,7 +109,7 @@ class Passed:
             if opened.session_id is not None:
                 error.add_note(f"session {opened.session_id} was opened all the same")
             raise error
-        return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fd)
+        return adopt(fd)
 
     def close(self) -> None:
         close_all(fd for fd in self._waiting if fd is not None)

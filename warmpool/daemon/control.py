@@ -1,4 +1,4 @@
-"""What clients may say, checked: the parameters of control requests, and the wishes in a wish. And how a session is
+"""What clients may say, checked: the parameters of control requests, and the wishes of an Open. And how a session is
 shown to them.
 
 What is wrong is refused by its name with the bounds that it breaks, and nothing has changed by then.

@@ -97,6 +97,7 @@ def rehearse(loop: type[Loop], board: Board, row: int) -> None:
     """Opens, calls, hangs up and stops, all from one thread: what is to be read is there before it is asked for."""
     daemon, worker = packets.pair()
     client, first = socket.socketpair()
+    first.setblocking(True)  # as a worker's is
     with daemon, worker, client:
         packets.send(daemon, Attach(_SESSION_ID, ".", {}, _LIMIT))
         client.sendall(encode(to_wire(Call(_CALL_ID, "run", {"text": "to be or not"})), _LIMIT))

@@ -19,7 +19,7 @@ from ..board import CANCELLED, Board
 from ..errors import ProtocolError
 from ..memory import enclose, receive_memory
 from ..outbox import Outbox
-from ..packets import expect_fds, send
+from ..packets import adopt, expect_fds, send
 from ..settings import HOOK_TIMEOUT, UNLOAD_TIMEOUT
 from ..signatures import Function
 from ..wire.frames import FrameReader, FrameWriter
@@ -314,7 +314,7 @@ class AppProcess:
         connection, self._first = self._first, None
         if connection is None:
             (fd,) = expect_fds(attach, fds, 1)
-            connection = Connection(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fd), self._frame_limit)
+            connection = Connection(adopt(fd), self._frame_limit)
         connection.share(attach.memory_limit)
         self.loop.attach(connection)
 

@@ -23,7 +23,7 @@ from ..app import BaseApp
 from ..board import Board
 from ..errors import AppBrokenError
 from ..launch import be_subreaper, die_with
-from ..packets import close_all, expect_fds, receive, send
+from ..packets import adopt, close_all, expect_fds, receive, send
 from ..signatures import Function, functions_of
 from ..wire.processes import (
     TO_TEMPLATE,
@@ -106,7 +106,7 @@ class Template:
         if worker == 0:
             self._become_worker(fork, worker_end, log, first, middle)
         with suppress(OSError):
-            send(socket.socket(fileno=worker_end), Forked(worker))
+            send(adopt(worker_end, socket.SOCK_SEQPACKET, blocking=False), Forked(worker))
         os._exit(0)
 
     def _become_worker(self, fork: Fork, worker_end: int, log: int, first: int, middle: int | None) -> NoReturn:
@@ -121,12 +121,12 @@ class Template:
                 await_adoption(middle)
             die_with(self._load.daemon_pid)
             be_subreaper()
-            channel = socket.socket(fileno=worker_end)
+            channel = adopt(worker_end, socket.SOCK_SEQPACKET, blocking=False)
             send(channel, Forked(os.getpid()))  # again: the middle may have been killed before it could
             rehearse(self.loop, self._board, fork.row)
             handle(self._functions.values(), self._board, fork.row)
             AppProcess(
-                channel, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, first),
+                channel, adopt(first),
                 self._app, self._functions, self._board,
                 worker_id=fork.worker_id, row=fork.row, name=self._load.app, version=self._version,
                 frame_limit=self._load.frame_limit, primed=self.primed,
@@ -157,9 +157,8 @@ def flush_streams() -> None:
 
 def main() -> None:
     forget_signals()
-    channel = socket.socket(fileno=os.dup(CHANNEL_FD))
+    channel = adopt(os.dup(CHANNEL_FD), socket.SOCK_SEQPACKET)
     os.close(CHANNEL_FD)
-    channel.setblocking(True)
     received = receive(channel, TO_TEMPLATE)
     if received is None:
         return
