@@ -729,12 +729,12 @@ def test_a_call_that_waits_for_its_turn_is_not_run_after_its_time(both: Any, jud
         other.close()
 
 
-@pytest.mark.parametrize("kind", ["Plain", "Async"])
-def test_a_time_out_that_is_set_for_all_new_sockets_is_not_for_ours(both: Any, judge: Client, kind: str):
+@pytest.mark.parametrize("app", ["Plain", "Async"])
+def test_a_time_out_that_is_set_for_all_new_sockets_is_not_for_ours(both: Any, judge: Client, app: str):
     """By the app, and by who uses the client."""
     socket.setdefaulttimeout(0.05)
     try:
-        with both.session(f"{APPS / 'sets_a_default_timeout.py'}:{kind}") as session:
+        with both.session(f"{APPS / 'sets_a_default_timeout.py'}:{app}") as session:
             for seconds in (0, 0.2):
                 assert session.call("wait", seconds=seconds) == 0.05
             select.select([], [], [], 0.2)  # longer than a socket of theirs would wait
