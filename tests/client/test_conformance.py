@@ -714,19 +714,25 @@ def test_an_answer_in_spite_of_the_time_out_is_no_answer(both: Any):
         assert session.call("fine", value=3) == 3
 
 
+@contextmanager
+def occupied(judge: Client, session_id: str) -> Iterator[None]:
+    """Somebody else's call sleeps in the session's worker, and is cancelled at the end."""
+    other = judge.sessions.attach(session_id)
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(other.call, "sleep")
+        while not judge.sessions.get(session_id).busy:
+            os.sched_yield()
+        yield
+        judge.calls.cancel(session_id)
+        assert isinstance(running.exception(PATIENCE), CallCancelledError)
+    other.close()
+
+
 def test_a_call_that_waits_for_its_turn_is_not_run_after_its_time(both: Any, judge: Client):
     with both.session(PLAIN) as session:
-        other = judge.sessions.attach(session.id)
-        with ThreadPoolExecutor(1) as pool:
-            running = pool.submit(other.call, "sleep")
-            while not judge.sessions.get(session.id).busy:
-                os.sched_yield()
-            with pytest.raises(CallTimeoutError):
-                session.call("clean_up", timeout=0.05)
-            judge.calls.cancel(session.id)
-            assert isinstance(running.exception(PATIENCE), CallCancelledError)
+        with occupied(judge, session.id), pytest.raises(CallTimeoutError):
+            session.call("clean_up", timeout=0.05)
         assert session.call("seen") == [[True], 0], "the hook ran for the first one alone, and the second never did"
-        other.close()
 
 
 @pytest.mark.parametrize("app", ["Plain", "Async"])
@@ -749,20 +755,13 @@ def test_a_time_out_that_is_set_for_all_new_sockets_is_not_for_ours(both: Any, j
 def test_the_time_out_is_that_of_the_sending_too(both: Any, judge: Client, size: int):
     """A worker that is busy reads nothing, and a socket does not hold all of it."""
     with both.session(PLAIN) as session:
-        other = judge.sessions.attach(session.id)
-        with ThreadPoolExecutor(1) as pool:
-            running = pool.submit(other.call, "sleep")
-            while not judge.sessions.get(session.id).busy:
-                os.sched_yield()
+        with occupied(judge, session.id):
             begun = time.monotonic()
             with pytest.raises(CallTimeoutError):
                 session.call("fine", {"value": 2, "more": bytes(size)}, timeout=0.2)
             assert time.monotonic() - begun < PATIENCE / 4
-            judge.calls.cancel(session.id)
-            assert isinstance(running.exception(PATIENCE), CallCancelledError)
         assert session.call("fine", value=3) == 3
         assert session.call("seen") == [[True], 0], "the second was never begun"
-        other.close()
 
 
 def test_a_call_that_does_not_stop_takes_its_session_with_it(both: Any):
