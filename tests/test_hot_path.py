@@ -1,19 +1,24 @@
-"""What a warm call may cost, in counts that are the same on every machine and every day: system calls and bytecodes."""
+"""What a warm call may cost, in counts that are the same on every machine and every day: system calls and bytecodes. And a
+first one in pages."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import psutil
 import pytest
-from support import APPS, ROOT, Daemon
+from support import APPS, PATIENCE, ROOT, Daemon
 from tracing import CannotTraceError, SystemCall, traced
 
 from warmpool import Session
@@ -21,6 +26,7 @@ from warmpool.client import calls as client_calls
 
 INPUT = {"key": "n", "value": 1}
 APP = str(APPS / "counts_itself.py")
+PLAIN_APP = str(ROOT / "benchmarks" / "apps" / "plain.py")
 ASYNC_APP = str(ROOT / "benchmarks" / "apps" / "async_.py")
 LENGTH = 400
 """System calls in one trace: of less than 256 calls, after which a worker looks at everybody."""
@@ -31,6 +37,8 @@ CALLS = 100
 WORKER_BYTECODES = 372
 CLIENT_BYTECODES = 357
 """On Python 3.11; later ones need fewer. Lower them when you can."""
+FIRST_FAULTS = 40
+"""With a rehearsal five, with an event loop 25; without one 150."""
 
 CLIENT = """
 import sys
@@ -136,6 +144,32 @@ def test_a_call_costs_a_client_no_more_bytecodes_than_it_did(daemon: Daemon, mon
         counts = bytecodes_of(lambda: [session.call("add", INPUT) for _ in range(CALLS)])
     total = sum(counts.values()) / CALLS
     assert 0.5 * CLIENT_BYTECODES < total <= CLIENT_BYTECODES, counts
+
+
+# --- the first call -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("app", [PLAIN_APP, ASYNC_APP], ids=["plain", "async"])
+def test_the_first_call_of_a_session_meets_few_pages_for_the_first_time(start_daemon: Callable[..., Daemon], app: str):
+    """Its worker has rehearsed. The least of some: a machine that is short of memory takes pages away."""
+    daemon = start_daemon("--warm", "4", app)
+    deadline = time.monotonic() + PATIENCE
+    while daemon.client.status().workers_by_state != {"warm": 4}:
+        assert time.monotonic() < deadline
+        os.sched_yield()
+    before = {child.pid: faults(child.pid) for child in psutil.Process(daemon.pid).children()}
+    met = []
+    for _ in range(4):
+        session = daemon.client.session(app)
+        session.call("add", INPUT)
+        pid = session.info().pid
+        met.append(faults(pid) - before[pid])
+    assert min(met) <= FIRST_FAULTS, met
+
+
+def faults(pid: int) -> int:
+    """Pages of a process that the kernel had to map, or to copy, when they were used."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[7])
 
 
 def bytecodes_of(work: Callable[[], object]) -> Counter[str]:
