@@ -124,6 +124,13 @@ def test_places_are_absolute_and_keep_it_when_the_directory_changes(tmp_path, mo
     assert Places.of().socket == tmp_path / "given.sock"
 
 
+def test_an_absolute_path_needs_no_directory_to_be_in(tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert Places.of("/run/my.sock").address == "/run/my.sock"
+
+
 def test_without_a_socket_the_places_are_the_default_ones(runtime):
     assert Places.of() == Places.of(runtime / "warmpool" / "daemon.sock")
 

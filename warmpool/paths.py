@@ -35,7 +35,7 @@ class Places(NamedTuple):
     def of(cls, socket_path: str | os.PathLike[str] | None = None) -> Places:
         """The places that belong to a socket, or to the default one."""
         path = default_socket() if socket_path is None else os.fspath(socket_path)
-        return cls(os.path.join(os.getcwd(), path))
+        return cls(path if os.path.isabs(path) else os.path.join(os.getcwd(), path))
 
     @property
     def socket(self) -> Path:
