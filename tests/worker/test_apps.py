@@ -219,6 +219,32 @@ def test_an_app_with_threads_gets_processes_of_its_own(client: Client):
         assert first["pid"] == one.info().pid
         assert second["pid"] == two.info().pid
         assert first["pid"] != second["pid"]
+        assert one.call("draw") != two.call("draw")
+
+
+def test_a_timer_of_the_import_ends_nothing(client: Client):
+    """Its handler is not the workers'. It would end the template too, which handles signals no more."""
+    for _ in range(2):
+        assert client.run(app=str(APPS / "sets_an_alarm_on_import.py")).output == [0.0, 0.0]
+
+
+def test_an_abstract_model_can_be_what_a_function_returns(client: Client, directory: Path):
+    (directory / "shapes.py").write_text(
+        "from abc import ABC, abstractmethod\n"
+        "from pydantic import BaseModel\n"
+        "from warmpool import BaseApp\n"
+        "class Shape(BaseModel, ABC):\n"
+        "    side: float\n"
+        "    @abstractmethod\n"
+        "    def area(self) -> float: ...\n"
+        "class Square(Shape):\n"
+        "    def area(self) -> float:\n"
+        "        return self.side ** 2\n"
+        "class Shapes(BaseApp):\n"
+        "    def run(self, side: float) -> Shape:\n"
+        "        return Square(side=side)\n"
+    )
+    assert client.run(app=str(directory / "shapes.py"), input={"side": 2}).output == {"side": 2.0}
 
 
 def test_multiprocessing_asyncio_and_threads_work_in_a_worker(client: Client):

@@ -53,6 +53,7 @@ def forget_signals() -> None:
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGALRM):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.setitimer(signal.ITIMER_REAL, 0)
     faulthandler.register(signal.SIGUSR1, _STDERR)  # shows where it is stuck, also in C with the interpreter's lock
 
 
@@ -70,13 +71,19 @@ def shed_inheritance() -> None:
 
 
 def reseed() -> None:
-    """No two workers draw the same random numbers. The standard library's own generator is re-seeded by Python
-    at each fork; a generator that the app made itself is the app's to seed, in `setup`.
+    """No two workers draw the same random numbers. Python sees to that for its own generator at each fork; one that the
+    app made itself is the app's to seed, in `setup`.
     """
     if (numpy := sys.modules.get("numpy")) is not None:
         numpy.random.seed()
     if (torch := sys.modules.get("torch")) is not None:
         torch.seed()
+
+
+def reseed_in_place() -> None:
+    """Of a worker for which nothing was forked."""
+    if (random := sys.modules.get("random")) is not None:
+        random.seed()
 
 
 def keep_freed_memory() -> None:

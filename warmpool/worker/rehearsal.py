@@ -86,7 +86,9 @@ def acquaint(functions: Iterable[Function]) -> None:
     """
     models = {model for function in functions for model in (function.input_model, function.output_model)}
     for model in models:
-        if model is not None and not hasattr(model, "__del__"):
+        if model is None or hasattr(model, "__del__"):
+            continue
+        with suppress(TypeError):  # of an abstract one there is no instance
             blank = object.__new__(model)
             for name in (*_LOOKED_UP, *model.model_fields):
                 with suppress(Exception):  # most are not set

@@ -210,6 +210,7 @@ class AppProcess:
             received = inbox.messages.popleft()
             if isinstance(received, ProtocolError):  # out of descriptors: the client that was passed is cut off
                 print_failure("taking a connection", received)
+                self.release_if_stateless()
                 continue
             message, fds = received
             match message:

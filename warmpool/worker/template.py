@@ -36,7 +36,14 @@ from ..wire.processes import (
     Loaded,
     LoadFailed,
 )
-from .birth import await_adoption, forget_signals, keep_freed_memory, shed_inheritance, threads_besides_main
+from .birth import (
+    await_adoption,
+    forget_signals,
+    keep_freed_memory,
+    reseed_in_place,
+    shed_inheritance,
+    threads_besides_main,
+)
 from .failures import app_broken
 from .limits import options_of
 from .loading import AppImporter
@@ -117,7 +124,9 @@ class Template:
                 os.dup2(log, standard)
             os.close(log)
             shed_inheritance()
-            if middle is not None:
+            if middle is None:
+                reseed_in_place()
+            else:
                 await_adoption(middle)
             die_with(self._load.daemon_pid)
             be_subreaper()
