@@ -654,6 +654,26 @@ def interrupted_at(chance: int, work: Callable[[], object]) -> bool:
 
 
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # by whoever is interrupted with it in hand
+def test_an_interruption_anywhere_in_an_open_leaves_no_connection(client: Client):
+    """Or its worker would never be free again."""
+    before = open_files()
+    chance, goes_on = 0, True
+    while goes_on:
+        with Client(client.places.socket, autostart=False) as interrupted:
+            goes_on = interrupted_at(chance, lambda: interrupted.run(app=COUNTER, function="add"))
+        gc.collect()
+        assert open_files() == before, chance
+        chance += 1
+    assert chance > 100
+    deadline = time.monotonic() + PATIENCE
+    while "serving" in client.status().workers_by_state:
+        assert time.monotonic() < deadline
+        os.sched_yield()
+
+
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
 @pytest.mark.parametrize("way", ["call", "run", "map", "control"])
 def test_an_interruption_anywhere_mixes_up_no_answers(client: Client, way: str):
     def work() -> object:

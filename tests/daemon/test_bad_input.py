@@ -17,11 +17,11 @@ from typing import Any
 import msgpack
 import psutil
 import pytest
-from support import APPS, Daemon, Raw, framed, in_frame
+from support import APPS, PATIENCE, Daemon, Raw, framed, in_frame
 
 from warmpool import AppNotFoundError, Client, InvalidRequestError
 from warmpool.settings import CONTROL_FRAME_LIMIT, HELLO_TIMEOUT, MIB
-from warmpool.wire.messages import PROTOCOL_VERSION
+from warmpool.wire.messages import PROTOCOL_VERSION, Open
 
 COUNTER = str(APPS / "counter.py")
 ASYNC_COUNTER = str(APPS / "async_counter.py")
@@ -250,6 +250,20 @@ def test_another_protocol_is_told_which_side_is_old(
     raw = connect()
     raw.say("Control", version, *more)
     assert_refused(raw, "PROTOCOL_ERROR", f"the {old} is the older side")
+
+
+def test_a_request_that_is_refused_with_the_connection_leaves_nothing_in_line(
+    daemon: Daemon, connect: Callable[[], Raw]
+):
+    """An id of 0 means the connection itself."""
+    with daemon.client.session(LIMITED) as holder:
+        raw = connect()
+        raw.say("Control", PROTOCOL_VERSION)
+        raw.say("Open", *Open(1, LIMITED, None, "/", open_timeout=PATIENCE))
+        raw.say("Request", 0, "no.such", {})
+        assert_refused(raw, "INVALID_REQUEST", "no method")
+        holder.end()
+    assert daemon.client.run(app=LIMITED, open_timeout=5).output == "ran"
 
 
 def test_a_hello_that_ends_in_the_middle(connect: Callable[[], Raw]):

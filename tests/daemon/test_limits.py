@@ -9,6 +9,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import psutil
 import pytest
 from support import APPS, PATIENCE, Daemon, Raw, all_are_gone, wait_for_exit
 
-from warmpool import Client, PoolExhaustedError, Session
+from warmpool import Client, PoolExhaustedError, Session, WorkerLostError
 from warmpool.settings import BACKOFF_FIRST, SPARE_DESCRIPTORS
 from warmpool.wire.messages import Open
 
@@ -286,6 +287,40 @@ def test_opens_that_the_daemon_has_no_descriptor_for_get_the_named_error_and_lea
     started = time.monotonic()
     daemon.stop()
     assert time.monotonic() - started < 3
+
+
+@contextmanager
+def no_descriptor_left(daemon: Daemon) -> Iterator[None]:
+    limits = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE)
+    leave_descriptors(daemon, 0)
+    gaps = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE)[0] - len(os.listdir(f"/proc/{daemon.pid}/fd"))
+    crowd = [connect(daemon.socket) for _ in range(gaps + 1)]
+    try:
+        daemon.client.status()
+        yield
+    finally:
+        resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, limits)
+        for one in crowd:
+            one.close()
+
+
+def test_a_worker_that_no_connection_can_be_made_to_stays_free(daemon: Daemon):
+    """The one that was made with it is used."""
+    daemon.client.run(app=LIMITED)
+    wait_for_workers(daemon.client, spare=1)
+    with no_descriptor_left(daemon), pytest.raises(PoolExhaustedError, match="no connection to the worker"):
+        daemon.client.run(app=LIMITED)
+    wait_for_workers(daemon.client, spare=1)
+    assert daemon.client.run(app=LIMITED).output == "ran"
+
+
+def test_a_call_that_broke_while_the_daemon_had_no_descriptor_is_told_as_what_it_is(daemon: Daemon):
+    session = daemon.client.session(COUNTER)
+    session.call("add")
+    with no_descriptor_left(daemon), pytest.raises(WorkerLostError, match="may have had its effects") as lost:
+        session._twin.link._socket.shutdown(socket.SHUT_RD)
+        session.call("add")
+    assert lost.value.session_id == session.id
 
 
 def test_an_app_that_the_daemon_has_no_descriptor_for_is_not_called_broken_for_long(daemon: Daemon):

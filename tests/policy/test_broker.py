@@ -79,16 +79,18 @@ def test_a_stateless_client_has_no_session():
     assert story.sessions(over=True) == []
 
 
-def test_a_session_whose_opener_left_before_it_was_told_the_id_is_ended():
+def test_a_session_that_its_opener_does_not_want_any_more_is_ended():
     story = Story()
     client = story.session()
-    story.happens(ev.OpenerLeft(str(client.session)))
+    story.abandon(story.attach(client.session))
+    assert story.look(client.session).status == "active"
+    story.abandon(client)
     assert story.workers[client.worker].stop == "client"
     story.rest()
     assert story.look(client.session).status == "ended"
     before = repr(story.broker)
-    for session in (str(client.session), "sess_nobody"):
-        assert story.happens(ev.OpenerLeft(session)) == []
+    for ticket in (client.ticket, (99, 1)):
+        assert story.happens(ev.OpenAbandoned(ticket)) == []
     assert repr(story.broker) == before
 
 

@@ -368,12 +368,12 @@ class BrokerMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.leases)
     @rule()
-    def the_last_opener_turns_out_to_have_left(self) -> None:
+    def the_last_opener_wants_its_session_no_more(self) -> None:
         lease = self.leases[-1]
         if lease.status == "active":
             lease.cancel(QUICK_CANCEL, self.world.now)
         lease.decide("ended", "client", self.world.now)
-        self.world.happens(ev.OpenerLeft(lease.id))
+        self.world.happens(ev.OpenAbandoned(lease.client.ticket))
 
     @rule(app=apps)
     def somebody_asks_for_functions(self, app: str) -> None:
@@ -606,6 +606,7 @@ class BrokerMachine(RuleBasedStateMachine):
     def rest(self) -> None:
         world = self.world
         world.stall(0)
+        self.look()
         for _ in range(500):
             if pools := world.loading():
                 self.loads(pools[0])

@@ -209,9 +209,7 @@ class AsyncControlLink(AsyncLink):
         except asyncio.CancelledError:
             if not future.cancelled() and future.exception() is None:  # it came at the same time
                 future.result()[0].close()
-            elif self.broken is None:
-                with suppress(HangupError):
-                    self._send(self._writer.frame(to_wire(Abandon(number))))
+            self._abandon(number)
             raise
         finally:
             self._waiting.pop(number, None)
@@ -245,8 +243,9 @@ class AsyncControlLink(AsyncLink):
     def _give(self, opened: Opened, future: asyncio.Future[Any] | None) -> None:
         """A connection has come, for whoever still waits for it."""
         try:
-            connection = self._passed.take(opened)
+            connection = self._passed.take()
         except OSError as error:
+            self._abandon(opened.id)
             if future is not None:
                 future.set_exception(error)
             return
@@ -254,6 +253,12 @@ class AsyncControlLink(AsyncLink):
             future.set_result((connection, opened))
         else:
             connection.close()
+
+    def _abandon(self, number: int) -> None:
+        """What this open has asked for is wanted no more."""
+        if self.broken is None:
+            with suppress(HangupError):
+                self._send(self._writer.frame(to_wire(Abandon(number))))
 
     def _fail_all(self, error: Exception) -> None:
         self._passed.close()

@@ -16,7 +16,7 @@ from typing import Any, Final
 from ..errors import DaemonUnavailableError, InvalidRequestError, ProtocolError
 from ..errors import from_wire as error_from_wire
 from ..memory import enclose, receive_memory
-from ..packets import FD_SIZE, adopt, close_all, fds_in
+from ..packets import FD_SIZE, Ancillary, close_all, fds_in
 from ..paths import Places, address_of, peer_of
 from ..wire.frames import FrameReader
 from ..wire.large import MessageWriter
@@ -87,32 +87,38 @@ class Passed:
 
     def __init__(self, connection: socket.socket) -> None:
         self._receive = connection.recvmsg_into
-        self._waiting: deque[int | None] = deque()
-        """In the order of the messages that they belong to; None: there was no descriptor left for it."""
+        self._waiting: deque[tuple[int, list[Ancillary], int, Any]] = deque()
+        """As received, in the order of the messages that they belong to."""
 
     def receive_into(self, space: memoryview) -> int:
         """`recv_into` that keeps what comes beside."""
-        count, ancillary, flags, _ = self._receive([space], _ONE_FD, _CLOEXEC)
-        if ancillary:
-            self._waiting.extend(fds_in(ancillary))
-        if flags & _CUT:
-            self._waiting.append(None)
+        # In one step: the handler of a signal may raise between two, and the descriptor would be nobody's.
+        self._waiting.extend(map(self._receive, ([space],), (_ONE_FD,), (_CLOEXEC,)))
+        count, ancillary, flags, _ = self._waiting[-1]
+        if not ancillary and not flags & _CUT:
+            self._waiting.pop()
         return count
 
-    def take(self, opened: Opened) -> socket.socket:
+    def take(self) -> socket.socket:
         """The connection that has come with this message. Raises OSError if there was no descriptor left for it."""
         if not self._waiting:
             raise ProtocolError("Opened came without a connection")
-        fd = self._waiting.popleft()
-        if fd is None:
-            error = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-            if opened.session_id is not None:
-                error.add_note(f"session {opened.session_id} was opened all the same")
-            raise error
-        return adopt(fd)
+        fds = fds_in(self._waiting[0][1])
+        if not fds:
+            self._waiting.popleft()
+            raise OSError(errno.EMFILE, f"{os.strerror(errno.EMFILE)}: there is none for the connection to the worker")
+        connection = socket.socket.__new__(socket.socket)
+        try:
+            socket.socket.__init__(connection, socket.AF_UNIX, socket.SOCK_STREAM, 0, fds[0])
+        finally:
+            if connection.fileno() == fds[0]:  # or else it was interrupted, and the descriptor is still ours
+                self._waiting.popleft()
+        connection.setblocking(True)
+        return connection
 
     def close(self) -> None:
-        close_all(fd for fd in self._waiting if fd is not None)
+        for _, ancillary, _, _ in self._waiting:
+            close_all(fds_in(ancillary))
         self._waiting.clear()
 
 

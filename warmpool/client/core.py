@@ -29,6 +29,7 @@ from ..errors import (
     CallTimeoutError,
     DaemonUnavailableError,
     InvalidRequestError,
+    PoolExhaustedError,
     SessionError,
     WarmpoolError,
     WorkerLostError,
@@ -224,6 +225,8 @@ class Core(ABC, Generic[L]):
             (await self.open(RunRequest(session=session_id), "/", start=False)).close()
         except SessionError as error:
             return error
+        except (PoolExhaustedError, OSError):
+            pass  # it lives, though there is no descriptor for another connection
         except (DaemonUnavailableError, HangupError):
             return DaemonUnavailableError(
                 f"the daemon is gone, and session {session_id} with it; see {self.places.log}", session_id=session_id

@@ -22,6 +22,7 @@ from ..wire.frames import FrameReader, FrameWriter
 from ..wire.messages import (
     CONTROL_ANSWERS,
     PROTOCOL_VERSION,
+    Abandon,
     Control,
     Failure,
     Opened,
@@ -107,7 +108,11 @@ class ControlLink(Link):
         self._last_id += 1
         answer = self._ask(request.open(self._last_id, cwd))
         assert isinstance(answer, Opened)
-        return self._passed.take(answer), answer
+        try:
+            return self._passed.take(), answer
+        except OSError:
+            self._send(self._writer.frame(to_wire(Abandon(self._last_id))))
+            raise
 
     def close(self) -> None:
         super().close()

@@ -13,13 +13,14 @@ import os
 import socket
 from collections import deque
 from collections.abc import Callable
+from typing import NamedTuple
 
 from ..errors import ProtocolError
 from ..packets import carrying
 from ..paths import peer_of
 from ..settings import CONTROL_FRAME_LIMIT, MIB
 from ..wire.frames import FrameReader, encode
-from ..wire.messages import CONTROL, HELLO, hello_from_wire
+from ..wire.messages import CONTROL, HELLO, Opened, hello_from_wire
 from ..wire.shapes import Conversation, Message, from_wire, to_wire
 
 FRAME_MAX = 2**31
@@ -27,6 +28,14 @@ UNSENT_LIMIT = 4 * MIB
 """A client that has so much of its answers unread is dropped. One answer may be longer."""
 ACCEPT_PAUSE = 1.0
 """Seconds without accepting after the process has run out of descriptors: trying on would take all of the CPU."""
+
+
+class Unsent(NamedTuple):
+    """What a client has not taken of an answer. `passed`: a descriptor that goes with it, for Open `opened`."""
+
+    data: memoryview
+    passed: int | None
+    opened: int | None
 
 
 class Client:
@@ -38,30 +47,35 @@ class Client:
         self.socket = connection
         self.reader = FrameReader(CONTROL_FRAME_LIMIT)
         self.conversation: Conversation = HELLO
-        self.unsent: deque[tuple[memoryview, int | None]] = deque()
-        """What it has not taken of its answers, with the descriptors that go with them. Nothing more is read from it
-        until it has.
-        """
+        self.unsent: deque[Unsent] = deque()
+        """Nothing more is read from it until it has taken that."""
+        self.unsent_size = 0
+
+    def put(self, answer: Unsent) -> None:
+        """It goes with the next push, behind what waits."""
+        self.unsent.append(answer)
+        self.unsent_size += len(answer.data)
 
     def push(self) -> None:
         """Sends what it takes. Raises BlockingIOError if that is not all, and another OSError if it cannot be sent."""
         unsent = self.unsent
         while unsent:
-            data, passed = unsent[0]
+            data, passed, opened = unsent[0]
             beside = () if passed is None else (carrying(passed),)
             sent = self.socket.sendmsg((data,), beside, socket.MSG_DONTWAIT)
             if passed is not None:
                 os.close(passed)
+            self.unsent_size -= sent
             if sent == len(data):
                 unsent.popleft()
             else:
-                unsent[0] = data[sent:], None
+                unsent[0] = Unsent(data[sent:], None, opened)
 
     def close(self) -> None:
         self.socket.close()
-        for _, passed in self.unsent:
-            if passed is not None:
-                os.close(passed)
+        for answer in self.unsent:
+            if answer.passed is not None:
+                os.close(answer.passed)
         self.unsent.clear()
 
     def __repr__(self) -> str:
@@ -77,9 +91,9 @@ class Clients:
         connected: Callable[[Client], None],
         received: Callable[[Client, Message], None],
         refused: Callable[[Client, ProtocolError], None],
-        closed: Callable[[int], None],
+        closed: Callable[[int, list[int]], None],
     ) -> None:
-        """`closed` is told the number of a client that has left."""
+        """`closed` is told the number of a client that has left, and the opens of which it has not got the answers."""
         self._loop = loop
         self._listener = listener
         self._connected = connected
@@ -94,33 +108,30 @@ class Clients:
         self._loop.remove_reader(self._listener.fileno())
         self._listener.close()
         for client in list(self.by_number.values()):
-            self.drop(client)
+            self._drop(client)
 
     def greet(self, client: Client) -> None:
         """It has said hello."""
         client.conversation = CONTROL
 
-    def send(self, client: Client, message: Message, passed: int | None = None) -> bool:
+    def send(self, client: Client, message: Message, passed: int | None = None) -> None:
         """Sends what the client takes now, and the rest when it takes more. `passed`: a descriptor that goes with it,
-        which is ours to close. False: it has left, or is sent away since it cannot be told.
+        which is ours to close.
         """
-        unsent = client.unsent
-        unsent.append((memoryview(encode(to_wire(message), FRAME_MAX)), passed))
-        if len(unsent) > 1:
-            if sum(len(data) for data, _ in unsent) <= UNSENT_LIMIT:
-                return True
-        else:
-            try:
-                client.push()
-                return True
-            except BlockingIOError:
-                self._loop.remove_reader(client.socket.fileno())
-                self._loop.add_writer(client.socket.fileno(), self._send_more, client)
-                return True
-            except OSError:
-                pass
-        self._lose(client)
-        return False
+        is_first = not client.unsent
+        opened = message.id if isinstance(message, Opened) else None
+        client.put(Unsent(memoryview(encode(to_wire(message), FRAME_MAX)), passed, opened))
+        if not is_first:
+            if client.unsent_size > UNSENT_LIMIT:
+                self.lose(client)
+            return
+        try:
+            client.push()
+        except BlockingIOError:
+            self._loop.remove_reader(client.socket.fileno())
+            self._loop.add_writer(client.socket.fileno(), self._send_more, client)
+        except OSError:
+            self.lose(client)
 
     def _send_more(self, client: Client) -> None:
         try:
@@ -128,21 +139,23 @@ class Clients:
         except BlockingIOError:
             return
         except OSError:
-            self._lose(client)
+            self.lose(client)
             return
         self._loop.remove_writer(client.socket.fileno())
         self._watch(client)
 
-    def drop(self, client: Client) -> None:
-        if self.by_number.pop(client.number, None) is not None:
-            self._loop.remove_reader(client.socket.fileno())
-            self._loop.remove_writer(client.socket.fileno())
-            client.close()
+    def lose(self, client: Client) -> None:
+        """It has left, or is sent away."""
+        if client.number in self.by_number:
+            unopened = [answer.opened for answer in client.unsent if answer.opened is not None]
+            self._drop(client)
+            self._closed(client.number, unopened)
 
-    def _lose(self, client: Client) -> None:
-        """It has left, or is to."""
-        self.drop(client)
-        self._closed(client.number)
+    def _drop(self, client: Client) -> None:
+        del self.by_number[client.number]
+        self._loop.remove_reader(client.socket.fileno())
+        self._loop.remove_writer(client.socket.fileno())
+        client.close()
 
     def _accept(self) -> None:
         while True:
@@ -194,4 +207,4 @@ class Clients:
         except ProtocolError as error:
             self._refused(client, error)
         except (OSError, EOFError):
-            self._lose(client)
+            self.lose(client)

@@ -99,7 +99,7 @@ class Server:
             listener,
             connected=lambda client: self.report(ev.Connected((client.number, 0))),
             received=self._received,
-            refused=self._refuse_connection,
+            refused=lambda client, error: self._refuse((client.number, 0), error),
             closed=self._client_left,
         )
         self._requests = Requests(
@@ -269,22 +269,26 @@ class Server:
         )
 
     def _hand_over(self, effect: fx.HandOver) -> None:
-        is_told = False
         client = self._clients.by_number.get(effect.ticket[0])
-        if client is not None:
-            try:
-                connection = self._processes.hand_over(effect.worker, effect.attach)
-            except ConnectionError:
-                self.report(ev.HandOverFailed(effect.worker, effect.request))
-                return
-            except OSError as error:
-                why = f"no connection to the worker can be made for now ({error.strerror}); try again"
-                self._refuse(effect.ticket, PoolExhaustedError(why))
-            else:
-                is_told = self._clients.send(client, effect.opened, connection)
-        opened = effect.request.session_id if isinstance(effect.request, ev.OpenRequested) else None
-        if opened is not None and opened == effect.attach.session_id and not is_told:
-            self.report(ev.OpenerLeft(opened))
+        if client is None:
+            self._take_back(effect)
+            return
+        try:
+            connection = self._processes.hand_over(effect.worker, effect.attach)
+        except ConnectionError:
+            self.report(ev.HandOverFailed(effect.worker, effect.request))
+        except OSError as error:
+            why = f"no connection to the worker can be made for now ({error.strerror}); try again"
+            self._refuse(effect.ticket, PoolExhaustedError(why))
+            self._take_back(effect)
+        else:
+            self._clients.send(client, effect.opened, connection)
+
+    def _take_back(self, effect: fx.HandOver) -> None:
+        """The worker has heard nothing of it: it is free again, or goes with the session that it was given to."""
+        self.report(ev.OpenAbandoned(effect.ticket))
+        if effect.attach.session_id is None:
+            self.report(ev.WorkerReleased(effect.worker))
 
     def _holder_of(self, worker: str) -> str:
         known = self._broker.fleet.workers.get(worker)
@@ -293,7 +297,9 @@ class Server:
     def _log_grown(self, worker: str) -> None:
         self._requests.log_grown(worker)
 
-    def _client_left(self, number: int) -> None:
+    def _client_left(self, number: int, unopened: list[int]) -> None:
+        for request_id in unopened:
+            self.report(ev.OpenAbandoned((number, request_id)))
         self._requests.forget(number)
         self.report(ev.TicketClosed(number))
 
@@ -308,11 +314,7 @@ class Server:
             return
         self._clients.send(client, Failure(ticket[1], error.to_wire()))
         if ticket[1] == 0:
-            self._clients.drop(client)
-
-    def _refuse_connection(self, client: Client, error: ProtocolError) -> None:
-        self._refuse((client.number, 0), error)
-        self._client_left(client.number)
+            self._clients.lose(client)
 
     def _request(self, client: Client, request: Request) -> None:
         self._broker.touch(self._board.now())

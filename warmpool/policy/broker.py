@@ -112,8 +112,7 @@ class Broker:
             case ev.OpenAbandoned():
                 self._opens.abandon(event.ticket)
                 self.leases.abandon(event.ticket)
-            case ev.OpenerLeft():
-                if (session := self.leases.live.get(event.session_id)) is not None:
+                if (session := self.leases.opened_with(event.ticket)) is not None:
                     self._close(session, "client", QUICK_CANCEL, now)
             case ev.HandOverFailed():
                 self._opens.hand_over_failed(event, now)

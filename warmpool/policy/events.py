@@ -82,7 +82,7 @@ class TicketClosed:
 
 @fact
 class OpenAbandoned:
-    """Nobody waits any more for what this ticket asked to be opened."""
+    """Nobody wants any more what this ticket asked to be opened, whether or not it has been."""
 
     ticket: Ticket
 
@@ -162,13 +162,6 @@ class HandOverFailed:
 
     worker: str
     request: OpenRequested | AttachRequested
-
-
-@fact
-class OpenerLeft:
-    """Whoever opened this session has left before it was told the id."""
-
-    session_id: str
 
 
 @fact
@@ -283,7 +276,6 @@ Event: TypeAlias = (
     | CancelRequested
     | StatelessCancelRequested
     | HandOverFailed
-    | OpenerLeft
     | StopRequested
     | TemplateLoaded
     | TemplateFailed

@@ -61,6 +61,10 @@ class Leases:
         """The open session that has the name."""
         return None if name is None else self._names.get(name)
 
+    def opened_with(self, ticket: ev.Ticket) -> Session | None:
+        """The live session that was made for this open."""
+        return next((session for session in self.live.values() if session.opener == ticket), None)
+
     def page(self, query: listing.Query, now: float) -> listing.Page:
         return listing.page(query, [*self.live.values(), *self._records.all(now)])
 
@@ -91,7 +95,7 @@ class Leases:
             request.session_id, pool.app_key.removesuffix(PRIMED),
             pool.app, pool.version, worker.id, worker.row, worker.pid,
             request.session_timeout, now, request.cwd, request.labels, slid_at=now, serial=self._serial,
-            name=request.name, description=request.description, tags=request.tags,
+            opener=request.ticket, name=request.name, description=request.description, tags=request.tags,
         )  # fmt: skip
         self.live[session.id] = session
         if session.name is not None:

@@ -63,6 +63,8 @@ class Session:
     cwd: str
     labels: dict[str, str]
     state: LeaseState = LeaseState.ACTIVE
+    opener: Ticket | None = None
+    """Of the open that it was made for."""
     serial: int = 0
     """Grows from session to session."""
     name: str | None = None

@@ -69,7 +69,7 @@ class Open(NamedTuple):
 
 
 class Abandon(NamedTuple):
-    """Nobody waits any more for the answer to Open `id`. It may be on its way."""
+    """Nobody wants any more what Open `id` has asked for. If it is a new session, and there by now, it ends."""
 
     id: int
 
