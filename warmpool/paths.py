@@ -35,7 +35,7 @@ class Places(NamedTuple):
     def of(cls, socket_path: str | os.PathLike[str] | None = None) -> Places:
         """The places that belong to a socket, or to the default one."""
         path = default_socket() if socket_path is None else os.fspath(socket_path)
-        return cls(path if os.path.isabs(path) else os.path.join(os.getcwd(), path))
+        return cls(os.path.join(working_directory(), path))
 
     @property
     def socket(self) -> Path:
@@ -69,6 +69,14 @@ def _path(name: str) -> Path:
     from pathlib import Path  # not for a client that only connects: it takes a tenth of its start
 
     return Path(name)
+
+
+def working_directory() -> str:
+    """That of this process; the root if it is gone."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return "/"
 
 
 def default_socket() -> str:

@@ -16,7 +16,7 @@ from contextlib import aclosing, closing, nullcontext
 from dataclasses import dataclass
 from enum import Enum
 from functools import wraps
-from typing import Any, Final, TypeGuard, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Final, TypeGuard, get_args, get_origin, get_type_hints
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 from pydantic.fields import FieldInfo
@@ -155,7 +155,7 @@ def _function(name: str, method: Callable[..., Any]) -> Function:
         parameters = parameters[1:]
         model = _whole_input(parameters, hints)
         if model is not None:
-            decode = _decode_model(name, model, parameters[0])
+            decode = _decode_model(name, hints[parameters[0].name], parameters[0])
         else:
             model, decode = _decode_parameters(name, parameters, hints)
         iterate = _by_position(method, parameters)
@@ -250,6 +250,8 @@ def _whole_input(parameters: list[inspect.Parameter], hints: dict[str, Any]) -> 
     if len(parameters) != 1 or parameters[0].kind in (_VAR_POSITIONAL, _VAR_KEYWORD):
         return None
     annotation = hints.get(parameters[0].name)
+    if get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
     return annotation if _is_model(annotation) else None
 
 
@@ -257,8 +259,9 @@ def _is_model(annotation: Any) -> TypeGuard[type[BaseModel]]:
     return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
-def _decode_model(name: str, model: type[BaseModel], parameter: inspect.Parameter) -> Callable[[Any], Arguments]:
-    validate = model.__pydantic_validator__.validate_python
+def _decode_model(name: str, annotation: Any, parameter: inspect.Parameter) -> Callable[[Any], Arguments]:
+    validator = annotation.__pydantic_validator__ if _is_model(annotation) else TypeAdapter(annotation).validator
+    validate = validator.validate_python
 
     def decode(value: Any) -> Arguments:
         if value is None:

@@ -17,6 +17,9 @@ class Misbehaves(BaseApp):
     def kill_itself(self) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
+    def become_another(self) -> None:
+        os.execvp("sleep", ["sleep", "1000"])
+
     def exit_quietly(self) -> None:
         os._exit(0)
 

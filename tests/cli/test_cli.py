@@ -384,6 +384,16 @@ def test_no_room(type: Callable[..., Done], client: Client):
     assert error.startswith("error: POOL_EXHAUSTED: ")
 
 
+@pytest.mark.parametrize("command", [["serve"], ["run", COUNTER, "add"]], ids=["serve", "run"])
+def test_a_file_that_is_no_socket_is_not_taken_for_one(free_socket: Path, command: list[str]):
+    free_socket.write_text("precious")
+    error = error_of(warmpool(free_socket, *command), 3 if command == ["serve"] else 6)
+    assert f"{free_socket} is there, and is no socket" in error
+    assert free_socket.read_text() == "precious"
+    for file in free_socket.parent.iterdir():
+        file.unlink()
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

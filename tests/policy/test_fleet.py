@@ -10,7 +10,7 @@ from policy.story import NOTHING, PLENTY, Story, kinds
 from warmpool.errors import AppBrokenError, PoolExhaustedError, VersionMismatchError
 from warmpool.policy import effects as fx
 from warmpool.policy import events as ev
-from warmpool.settings import BACKOFF_FIRST, BACKOFF_LIMIT, MEMORY_RECHECK, SPARE_IDLE, STOP_GRACE
+from warmpool.settings import BACKOFF_FIRST, BACKOFF_LIMIT, MEMORY_RECHECK, REFILL_QUIET, SPARE_IDLE, STOP_GRACE
 
 # --- the first open ---------------------------------------------------------------------------------------------
 
@@ -92,12 +92,32 @@ def test_a_worker_whose_opener_has_left_stays_as_a_warm_one_or_goes():
     assert len(story.told_to_stop()) == 1
 
 
-def test_a_warm_worker_that_dies_is_replaced():
+def test_a_warm_worker_that_dies_is_replaced_each_time_a_little_later():
+    """One that does so by itself would be replaced for ever, as fast as the machine can."""
+    story = Story()
+    story.session(timeout=3600)
+    for delay in (0.5, 1, 2, 4, 8, 16, 30, 30):
+        (warm,) = [w.id for w in story.workers.values() if not w.is_used]
+        story.exits(warm, status="was killed by SIGKILL")
+        assert f"idle worker {warm} was killed by SIGKILL; the next is made in {delay:g} s" in story.logs[-1]
+        story.wait(delay - 0.01)
+        assert "0 starting, 0 warm" in story.pool()
+        story.wait(0.01)
+        story.ready()
+    story.session(timeout=3600)
+    story.wait(REFILL_QUIET)
+    story.ready()
+    story.exits(*[w.id for w in story.workers.values() if not w.is_used], status="was killed by SIGKILL")
+    assert "the next is made in 0.5 s" in story.logs[-1]
+
+
+def test_who_asks_does_not_wait_for_the_pause_of_a_worker_that_died_idle():
     story = Story()
     story.session()
-    (warm,) = [w.id for w in story.workers.values() if not w.is_used]
-    story.exits(warm, status="was killed by SIGKILL")
-    assert "1 starting, 0 warm" in story.pool()
+    story.exits(*[w.id for w in story.workers.values() if not w.is_used])
+    assert story.unborn() == []
+    story.open()
+    assert len(story.unborn()) == 1
 
 
 # --- limits -----------------------------------------------------------------------------------------------------

@@ -6,9 +6,16 @@ import os
 from pathlib import Path
 
 import pytest
-from support import APPS, Client, Daemon, wait_for_exit
+from support import APPS, Client, Daemon, wait_for_exit, wait_until_said
 
-from warmpool import AppBrokenError, AppError, AppNotFoundError, FunctionNotFoundError, InvalidInputError
+from warmpool import (
+    AppBrokenError,
+    AppError,
+    AppNotFoundError,
+    FunctionNotFoundError,
+    InvalidInputError,
+    WorkerLostError,
+)
 
 COUNTER = str(APPS / "counter.py")
 MISBEHAVES = str(APPS / "misbehaves.py")
@@ -220,6 +227,69 @@ def test_an_app_with_threads_gets_processes_of_its_own(client: Client):
         assert second["pid"] == two.info().pid
         assert first["pid"] != second["pid"]
         assert one.call("draw") != two.call("draw")
+
+
+@pytest.mark.parametrize("kind", ["Plain", "Async"])
+@pytest.mark.parametrize(
+    ("how", "status"),
+    [("returns", 0), ("exits", 7), ("exits with words", 1), ("raises", 1)],
+    ids=lambda value: str(value),
+)
+def test_a_process_that_is_forked_in_a_call_does_not_answer_it(client: Client, kind: str, how: str, status: int):
+    """It ends with the function, as if it had been forked by a program that is over then."""
+    with client.session(f"{APPS}/forks_in_a_call.py:{kind}") as session:
+        assert session.call("fork", how=how) == status
+        assert session.call("who") == session.info().pid
+        assert not session.info().busy
+        if how == "raises":
+            assert any("ValueError: of the child" in line for line in client.sessions.logs(session.id))
+
+
+def test_a_process_that_is_forked_in_a_generator_goes_on_with_no_item(client: Client):
+    with client.session(f"{APPS}/forks_in_a_call.py:Plain") as session, session.stream("items") as events:
+        assert [event.output for event in events if event.type == "output"] == [1, 0]
+
+
+@pytest.mark.parametrize("kind", ["Plain", "Async"])
+def test_a_handler_that_raises_while_no_call_runs_ends_no_session(client: Client, kind: str):
+    with client.session(f"{APPS}/raises_between_calls.py:{kind}") as session:
+        for _ in range(2):
+            session.call("arm")
+            wait_until_said(client, session.id, "ZeroDivisionError: division by zero")
+            assert session.call("fine") == "fine"
+
+
+def test_a_worker_that_becomes_another_program_is_lost(client: Client):
+    with client.session(MISBEHAVES) as session, pytest.raises(WorkerLostError):
+        session.call("become_another")
+
+
+def test_a_client_in_an_app_finds_the_daemon_that_it_is_of(client: Client, directory: Path):
+    (directory / "asks.py").write_text(
+        "from warmpool import BaseApp, Client\n"
+        "class Asks(BaseApp):\n"
+        "    def run(self) -> int:\n"
+        "        with Client(autostart=False) as client:\n"
+        "            return client.status().pid\n"
+    )
+    assert client.run(app=str(directory / "asks.py")).output == client.status().pid
+
+
+def test_a_name_that_nobody_claimed_leads_to_its_latest_use(client: Client, directory: Path):
+    for place in ("one", "other", "one"):
+        (directory / place).mkdir(exist_ok=True)
+        path = directory / place / "latest.py"
+        path.write_text(f"from warmpool import BaseApp\nclass App(BaseApp):\n    def run(self): return {place!r}\n")
+        assert client.run(app=str(path)).output == client.run(app="latest").output == place
+
+
+@pytest.mark.parametrize("version", ["def version(self): return '1'", "version = '1.0 beta/2'", "version = '@1'"])
+def test_a_version_that_cannot_be_asked_for_is_refused(client: Client, directory: Path, version: str):
+    (directory / "odd.py").write_text(
+        f"from warmpool import BaseApp\nclass Odd(BaseApp):\n    {version}\n    def run(self): return 1\n"
+    )
+    with pytest.raises(AppBrokenError, match="Odd.version must be text without"):
+        client.run(app=str(directory / "odd.py"))
 
 
 def test_a_timer_of_the_import_ends_nothing(client: Client):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import runpy
 import uuid
 from collections.abc import Iterator
 
 import pytest
+from pydantic import BaseModel, ConfigDict, SecretStr, computed_field
+from pydantic.alias_generators import to_camel
 from support import APPS
 
 from warmpool import AppError, Client, InvalidRequestError, PayloadTooLargeError
@@ -53,6 +56,32 @@ def test_what_cannot_be_sent_is_named(session, kind: str, words: str):
 @pytest.mark.parametrize("value", [None, True, 1, 1.5, "text", b"\xff", [1, [2]], {"a": {"b": None}}, "ü" * 70000])
 def test_an_input_is_carried(session, value: object):
     assert session.call("echo", value=value) == value
+
+
+class Order(BaseModel):
+    """As the app has it, for its clients."""
+
+    model_config = ConfigDict(alias_generator=to_camel)
+    user_id: int
+    pass_word: SecretStr
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def doubled(self) -> int:
+        return 2 * self.user_id
+
+
+@pytest.mark.parametrize("where", ["in a worker", "in this process"])
+def test_a_model_is_carried_as_a_model_like_it_takes_it(client: Client, where: str):
+    """By its aliases, without what is computed, with its secrets."""
+    order = Order(userId=3, passWord="sesame")
+    app = str(APPS / "takes_models.py")
+    in_process = runpy.run_path(app)["TakesModels"].test_client
+    with client.session(app) if where == "in a worker" else in_process() as session:
+        assert session.call("run", order) == [3, "sesame"]
+        assert session.call("run", {"userId": 3, "passWord": "sesame"}) == [3, "sesame"]
+        assert session.call("described", order) == [3, "sesame"]
+        assert session.call("several", orders=[order, order]) == [[3, "sesame"]] * 2
 
 
 def test_an_input_may_be_more_than_msgpack_carries(session):

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeVar, Unpack, overload
 
 from ..errors import DaemonUnavailableError, WarmpoolError
-from ..paths import Places
+from ..paths import Places, working_directory
 from .aio_calls import AsyncCallLink
 from .aio_links import AsyncControlLink
 from .connections import HangupError, connect, payload_of
@@ -74,17 +74,17 @@ class AsyncClient:
     @overload
     async def run(self, params: Mapping[str, Any] = ..., /, **overrides: Any) -> Data: ...
     async def run(self, params: Mapping[str, Any] = {}, /, **overrides: Any) -> Data | AsyncStream:
-        request = run_request(params, overrides, os.getcwd())
+        request = run_request(params, overrides, working_directory())
         if request.stream:
             return await self.stream(params, **overrides).start()
         return await self._core.run(request)
 
     def stream(self, params: Mapping[str, Any] = {}, /, **overrides: Any) -> AsyncStream:
-        request = run_request(params, overrides, os.getcwd())
+        request = run_request(params, overrides, working_directory())
         return AsyncStream(self._core, request, *self._core.run_stream(request))
 
     def session(self, app: str | type, **options: Unpack[SessionOptions]) -> AsyncSession:
-        return AsyncSession(self._core, session_request(app, options, os.getcwd()))
+        return AsyncSession(self._core, session_request(app, options, working_directory()))
 
     @asynccontextmanager
     async def proxy(self, app: type[A], **options: Unpack[SessionOptions]) -> AsyncIterator[A]:

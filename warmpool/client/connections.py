@@ -19,7 +19,7 @@ from ..memory import enclose, receive_memory
 from ..packets import FD_SIZE, Ancillary, close_all, fds_in
 from ..paths import Places, address_of, peer_of
 from ..wire.frames import FrameReader
-from ..wire.large import MessageWriter
+from ..wire.large import InputWriter, MessageWriter
 from ..wire.messages import Opened
 
 FORKED: Final = "it was made before this process was forked: make a new Client in the child"
@@ -124,7 +124,7 @@ class Passed:
 
 def for_calls(connection: socket.socket, opened: Opened) -> tuple[FrameReader, MessageWriter]:
     """The two directions of a connection to a worker."""
-    reader, writer = FrameReader(opened.frame_limit), MessageWriter(opened.frame_limit)
+    reader, writer = FrameReader(opened.frame_limit), InputWriter(opened.frame_limit)
     reader.memory_limit = opened.memory_limit
     reader.take_memory = partial(receive_memory, connection, 0)
     writer.share(opened.memory_limit, enclose)

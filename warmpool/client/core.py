@@ -34,7 +34,7 @@ from ..errors import (
     WarmpoolError,
     WorkerLostError,
 )
-from ..paths import Places
+from ..paths import Places, working_directory
 from ..wire.messages import Opened
 from .connections import FORKED, HangupError, OverdueError, connect
 from .requests import NEW, Data, RunRequest, run_result
@@ -209,7 +209,7 @@ class Core(ABC, Generic[L]):
     async def open_link(self, request: RunRequest) -> L:
         """A connection to a worker."""
         is_new = request.session in (None, NEW)  # any other session is gone with its daemon: why start another
-        link = await self._twice(partial(self.open, request, os.getcwd(), start=is_new))
+        link = await self._twice(partial(self.open, request, working_directory(), start=is_new))
         with self._lock:
             self._opened.add(link)
         if link.opened.notice:

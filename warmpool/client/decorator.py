@@ -9,6 +9,7 @@ from functools import wraps
 from typing import Any, TypeVar, Unpack
 
 from ..errors import InvalidRequestError
+from ..paths import working_directory
 from .requests import SessionOptions, session_request
 from .sync import Client
 
@@ -25,7 +26,7 @@ def session(
     """Calls the function with `session=`: a new session each time, which is ended when the function returns or raises.
     An `async def` function has an AsyncSession. What is wrong in `options` is said at once.
     """
-    session_request(app, options, os.getcwd())
+    session_request(app, options, working_directory())
 
     def decorate(function: F) -> F:
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):

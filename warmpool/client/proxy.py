@@ -99,7 +99,8 @@ def _binder(method: Callable[..., Any]) -> Callable[[tuple[Any, ...], dict[str, 
     signature = inspect.signature(method)
     _, *parameters = signature.parameters.values()
     hints = get_type_hints(method)
-    takes_model = len(parameters) == 1 and hasattr(hints.get(parameters[0].name), "__pydantic_validator__")
+    only = hints.get(parameters[0].name) if len(parameters) == 1 else None
+    takes_model = isinstance(only, type) and hasattr(only, "model_fields")
 
     def bind(arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         bound = signature.bind(None, *arguments, **keywords).arguments

@@ -7,7 +7,6 @@ is told about.
 from __future__ import annotations
 
 import builtins
-import os
 from collections.abc import AsyncGenerator, Generator, Iterable, Mapping
 from contextlib import suppress
 from types import TracebackType
@@ -15,6 +14,7 @@ from typing import Any, Self, TypeVar
 from weakref import ref
 
 from ..errors import InvalidRequestError, WarmpoolError
+from ..paths import working_directory
 from ..wire.messages import Opened
 from .connections import FORKED, HangupError
 from .core import AnyCallLink, Core
@@ -332,6 +332,6 @@ class AsyncApps:
         return [Data(function) for function in await self._ask("apps.describe", app)]
 
     async def _ask(self, method: str, app: str) -> Any:
-        cwd = os.getcwd()
+        cwd = working_directory()
         reference, _ = app_reference(app, cwd)
         return await self._core.request(method, app=reference, cwd=cwd)

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
-from ..paths import Places
+from ..paths import Places, working_directory
 from .blocking import BlockingCore
 from .connections import HangupError
 from .core import finish
@@ -78,14 +78,14 @@ class Client:
         `app`, `version` and `worker_id`; with `stream=True` a Stream. An error of the call leaves the session alive;
         its id is on the exception.
         """
-        request = run_request(params, overrides, os.getcwd())
+        request = run_request(params, overrides, working_directory())
         if request.stream:
             return self._stream(request).begin()
         return finish(self._core.run(request))
 
     def stream(self, params: Mapping[str, Any] = {}, /, **overrides: Any) -> Stream:
         """As `run` with `stream=True`, but it begins when it is first asked for an event."""
-        return self._stream(run_request(params, overrides, os.getcwd()))
+        return self._stream(run_request(params, overrides, working_directory()))
 
     def _stream(self, request: RunRequest) -> Stream:
         return Stream(AsyncStream(self._core, request, *self._core.run_stream(request)))
@@ -94,7 +94,7 @@ class Client:
         """Opens a session of an app, named by a text or given as its class. As a context manager it is ended on the way
         out.
         """
-        return Session(self._core, AsyncSession(self._core, session_request(app, options, os.getcwd())))
+        return Session(self._core, AsyncSession(self._core, session_request(app, options, working_directory())))
 
     @contextmanager
     def proxy(self, app: type[A], **options: Unpack[SessionOptions]) -> Iterator[A]:

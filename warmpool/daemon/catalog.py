@@ -88,6 +88,8 @@ class Catalog:
     def __init__(self) -> None:
         self._entries: dict[str, AppEntry] = {}
         self._names: dict[str, str] = {}
+        self._claimed: set[str] = set()
+        """Names of what was served. They lead nowhere else."""
         self._directories: list[Path] = []
 
     def serve(self, paths: Iterable[str]) -> list[AppEntry]:
@@ -102,6 +104,7 @@ class Catalog:
                 found += self._scan(path)
             else:
                 found.append(self._register(_entry_of_path(path, None)))
+        self._claimed.update(entry.name for entry in found)
         return found
 
     def entries(self) -> list[tuple[str, AppEntry]]:
@@ -142,7 +145,7 @@ class Catalog:
     def _of_path(self, path: str, class_name: str | None) -> AppEntry:
         known = self._entries.get(_key_of_path(path, class_name))
         if known is not None and os.path.exists(path):
-            return known
+            return self._register(known)
         try:
             return self._register(_entry_of_path(Path(path), class_name))
         except OSError as error:
@@ -150,7 +153,8 @@ class Catalog:
 
     def _register(self, entry: AppEntry) -> AppEntry:
         known = self._entries.setdefault(entry.key, entry)
-        self._names.setdefault(known.name, known.key)
+        if known.name not in self._claimed:
+            self._names[known.name] = known.key
         return known
 
     def _scan(self, directory: Path) -> list[AppEntry]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import socket
+import stat
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -16,7 +17,7 @@ from ..errors import InvalidRequestError
 from ..launch import be_subreaper
 from ..lock import AlreadyLockedError, LockFile
 from ..options import Settings
-from ..paths import Places, address_of, make_private
+from ..paths import SOCKET_ENV, Places, address_of, make_private
 from ..policy import events as ev
 from .catalog import Catalog
 from .log import STDERR, LogWriter, as_json, as_text, tail_to
@@ -44,6 +45,7 @@ def serve(
     catalog = Catalog()
     entries = catalog.serve(apps)
     make_private(places)
+    _check_free(places.socket)
     with ExitStack() as stack:
         log = LogWriter(STDERR, as_json if log_json else as_text)
         stack.callback(log.close)
@@ -57,6 +59,7 @@ def serve(
                 "stop it with `warmpool stop`, or give this one another --socket"
             ) from None
         open_files = _raise_open_files()
+        os.environ[SOCKET_ENV] = places.address  # where clients in apps find their own daemon
         be_subreaper()
         try:
             kind = Board if owner is None else MovableBoard
@@ -84,6 +87,13 @@ def serve(
 
 def _cannot_serve(places: Places, error: OSError) -> InvalidRequestError:
     return InvalidRequestError(f"no daemon can run at {places.socket}: {error}; name another --socket")
+
+
+def _check_free(path: Path) -> None:
+    """Raises INVALID_REQUEST if something else than a socket lies there: a socket that nobody holds is left over."""
+    with suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            raise InvalidRequestError(f"{path} is there, and is no socket; name another --socket")
 
 
 def _listen(path: Path) -> socket.socket:

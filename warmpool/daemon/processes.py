@@ -46,6 +46,8 @@ from .interpreters import Interpreter
 from .logs import Logs
 from .room import check_room, is_shortage, why_no_room
 
+HANGUP_GRACE: Final = 1.0
+"""Seconds in which a worker that has closed its channel must be gone."""
 NUDGE_AFTER: Final = 0.02
 """Seconds after which a worker that has not read a message is told of it once more. The signal that the message raised
 may have come just before a system call that it should have ended: a read of ours, or one of the app's.
@@ -352,9 +354,11 @@ class Processes:
         self._report(ev.WorkerForked(name, pid))
 
     def _hung_up(self, name: str) -> None:
-        """Its channel is closed. If it was ever born, its exit is about to be seen."""
+        """Its channel is closed. If it was ever born, its exit is about to be seen; or it is another program by now."""
         worker = self._workers.get(name)
-        if worker is not None and worker.child is None:
+        if worker is not None and worker.child is not None:
+            self._loop.call_later(HANGUP_GRACE, self.kill, name)
+        elif worker is not None:
             del self._workers[name]
             worker.close()
             self._logs.finish(name)

@@ -96,9 +96,13 @@ class Fleet:
 
     def worker_exited(self, worker: Worker, status: str, now: float) -> None:
         died_in_setup = worker.state is WorkerState.STARTING and worker.pid is not None
-        worker.pool.stillborn += worker.state is WorkerState.STARTING and worker.pid is None
-        self._forget(worker)
         pool = worker.pool
+        pool.stillborn += worker.state is WorkerState.STARTING and worker.pid is None
+        if worker.state is WorkerState.WARM:
+            pool.wasted(now)
+            again = f"the next is made in {pool.idle_delay:g} s, or when it is needed"
+            self._effects.append(fx.Log(f"app {pool.app}: idle worker {worker.id} {status}; {again}"))
+        self._forget(worker)
         if died_in_setup:
             self.editions.fail(pool, refusals.broken(pool.app, f"its worker {status} while it was set up"), now)
         elif pool.stillborn >= STILLBORN_LIMIT:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from ..settings import CANCEL_GRACE, REFILL_LATEST, REFILL_QUIET
+from ..settings import BACKOFF_FIRST, BACKOFF_LIMIT, CANCEL_GRACE, REFILL_LATEST, REFILL_QUIET
 from .events import OpenRequested, Ticket
 from .sessions import Session
 from .states import WORKER_STEPS, WorkerEvent, WorkerState, step
@@ -80,6 +80,8 @@ class Pool:
     """Why the machine had no room for a worker, until one is ready that was asked for later."""
     refill_at: float = 0.0
     """When warm workers may be made, for nobody in particular."""
+    idle_delay: float = 0.0
+    """How long a warm worker was not replaced that had died before anybody had it; 0: the last was taken."""
     drained_since: float | None = None
     """When the first worker was taken that has not been made up for."""
     describers: list[Ticket] = field(default_factory=list)
@@ -126,7 +128,15 @@ class Pool:
         """A worker has been given out: refilling waits for a quiet moment, but not for ever."""
         if self.drained_since is None:
             self.drained_since = now
+        self.idle_delay = 0.0
         self.refill_at = min(now + REFILL_QUIET, self.drained_since + REFILL_LATEST)
+
+    def wasted(self, now: float) -> None:
+        """A warm worker has died that nobody had: the next one may do the same. Those that die together count once."""
+        if self.idle_delay and now < self.refill_at:
+            return
+        self.idle_delay = min(BACKOFF_LIMIT, 2 * self.idle_delay or BACKOFF_FIRST)
+        self.refill_at = now + self.idle_delay
 
     @property
     def unserved(self) -> int:

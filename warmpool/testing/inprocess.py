@@ -30,8 +30,8 @@ from ..errors import AppBrokenError, InvalidRequestError, SessionEndedError, War
 from ..options import Settings
 from ..packets import pair
 from ..signatures import functions_of
-from ..wire.frames import HEADER_SIZE, FrameWriter, decode
-from ..wire.large import Enclosed, Frame, MessageWriter
+from ..wire.frames import HEADER_SIZE, decode
+from ..wire.large import Enclosed, Frame, InputWriter, MessageWriter
 from ..wire.messages import Call, Stream, call_from_wire
 from ..worker.caller import Caller
 from ..worker.cancelling import Inbox
@@ -117,7 +117,7 @@ class _Life:
             )
         name, value = call_arguments(function, input, fields)
         try:
-            frame = FrameWriter(_LIMIT).frame(("Call", self._first_id + self.caller.calls, name, value))
+            frame = InputWriter(_LIMIT).frame(("Call", self._first_id + self.caller.calls, name, value))
         except (TypeError, ValueError, OverflowError) as error:
             raise cannot_send(error) from None
         call = call_from_wire(memoryview(frame)[HEADER_SIZE:])

@@ -83,15 +83,30 @@ def carry(value: Any) -> Any:
         raise TypeError(f"a value of type {kind.__module__}.{kind.__qualname__} cannot be sent") from error
 
 
+def carry_input(value: Any) -> Any:
+    """As `carry`, for what is to be validated by a model like its own: under the names that this one goes by, without
+    what is computed, and with its secrets.
+    """
+    if hasattr(type(value), "get_secret_value"):
+        return value.get_secret_value()
+    serializer = getattr(type(value), "__pydantic_serializer__", None)
+    if serializer is not None:
+        plain = serializer.to_python(value, warnings=False, by_alias=True, round_trip=True)
+        if type(plain) is not type(value):
+            return plain if isinstance(plain, _NATIVE) else carry_input(plain)
+    return carry(value)
+
+
 class FrameWriter:
     """Values into frames. One owner at a time: it keeps a packer, which is not made for two threads."""
 
     __slots__ = ("_pack", "limit")
+    carry = staticmethod(carry)
 
     def __init__(self, limit: int) -> None:
         """`limit`: the largest body in bytes that may be made."""
         self.limit = limit
-        self._pack = _packer()
+        self._renew()
 
     def frame(self, value: Any) -> bytes:
         """The frame that carries `value`.
@@ -113,12 +128,7 @@ class FrameWriter:
 
     def _renew(self) -> None:
         """A packer that has failed is not to be used again; one that made a large frame keeps a buffer of its size."""
-        self._pack = _packer()
-
-
-def _packer() -> Callable[[Any], bytes]:
-    pack: Callable[[Any], bytes] = msgpack.Packer(default=carry, buf_size=BUFFER_SIZE).pack
-    return pack
+        self._pack: Callable[[Any], bytes] = msgpack.Packer(default=self.carry, buf_size=BUFFER_SIZE).pack
 
 
 def too_large(size: int, limit: int) -> PayloadTooLargeError:

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 import msgpack
 
 from ..errors import PayloadTooLargeError
-from .frames import HEADER, FrameWriter, announcement, carry, too_large
+from .frames import HEADER, FrameWriter, announcement, carry, carry_input, too_large
 
 STREAM_LIMIT: Final = 1024 * 1024
 """A body of more bytes goes in memory: two copies less, for pages that are new each time."""
@@ -71,9 +71,9 @@ class MessageWriter(FrameWriter):
         if type(payload) is dict:
             for value in payload.values():
                 if type(value) is bytes and len(value) >= LARGE_BYTES:
-                    return self._of_pieces(pieces_of(message))
+                    return self._of_pieces(pieces_of(message, self.carry))
         elif type(payload) is bytes and len(payload) >= LARGE_BYTES:
-            return self._of_pieces(pieces_of(message))
+            return self._of_pieces(pieces_of(message, self.carry))
         try:
             body = self._pack(message)
         except BaseException:
@@ -98,7 +98,14 @@ class MessageWriter(FrameWriter):
         return [_pack_header(size), *pieces]
 
 
-def pieces_of(message: tuple[Any, ...]) -> list[bytes]:
+class InputWriter(MessageWriter):
+    """Of a client, whose messages hold inputs."""
+
+    __slots__ = ()
+    carry = staticmethod(carry_input)
+
+
+def pieces_of(message: tuple[Any, ...], carry: Callable[[Any], Any] = carry) -> list[bytes]:
     """What msgpack makes of a message, in pieces: bytes that are its last part, or a value of that, are pieces."""
     packer = msgpack.Packer(default=carry)
     *head, payload = message

@@ -21,7 +21,7 @@ import os
 import select
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from types import FrameType
@@ -29,8 +29,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import ProtocolError
 from ..settings import HOOK_TIMEOUT
-from ..wire.large import Frame
+from ..wire.large import Frame, MessageWriter
 from ..wire.messages import Call, Stream, call_from_wire
+from .failures import OUTSIDE, print_failure
 from .runner import Connection
 from .streams import Outlet, answer_plain, wait_until_taken
 
@@ -91,7 +92,12 @@ class BlockingLoop:
                 (connection,) = self._connections.values()
                 if not connection.outbox.waiting:
                     self._serve_alone(connection)
-            self._serve_ready(self._poll.poll(0 if self._behind or self._inbox.called else None, _EVENTS))
+            try:
+                events = self._poll.poll(0 if self._behind or self._inbox.called else None, _EVENTS)
+            except BaseException as error:
+                print_failure(OUTSIDE, error)
+            else:
+                self._serve_ready(events)
         for connection in self._connections.values():
             connection.close()
 
@@ -108,6 +114,9 @@ class BlockingLoop:
 
     def owes(self) -> bool:
         return any(connection.outbox.waiting for connection in self._connections.values())
+
+    def writers(self) -> Iterable[MessageWriter]:
+        return [connection.writer for connection in self._connections.values()]
 
     def wake(self) -> None:
         self._inbox.called = True
@@ -135,6 +144,9 @@ class BlockingLoop:
                 break
             except _ENDS as error:
                 frame, end = None, error
+            except BaseException as error:
+                print_failure(OUTSIDE, error)
+                frame, end = None, EOFError()  # of the connection: nobody knows how much was read
             finally:
                 self._waiting_on = _NOBODY
                 if inbox.called:

@@ -14,7 +14,7 @@ import inspect
 import itertools
 import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,7 +27,7 @@ from ..signatures import DEFAULT_FUNCTION, Arguments, Function, Kind
 from ..wire.large import Frame, MessageWriter
 from ..wire.messages import Call, Stream, call_from_wire
 from .cancelling import NOTHING
-from .failures import print_failure
+from .failures import OUTSIDE, print_failure
 from .runner import Connection
 from .streams import AsyncItems, Items, Outlet
 
@@ -73,7 +73,11 @@ class EventLoop:
         self._inbox.taken = self.wake
         channel = self._process.channel.fileno()
         self._loop.add_reader(channel, self._heed_daemon)
-        self._loop.run_forever()
+        while self._process.reason is None:
+            try:
+                self._loop.run_forever()
+            except BaseException as error:
+                print_failure(OUTSIDE, error)
         self._loop.remove_reader(channel)
         for connection in list(self._connections.values()):
             self._close(connection)
@@ -93,6 +97,9 @@ class EventLoop:
 
     def owes(self) -> bool:
         return self._running is not None or any(connection.outbox.waiting for connection in self._connections.values())
+
+    def writers(self) -> Iterable[MessageWriter]:
+        return [connection.writer for connection in self._connections.values()]
 
     def wake(self) -> None:
         self._loop.call_soon_threadsafe(self._heed_daemon)

@@ -42,6 +42,9 @@ def cannot_send(function: str, value: object, error: BaseException) -> AppError:
     )
 
 
+OUTSIDE: Final = "between calls, in a task or a handler of a signal, the app"
+
+
 def print_failure(doing: str, error: BaseException) -> None:
     """For a hook, whose error has no caller to go to."""
     print(f"{doing} raised {_summary(error)}\n{own_traceback(error)}", file=sys.stderr, flush=True)  # noqa: T201  (the session's log)

@@ -71,7 +71,7 @@ class AppImporter:
 
     def version(self, app: type[BaseApp]) -> str:
         if app.version:
-            return str(app.version)
+            return _checked_version(app)
         digest = hashlib.sha256()
         for _, source in sorted(self._sources.items()):
             digest.update(source.text)
@@ -144,6 +144,14 @@ class AppImporter:
         """Modules of a package, itself without an app, that speak of BaseApp."""
         files = [file for directory in package.__path__ for file in sorted(Path(directory).glob("*.py"))]
         return [f.stem for f in files if not f.stem.startswith("__") and b"BaseApp" in f.read_bytes()]
+
+
+def _checked_version(app: type[BaseApp]) -> str:
+    version: object = app.version
+    text = str(version)
+    if not isinstance(version, str | int | float) or {*text} & {*"@:/#"}:
+        raise ValueError(f"{app.__name__}.version must be text without @, :, / and #, not {version!r}")
+    return text
 
 
 def _classes_in(module: ModuleType) -> set[type[BaseApp]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from threading import get_ident
@@ -42,6 +42,7 @@ from .caller import Caller
 from .cancelling import NOTHING, Inbox
 from .failures import app_broken, print_failure
 from .faults import hanging_once
+from .forks import mute
 from .limits import LimitedCaller, Limits
 from .logs import follow, sendable
 from .streams import Outlet, wait_until_taken
@@ -77,6 +78,9 @@ class Loop(Protocol):
 
     def owes(self) -> bool:
         """Whether a call runs, or a client has not taken all of an answer."""
+
+    def writers(self) -> Iterable[MessageWriter]:
+        """Of all connections."""
 
     def wake(self) -> None:
         """Has the process heed the daemon, and itself, as soon as may be. From any thread."""
@@ -247,6 +251,12 @@ class AppProcess:
     def want_to_leave(self, reason: str) -> None:
         self.wish = self.wish or reason
         self.loop.wake()
+
+    def disown(self) -> None:
+        """In a process that the app has forked: what this one has open is not its own."""
+        mute(self.loop.writers())
+        if self.outlet is not None:
+            self.outlet.mute()
 
     def _is_over(self, call_id: int) -> bool:
         activity = self._board.read(self._row)

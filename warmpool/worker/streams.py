@@ -26,6 +26,7 @@ from ..signatures import Arguments, Function, Kind
 from ..wire.large import Frame, MessageWriter
 from .cancelling import NOTHING, Inbox
 from .failures import print_failure
+from .forks import mute
 
 if TYPE_CHECKING:
     from .caller import Caller
@@ -43,7 +44,7 @@ class Outlet:
         self._socket = connection.socket
         self._outbox = Outbox(connection.socket)
         self._rest = connection.outbox
-        self._make_frame = connection.writer.another().message  # the connection's is not made for threads
+        self._writer = connection.writer.another()  # the connection's is not made for threads
         self._lock = Lock()
         self._line: deque[tuple[float, str, object]] = deque()
         self._number = 0
@@ -67,7 +68,7 @@ class Outlet:
             if self._line:
                 self._send_line()
             number = self._number + 1
-            frame = self._make_frame(("Event", self.call_id, number, time(), "output", data))
+            frame = self._writer.message(("Event", self.call_id, number, time(), "output", data))
             self._number = number
             self._send(frame)
         if self._line:
@@ -116,7 +117,7 @@ class Outlet:
         self._lost = 0
         try:
             self._number += 1
-            self._outbox.put(self._make_frame(("Event", self.call_id, self._number, *self._line.popleft())))
+            self._outbox.put(self._writer.message(("Event", self.call_id, self._number, *self._line.popleft())))
         except Exception:  # a number or a text that cannot be sent
             return
 
@@ -132,6 +133,11 @@ class Outlet:
             if not isinstance(error, OSError):
                 self._socket.shutdown(socket.SHUT_RDWR)
                 raise
+
+    def mute(self) -> None:
+        """In a process that was forked in the middle of the call, which is not to be followed."""
+        mute([self._writer])
+        self.gone = True
 
     def leave(self) -> None:
         """The client has left. (Another thread may be pushing: what waits is dropped with this.)"""

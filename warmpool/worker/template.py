@@ -134,12 +134,14 @@ class Template:
             send(channel, Forked(os.getpid()))  # again: the middle may have been killed before it could
             rehearse(self.loop, self._board, fork.row)
             handle(self._functions.values(), self._board, fork.row)
-            AppProcess(
+            process = AppProcess(
                 channel, adopt(first),
                 self._app, self._functions, self._board,
                 worker_id=fork.worker_id, row=fork.row, name=self._load.app, version=self._version,
                 frame_limit=self._load.frame_limit, primed=self.primed,
-            ).live(self.loop)  # fmt: skip
+            )  # fmt: skip
+            os.register_at_fork(after_in_child=process.disown)
+            process.live(self.loop)
             status = 0
         except OSError as error:
             print(  # noqa: T201  (the session's log)

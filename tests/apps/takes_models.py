@@ -1,0 +1,30 @@
+"""Inputs that go by other names than their fields, with parts that are computed or secret."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, computed_field
+from pydantic.alias_generators import to_camel
+
+from warmpool import BaseApp
+
+
+class Order(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel, extra="forbid")
+    user_id: int
+    pass_word: SecretStr
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def doubled(self) -> int:
+        return 2 * self.user_id
+
+
+class TakesModels(BaseApp):
+    def run(self, order: Order) -> list[object]:
+        return [order.user_id, order.pass_word.get_secret_value()]
+
+    def described(self, order: Annotated[Order, Field(description="what to do")]) -> list[object]:
+        return self.run(order)
+
+    def several(self, orders: list[Order]) -> list[object]:
+        return [self.run(order) for order in orders]
