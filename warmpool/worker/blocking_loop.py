@@ -133,7 +133,7 @@ class BlockingLoop:
         fd = connection.socket.fileno()
         self._poll.unregister(fd)  # being polled costs each message a little, also while nobody polls
         receive_into, reader, inbox = connection.socket.recv_into, connection.reader, self._inbox
-        end: Exception | None = None
+        end: BaseException | None = None
         paused = False
         for _ in range(CALLS_ALONE):
             self._waiting_on = fd
@@ -142,11 +142,8 @@ class BlockingLoop:
             except BlockingIOError:
                 paused = True
                 break
-            except _ENDS as error:
+            except BaseException as error:  # a handler's, too: nobody knows how much was read
                 frame, end = None, error
-            except BaseException as error:
-                print_failure(OUTSIDE, error)
-                frame, end = None, EOFError()  # of the connection: nobody knows how much was read
             finally:
                 self._waiting_on = _NOBODY
                 if inbox.called:
@@ -274,8 +271,8 @@ class BlockingLoop:
         if connection.outbox.push():
             self._poll.modify(connection.socket.fileno(), select.EPOLLIN)
 
-    def _give_up(self, connection: Connection, end: Exception) -> None:
-        """The client has left, or talks nonsense and is told so."""
+    def _give_up(self, connection: Connection, end: BaseException) -> None:
+        """The client has left, or talks nonsense and is told so; or the app has got in between."""
         if isinstance(end, ProtocolError):
             with suppress(OSError):
                 connection.outbox.post(self._process.caller.refuse(0, end, connection.writer))
@@ -284,6 +281,8 @@ class BlockingLoop:
         self._behind.pop(fd, None)
         self._poll.unregister(fd)
         connection.close()
+        if not isinstance(end, _ENDS):
+            print_failure(OUTSIDE, end)
         if not self._connections:
             self._process.release_if_stateless()
 
