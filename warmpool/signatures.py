@@ -164,6 +164,7 @@ def _function(name: str, method: Callable[..., Any]) -> Function:
         output = _adapter(result)
     except Exception as error:
         error.add_note(f"in the signature of {method.__qualname__}")
+        error.add_note("a method that is not to be called from afar has a name that begins with _")
         raise
     return Function(
         name=name,

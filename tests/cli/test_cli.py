@@ -34,6 +34,7 @@ from warmpool import (
 )
 from warmpool.cli import main
 from warmpool.cli.progress import bar
+from warmpool.version import __version__
 
 COUNTER = str(APPS / "counter.py")
 VALUES = str(APPS / "values.py")
@@ -540,6 +541,16 @@ def test_a_reader_that_has_left(type: Callable[..., Done], arguments: list[str])
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_a_disk_that_is_full(type: Callable[..., Done]):
+    with open("/dev/full", "w") as full:
+        done = type("status", stdout=full)
+    assert (done.returncode, done.stderr) == (1, "error: the output cannot be written: No space left on device\n")
+
+
+def test_the_version(here: Callable[..., Done]):
+    assert here("--version").stdout == f"warmpool {__version__}\n"
+
+
 # --- session ------------------------------------------------------------------------------------------------------
 
 
@@ -707,7 +718,7 @@ def test_session_cancel_and_a_forced_end(type: Callable[..., Done], client: Clie
 @pytest.mark.parametrize(
     ("typed", "offered"),
     [
-        ("", "serve run session app status stop completion -h --help"),
+        ("", "serve run session app status stop completion -h --help --version"),
         ("sess", "session"),
         ("session l", "list labels logs"),
         ("--socket x session l", "list labels logs"),

@@ -30,6 +30,7 @@ from warmpool.wire import messages, processes, shapes
 from warmpool.wire.frames import (
     BUFFER_SIZE,
     HEADER,
+    HEADER_SIZE,
     FrameReader,
     FrameWriter,
     decode,
@@ -859,3 +860,19 @@ def test_many_failures_in_a_row_leave_the_writer_whole():
             with pytest.raises(Exception):  # noqa: B017  (which ones is the subject of the tests above)
                 writer.frame([b"x" * 50, make()])
             assert decode(writer.frame([1, "a"])[HEADER.size :]) == [1, "a"]
+
+
+def test_scalars_of_numpy_travel_as_the_numbers_that_they_are():
+    """As a data frame gives them, though pydantic does not know them. An array is refused: it may be large."""
+    numpy = pytest.importorskip("numpy")
+    values = {
+        "int": numpy.int64(3),
+        "float": numpy.float32(0.5),
+        "bool": numpy.bool_(True),
+        "day": numpy.datetime64("2026-01-02"),
+        "none": numpy.datetime64("nat"),
+    }
+    frame = FrameWriter(CONTROL_FRAME_LIMIT).frame(values)
+    assert decode(frame[HEADER_SIZE:]) == {"int": 3, "float": 0.5, "bool": True, "day": "2026-01-02", "none": None}
+    with pytest.raises(TypeError, match=r"numpy\.ndarray"):
+        FrameWriter(CONTROL_FRAME_LIMIT).frame(numpy.zeros(3))

@@ -11,6 +11,8 @@ from functools import cache
 from importlib import import_module
 from typing import Any, Final, TypeAlias
 
+from ..version import __version__
+
 _EXIT_CODES = """\
 exit codes:
   0  done                       4  the app raised, or is broken
@@ -27,6 +29,7 @@ def make_parser(typed: Sequence[str] = ()) -> argparse.ArgumentParser:
     longer than a call.
     """
     parser = _Parser(prog="warmpool", description="Stateful sessions on warm worker processes.", epilog=_EXIT_CODES)
+    parser.add_argument("--version", action="version", version=f"warmpool {__version__}")
     commands: _Commands = parser.add_subparsers(
         title="commands", required=True, metavar="COMMAND", prog=parser.prog, parser_class=_Parser
     )

@@ -72,6 +72,10 @@ def carry(value: Any) -> Any:
         return value.value if isinstance(value.value, _NATIVE) else carry(value.value)
     elif isinstance(value, Mapping):
         return dict(value)
+    elif hasattr(type(value), "dtype") and getattr(value, "shape", None) == ():  # a scalar of numpy's
+        item = value.item()
+        if type(item) is not type(value):
+            return item if isinstance(item, _NATIVE) else carry(item)
     elif isinstance(value, set | frozenset | deque | Iterator):
         return list(value)
     from pydantic_core import PydanticSerializationError, to_jsonable_python

@@ -219,6 +219,8 @@ def _load_app(channel: socket.socket, load: Load) -> Template | None:
 def _run_hook(preload: object) -> None:
     if not callable(preload):
         raise TypeError("preload is not callable: make it a classmethod")
+    if inspect.isfunction(preload) and inspect.signature(preload).parameters:
+        raise TypeError("preload runs before there is an instance: make it a classmethod")
     result = preload()
     if inspect.iscoroutine(result):
         import asyncio
