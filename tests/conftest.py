@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import uuid
@@ -20,6 +21,12 @@ settings.register_profile("warmpool", deadline=None, derandomize=True, suppress_
 settings.register_profile("searching", settings.get_profile("warmpool"), derandomize=False, database=None)
 """`pytest --hypothesis-profile=searching` draws other examples each time."""
 settings.load_profile("warmpool")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Tests wait a good part of their time, for daemons and for windows to end."""
+    return len(os.sched_getaffinity(0)) + 1
 
 
 @pytest.fixture(scope="session", autouse=True)
