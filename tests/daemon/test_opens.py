@@ -66,7 +66,9 @@ def answer(control: Raw) -> list[Any]:
 
 def count(worker: Raw) -> int:
     worker.say("Call", 1, "add", {})
-    return int(answer(worker)[2]["total"])
+    kind, _, output = answer(worker)
+    assert kind == "Result", output
+    return int(output["total"])
 
 
 def test_a_connection_comes_with_the_answer_and_goes_to_the_worker(control: Raw, client: Client):
