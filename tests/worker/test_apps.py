@@ -16,6 +16,8 @@ from warmpool import (
     InvalidInputError,
     WorkerLostError,
 )
+from warmpool.daemon.catalog import Catalog
+from warmpool.wire.references import parse
 
 COUNTER = str(APPS / "counter.py")
 MISBEHAVES = str(APPS / "misbehaves.py")
@@ -281,6 +283,20 @@ def test_a_name_that_nobody_claimed_leads_to_its_latest_use(client: Client, dire
         path = directory / place / "latest.py"
         path.write_text(f"from warmpool import BaseApp\nclass App(BaseApp):\n    def run(self): return {place!r}\n")
         assert client.run(app=str(path)).output == client.run(app="latest").output == place
+
+
+def test_of_two_served_apps_with_one_name_the_first_has_it(directory: Path):
+    """Whatever is used or found later."""
+    paths = [directory / place / "twin.py" for place in ("one", "other")]
+    for path in paths:
+        path.parent.mkdir()
+        path.write_text("from warmpool import BaseApp\nclass App(BaseApp):\n    def run(self): return 1\n")
+    catalog = Catalog()
+    catalog.serve([str(paths[0]), str(paths[1].parent)])
+    for _ in range(2):
+        assert catalog.resolve(parse("twin"), "/").file == str(paths[0])
+        assert catalog.resolve(parse(str(paths[1])), "/").file == str(paths[1])
+        catalog.entries()
 
 
 @pytest.mark.parametrize("version", ["def version(self): return '1'", "version = '1.0 beta/2'", "version = '@1'"])

@@ -98,13 +98,12 @@ class Catalog:
         for text in paths:
             path = Path(text).absolute()
             if (named := _class_in_path(text)) is not None:
-                found.append(self.resolve(named, os.getcwd()))
+                found.append(self._claim(self.resolve(named, os.getcwd())))
             elif path.is_dir() and not (path / "__init__.py").exists():
                 self._directories.append(path)
                 found += self._scan(path)
             else:
-                found.append(self._register(_entry_of_path(path, None)))
-        self._claimed.update(entry.name for entry in found)
+                found.append(self._claim(_entry_of_path(path, None)))
         return found
 
     def entries(self) -> list[tuple[str, AppEntry]]:
@@ -157,6 +156,12 @@ class Catalog:
             self._names[known.name] = known.key
         return known
 
+    def _claim(self, entry: AppEntry) -> AppEntry:
+        """An app that is served: its name is its own from now on, unless it was served before."""
+        known = self._register(entry)
+        self._claimed.add(known.name)
+        return known
+
     def _scan(self, directory: Path) -> list[AppEntry]:
         """Every file and package of a directory that speaks of BaseApp."""
         found: list[AppEntry] = []
@@ -170,7 +175,7 @@ class Catalog:
             is_package = path.is_dir() and (path / "__init__.py").exists()
             texts = path.glob("*.py") if is_package else [path] if path.suffix == ".py" else []
             if any(map(_speaks_of_apps, texts)):
-                found.append(self._register(_entry_of_path(path, None)))
+                found.append(self._claim(_entry_of_path(path, None)))
         return found
 
 
