@@ -25,8 +25,8 @@ from warmpool.board import Activity, Board
 from warmpool.daemon.processes import NUDGE_AFTER
 from warmpool.launch import python_command
 from warmpool.settings import MIB
-from warmpool.wire.processes import FROM_TEMPLATE, FROM_WORKER, Attach, Cancel, Fork, Load
-from warmpool.wire.shapes import Message
+from warmpool.wire.processes import FROM_TEMPLATE, FROM_WORKER, Attach, Cancel, Fork, Load, Serve
+from warmpool.wire.shapes import Message, to_wire
 
 FIRST_ID = 2**62
 ATTACH = Attach("sess_1", "/", {}, 0)
@@ -107,9 +107,7 @@ class Worker:
         self._closing = threading.Event()
         self._nudger = threading.Thread(target=self._nudge)
         self._nudger.start()
-        self.client = Client(ours)
-        self._clients.append(self.client)
-        self.say(ATTACH)
+        self.client = self._attached(ours)
 
     @property
     def activity(self) -> Activity:
@@ -117,10 +115,16 @@ class Worker:
 
     def attach(self) -> Client:
         ours, theirs = socket.socketpair()
-        self.say(ATTACH, theirs)
+        client = self._attached(ours)
+        self.say(Serve(), theirs)
         theirs.close()
-        self._clients.append(Client(ours))
-        return self._clients[-1]
+        return client
+
+    def _attached(self, ours: socket.socket) -> Client:
+        client = Client(ours)
+        client.send([*to_wire(ATTACH)])
+        self._clients.append(client)
+        return client
 
     def say(self, message: Message, *passed: socket.socket) -> None:
         packets.send(self.channel, message, [one.fileno() for one in passed])

@@ -90,7 +90,7 @@ class AppContext:
             self._host.progress(done, total, message)
 
     def end_session(self) -> None:
-        """Ends the session after the call that runs, or else the next: its reply is sent first."""
+        """Ends the session, after the call that runs, if there is one: its reply is sent first. From any thread."""
         if self._host is not None:
             self._host.end_session()
 

@@ -19,6 +19,8 @@ SESSION_TIMEOUT_DEFAULT = 60.0
 
 CONTROL_FRAME_LIMIT = 64 * 1024
 """Largest hello or control frame. The daemon decodes nothing larger: a frame can grow 72-fold in memory."""
+ATTACH_FRAME_LIMIT = 2 * CONTROL_FRAME_LIMIT
+"""Of the first frame on a connection to a worker: it may repeat what came with two of those."""
 
 HELLO_TIMEOUT = 2.0
 """A client that has connected must have said what for within this time."""

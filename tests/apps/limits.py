@@ -1,6 +1,7 @@
 """Sessions that end by themselves, plain and async."""
 
 import asyncio
+import threading
 from typing import Any
 
 from warmpool import BaseApp
@@ -16,6 +17,11 @@ class Plain(BaseApp):
     def end(self, size: int = 1) -> str:
         self.context.end_session()
         return "x" * size
+
+    def end_later(self) -> str:
+        """By a thread, which dies with the session."""
+        threading.Timer(0.01, self.context.end_session).start()
+        return "x"
 
     def grow(self, megabytes: int) -> int:
         self.held = bytearray(megabytes * 2**20)

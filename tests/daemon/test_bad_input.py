@@ -699,6 +699,7 @@ NOT_CALLS = {name: (data, "PROTOCOL_ERROR") for name, data in NOT_MESSAGES.items
     "a request": (framed(["Request", 1, "daemon.stop", {}]), "PROTOCOL_ERROR"),
     "a result": (framed(["Result", 1, None]), "PROTOCOL_ERROR"),
     "a message of the daemon": (framed(["Stop", "client"]), "PROTOCOL_ERROR"),
+    "the daemon's first word": (framed(["Attach", "sess_x", "/", {}, 0]), "PROTOCOL_ERROR"),
     "a call without an input": (framed(["Call", 1, "add"]), "PROTOCOL_ERROR"),
     "a call and more": (framed(["Call", 1, "add", {}, None]), "PROTOCOL_ERROR"),
     "a call with a text for an id": (framed(["Call", "1", "add", {}]), "PROTOCOL_ERROR"),

@@ -579,6 +579,16 @@ def test_an_idle_session_ends_when_its_apps_lifetime_is_over(control: Control, c
     assert "ended: max_lifetime" in texts(why(control, session.id))
 
 
+@pytest.mark.parametrize("kind", ["Plain", "Async"])
+def test_an_app_ends_its_session_while_nobody_calls(control: Control, client: Client, kind: str):
+    session = client.session(f"{APPS / 'limits.py'}:{kind}", session_timeout=300)
+    pid = session.info().pid
+    session.call("end_later")
+    assert wait_for_exit(pid)
+    info = control.ask("sessions.get", session_id=session.id, settle=True)
+    assert (info["status"], info["end_reason"]) == ("ended", "app")
+
+
 def test_one_that_is_ended_in_the_middle_of_a_call_has_its_call_cancelled_first(
     control: Control, begin: Callable[..., Call]
 ):

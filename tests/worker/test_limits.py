@@ -15,7 +15,7 @@ from support import APPS, PATIENCE, open_files
 from warmpool.app import BaseApp
 from warmpool.board import OFFSET_NS, Board
 from warmpool.settings import MIB
-from warmpool.wire.processes import Ended, Leaving, Stop
+from warmpool.wire.processes import Ended, Leaving, LookUp, RouseMe, Stop
 from warmpool.worker import limits
 from warmpool.worker.limits import Limits, options_of
 
@@ -59,9 +59,13 @@ def test_an_app_ends_its_session_after_the_reply(start: Start, kind: str, functi
     assert worker.activity.finished == 1, "what came behind was not begun"
 
 
-def test_an_app_may_end_its_session_between_calls(start: Start):
-    worker = start("Async")
+@plain_and_async
+def test_an_app_may_end_its_session_between_calls(start: Start, kind: str):
+    worker = start(kind)
     assert worker.client.call(1, "end_later") == ["Result", 1, "x"]
+    if kind == "Plain":
+        assert worker.hear() == RouseMe()
+        worker.say(LookUp())
     assert_leaves(worker, "app")
 
 

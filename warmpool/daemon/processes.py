@@ -7,6 +7,8 @@ that templates fork (`family.py`).
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import socket
 from collections.abc import Callable
 from typing import Any, Final
@@ -16,7 +18,9 @@ from ..board import Board
 from ..launch import foreign_command, python_command
 from ..policy import events as ev
 from ..policy.refusals import broken, no_room
+from ..settings import ATTACH_FRAME_LIMIT
 from ..version import __version__
+from ..wire.frames import encode
 from ..wire.messages import PROTOCOL_VERSION
 from ..wire.processes import (
     FROM_TEMPLATE,
@@ -35,11 +39,14 @@ from ..wire.processes import (
     Load,
     Loaded,
     LoadFailed,
+    LookUp,
     Ready,
     Released,
+    RouseMe,
+    Serve,
     SetupFailed,
 )
-from ..wire.shapes import Message
+from ..wire.shapes import Message, to_wire
 from .children import Channel, Child, Exit
 from .family import Family
 from .interpreters import Interpreter
@@ -65,6 +72,12 @@ def _no_process(app: str, error: OSError) -> dict[str, Any]:
 
 def _under(interpreter: Interpreter, status: str) -> str:
     return status if interpreter.is_ours else f"under {interpreter.python} {status}"
+
+
+def _begin(connection: socket.socket, attach: Attach) -> None:
+    frame = encode(to_wire(attach), ATTACH_FRAME_LIMIT)
+    if connection.send(frame, socket.MSG_DONTWAIT) < len(frame):
+        raise OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))
 
 
 class _Template:
@@ -279,13 +292,20 @@ class Processes:
         if known is None:
             raise BrokenPipeError
         if known.first is not None:
-            known.channel.send_now(attach)
-            ours, known.first = known.first, None
+            ours, known.first, theirs = known.first, None, None
         else:
             ours, theirs = socket.socketpair()
-            with theirs:
-                known.channel.send_now(attach, (theirs.fileno(),))
-        self._loop.call_later(NUDGE_AFTER, self._nudge, known)
+        try:
+            _begin(ours, attach)
+            if theirs is not None:
+                known.channel.send_now(Serve(), (theirs.fileno(),))
+                self._loop.call_later(NUDGE_AFTER, self._nudge, known)
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            if theirs is not None:
+                theirs.close()
         return ours.detach()
 
     def _nudge(self, worker: _Worker) -> None:
@@ -336,6 +356,8 @@ class Processes:
                 self._report(ev.WorkerEnded(name, message.value))
             case Released():
                 self._report(ev.WorkerReleased(name))
+            case RouseMe():
+                self.tell(name, LookUp())
             case HangsNext():
                 self._hangs_next(name)
 

@@ -73,9 +73,13 @@ class ForkFailed(NamedTuple):
 # --- daemon → worker ----------------------------------------------------------------------------------------
 
 
+class Serve(NamedTuple):
+    """Serve the connection that comes with this, as the one that came with Fork. The first frame on it is an Attach."""
+
+
 class Attach(NamedTuple):
-    """Serve a client: the first on the connection that came with Fork, others on the one that comes with this. The
-    first of a session makes the worker its own.
+    """The first frame on a connection, from the daemon, before a client has the other end: whom the worker serves on
+    it. The first of a session makes the worker its own.
     """
 
     session_id: str | None
@@ -110,6 +114,10 @@ class Relabel(NamedTuple):
     labels: dict[str, str]
 
 
+class LookUp(NamedTuple):
+    """As you have asked for."""
+
+
 class HangNext(NamedTuple):
     """A test wants the next call to hang. Answered by HangsNext."""
 
@@ -139,6 +147,12 @@ class Released(NamedTuple):
     """A stateless worker has no connection left and no call running: it can serve the next."""
 
 
+class RouseMe(NamedTuple):
+    """A thread of the app's has something for the main one, which may be blocked where only a word of the daemon's is
+    heard. Answered by LookUp.
+    """
+
+
 class HangsNext(NamedTuple):
     """The next call will not return."""
 
@@ -158,5 +172,6 @@ class Ended(NamedTuple):
 
 TO_TEMPLATE: Final = conversation_of(Load, Fork, Describe)
 FROM_TEMPLATE: Final = conversation_of(Loaded, LoadFailed, Described, ForkFailed)
-TO_WORKER: Final = conversation_of(Attach, Expire, Stop, Cancel, Relabel, HangNext)
-FROM_WORKER: Final = conversation_of(Forked, Ready, SetupFailed, Busy, Released, Leaving, Ended, HangsNext)
+TO_WORKER: Final = conversation_of(Serve, Expire, Stop, Cancel, Relabel, LookUp, HangNext)
+TO_CONNECTION: Final = conversation_of(Attach)
+FROM_WORKER: Final = conversation_of(Forked, Ready, SetupFailed, Busy, Released, Leaving, Ended, RouseMe, HangsNext)

@@ -24,13 +24,16 @@ import socket
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
+from threading import get_ident
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import ProtocolError
+from ..packets import send
 from ..settings import HOOK_TIMEOUT
 from ..wire.large import Frame, MessageWriter
 from ..wire.messages import Call, Stream, call_from_wire
+from ..wire.processes import RouseMe
 from .failures import OUTSIDE, print_failure
 from .runner import Connection
 from .streams import Outlet, answer_plain, wait_until_taken
@@ -52,6 +55,7 @@ class BlockingLoop:
     def __init__(self, process: AppProcess) -> None:
         self._process = process
         self._channel = process.channel
+        self._main_thread = get_ident()
         self._connections: dict[int, Connection] = {}
         self._behind: dict[int, Connection] = {}  # with more calls in their buffers
         self._inbox = process.inbox
@@ -92,6 +96,8 @@ class BlockingLoop:
                 (connection,) = self._connections.values()
                 if not connection.outbox.waiting:
                     self._serve_alone(connection)
+                    if self._inbox.called:
+                        continue
             try:
                 events = self._poll.poll(0 if self._behind or self._inbox.called else None, _EVENTS)
             except BaseException as error:
@@ -101,10 +107,15 @@ class BlockingLoop:
         for connection in self._connections.values():
             connection.close()
 
-    def attach(self, connection: Connection) -> None:
+    def add(self, connection: Connection) -> None:
         fd = connection.socket.fileno()
         self._connections[fd] = connection
         self._poll.register(fd, select.EPOLLIN)
+
+    def meet_newcomers(self) -> None:
+        for connection in list(self._connections.values()):
+            if not connection.attached:
+                self._serve_once(connection)
 
     def is_busy(self) -> bool:
         return any(connection.has_bytes() for connection in self._connections.values())
@@ -120,6 +131,9 @@ class BlockingLoop:
 
     def wake(self) -> None:
         self._inbox.called = True
+        if get_ident() != self._main_thread:
+            with suppress(OSError):
+                send(self._channel, RouseMe())
 
     def close(self) -> None:
         self._poll.close()
@@ -132,7 +146,8 @@ class BlockingLoop:
         """
         fd = connection.socket.fileno()
         self._poll.unregister(fd)  # being polled costs each message a little, also while nobody polls
-        receive_into, reader, inbox = connection.socket.recv_into, connection.reader, self._inbox
+        receive_into, reader, outbox = connection.socket.recv_into, connection.reader, connection.outbox
+        inbox = self._inbox
         end: BaseException | None = None
         paused = False
         for _ in range(CALLS_ALONE):
@@ -152,9 +167,9 @@ class BlockingLoop:
                 if inbox.called:
                     self._process.see_labels()
                 end = self._answer(connection, frame)
-            if end is not None or inbox.called or connection.outbox.waiting:
+            if end is not None or inbox.called or outbox.waiting:
                 break
-        self._poll.register(fd, select.EPOLLOUT if connection.outbox.waiting else select.EPOLLIN)
+        self._poll.register(fd, select.EPOLLOUT if outbox.waiting else select.EPOLLIN)
         if end is not None:
             self._give_up(connection, end)
         elif reader.pending and not paused:
@@ -224,6 +239,9 @@ class BlockingLoop:
         """Answers a call. Gives what ends the connection, if anything does."""
         try:
             try:
+                if not connection.attached:
+                    self._process.attach(connection, frame)
+                    return None
                 call = call_from_wire(frame)
             finally:
                 frame.release()  # it may lie in memory that is passed, as large again as the call
@@ -283,7 +301,7 @@ class BlockingLoop:
         connection.close()
         if not isinstance(end, _ENDS):
             print_failure(OUTSIDE, end)
-        if not self._connections:
+        if connection.attached and not self._connections:
             self._process.release_if_stateless()
 
 

@@ -65,7 +65,6 @@ class Inbox:
         self._doomed: dict[int, None] = {}
         self._stopped = NOTHING  # the last call that was, which may be cancelled again while it cleans up
         self._misses = 0
-        self._armed = False
         self._is_taking = False
         self._missed = False  # a signal that came then
         self.messages: deque[tuple[Message, list[int]] | ProtocolError] = deque()
@@ -85,19 +84,13 @@ class Inbox:
         return f"<Inbox exposed={self.exposed} doomed={list(self._doomed)} messages={len(self.messages)}>"
 
     def watch(self, on_signal: Callable[[int, FrameType | None], None]) -> None:
-        """Once armed, `on_signal`, which must call `heard`, runs in the main thread when the daemon sends something."""
+        """From now on `on_signal`, which must call `heard`, runs in the main thread when the daemon sends something."""
         fd = self._channel.fileno()
         set_handler(signal.SIGURG, on_signal)
         fcntl.fcntl(fd, _F_SETOWN_EX, struct.pack("@ii", _F_OWNER_TID, threading.get_native_id()))
         fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
-
-    def arm(self) -> None:
-        """The daemon's messages raise the signal from now on. Comes when the first of them is there and is yet to be
-        taken: it brings the first client, whom a signal would keep waiting, and until then there is no call to stop.
-        """
-        if not self._armed:
-            self._armed = True
-            fcntl.fcntl(self._channel.fileno(), fcntl.F_SETFL, os.O_NONBLOCK | os.O_ASYNC)
+        fcntl.fcntl(fd, fcntl.F_SETFL, os.O_NONBLOCK | os.O_ASYNC)
+        self.called = True  # by what came before
 
     def heard(self) -> None:
         """The signal has come. Raises CallCancelled if the call that is exposed is to stop."""

@@ -82,11 +82,16 @@ class EventLoop:
         for connection in list(self._connections.values()):
             self._close(connection)
 
-    def attach(self, connection: Connection) -> None:
+    def add(self, connection: Connection) -> None:
         connection.socket.setblocking(False)
         fd = connection.socket.fileno()
         self._connections[fd] = connection
         self._loop.add_reader(fd, self._on_bytes, connection)
+
+    def meet_newcomers(self) -> None:
+        for connection in list(self._connections.values()):
+            if not connection.attached:
+                self._on_bytes(connection)
 
     def is_busy(self) -> bool:
         waiting = self._running is not None or bool(self._queue)
@@ -141,6 +146,10 @@ class EventLoop:
     def _take(self, connection: Connection, frame: memoryview) -> None:
         """A call joins the line."""
         try:
+            if not connection.attached:
+                self._process.attach(connection, frame)
+                self._free(connection)
+                return
             call = call_from_wire(frame)
         except ProtocolError as error:
             self._give_up(connection, error)
@@ -348,7 +357,7 @@ class EventLoop:
         self._close(connection)
         if self._process.wish is not None:
             self.wake()
-        elif not self._connections:
+        elif connection.attached and not self._connections:
             self._process.release_if_stateless()
 
     def _close(self, connection: Connection) -> None:

@@ -3,16 +3,15 @@
 A forked process shares its pages with the template until it writes to them, and Python writes to all that it uses: the
 first open and the first call would meet some 150 page faults and take several times as long as the second. So the
 worker first lives the short life of an understudy: the same loop and the same steps, with a channel, a client, a board
-and an app of its own. Nothing of the user's app runs; of that, `handle` touches what a first call would.
+and an app of its own. Nothing of the user's app runs.
 """
 
 from __future__ import annotations
 
-import gc
 import socket
 from collections.abc import Iterable
 from contextlib import suppress
-from types import FunctionType
+from functools import cache
 
 from pydantic import BaseModel
 
@@ -24,7 +23,7 @@ from ..wire.frames import encode
 from ..wire.messages import Call
 from ..wire.processes import Attach, Stop
 from ..wire.shapes import to_wire
-from .runner import AppProcess, Loop
+from .runner import AppProcess, Connection, Loop, loop_for
 
 _LIMIT = 1024 * 1024
 
@@ -38,7 +37,10 @@ class _Part(BaseApp):
         return _Line(text=line.text)
 
 
-_FUNCTIONS: dict[str, Function] = functions_of(_Part)
+class _AsyncPart(BaseApp):
+    async def run(self, line: _Line) -> _Line:
+        return _Line(text=line.text)
+
 
 _SESSION_ID = "sess_of-an-understudy-only"
 _CALL_ID = 1 << 60
@@ -63,21 +65,15 @@ class _Understudy(AppProcess):
     """Goes when its only client has gone."""
 
     partner: socket.socket
+    client: socket.socket
+
+    def attach(self, connection: Connection, frame: memoryview) -> None:
+        super().attach(connection, frame)
+        self.client.sendall(encode(to_wire(Call(_CALL_ID, "run", {"text": "to be or not"})), _LIMIT))
+        self.client.shutdown(socket.SHUT_WR)
 
     def release_if_stateless(self) -> None:
         packets.send(self.partner, Stop("rehearsed"))
-
-
-def handle(functions: Iterable[Function], board: Board, row: int) -> None:
-    """Writes to the pages on which the app's own functions and inputs lie: to take a reference to something is to write
-    to it. Runs none of the app's code.
-    """
-    board.clear(row)
-    acquaint(functions)
-    for function in functions:
-        parts = gc.get_referents(*gc.get_referents(function), function.input_model.__mro__)
-        code = [part.__code__ for part in parts if isinstance(part, FunctionType)]
-        gc.get_referents(*code, *gc.get_referents(*code))
 
 
 def acquaint(functions: Iterable[Function]) -> None:
@@ -95,18 +91,25 @@ def acquaint(functions: Iterable[Function]) -> None:
                     object.__getattribute__(blank, name)
 
 
+@cache
+def _part_for(loop: type[Loop]) -> tuple[type[BaseApp], dict[str, Function]]:
+    """The app that is served so, with its functions."""
+    parts = ((part, functions_of(part)) for part in (_Part, _AsyncPart))
+    return next((part, functions) for part, functions in parts if loop_for(functions) is loop)
+
+
 def rehearse(loop: type[Loop], board: Board, row: int) -> None:
     """Opens, calls, hangs up and stops, all from one thread: what is to be read is there before it is asked for."""
+    part, functions = _part_for(loop)
     daemon, worker = packets.pair()
     client, first = socket.socketpair()
     first.setblocking(True)  # as a worker's is
     with daemon, worker, client:
-        packets.send(daemon, Attach(_SESSION_ID, ".", {}, _LIMIT))
-        client.sendall(encode(to_wire(Call(_CALL_ID, "run", {"text": "to be or not"})), _LIMIT))
-        client.shutdown(socket.SHUT_WR)
+        client.sendall(encode(to_wire(Attach(_SESSION_ID, ".", {}, _LIMIT)), _LIMIT))
         understudy = _Understudy(
-            worker, first, _Part, _FUNCTIONS, board,
+            worker, first, part, functions, board,
             worker_id="", row=row, name="", version="", frame_limit=_LIMIT,
         )  # fmt: skip
-        understudy.partner = daemon
+        understudy.partner, understudy.client = daemon, client
         understudy.live(loop)
+    board.clear(row)

@@ -20,11 +20,12 @@ from ..errors import ProtocolError
 from ..memory import enclose, receive_memory
 from ..outbox import Outbox
 from ..packets import adopt, expect_fds, send
-from ..settings import HOOK_TIMEOUT, UNLOAD_TIMEOUT
+from ..settings import ATTACH_FRAME_LIMIT, HOOK_TIMEOUT, UNLOAD_TIMEOUT
 from ..signatures import Function
 from ..wire.frames import FrameReader, FrameWriter
 from ..wire.large import MessageWriter
 from ..wire.processes import (
+    TO_CONNECTION,
     Attach,
     Busy,
     Ended,
@@ -32,12 +33,15 @@ from ..wire.processes import (
     HangNext,
     HangsNext,
     Leaving,
+    LookUp,
     Ready,
     Relabel,
     Released,
+    Serve,
     SetupFailed,
     Stop,
 )
+from ..wire.shapes import from_wire
 from .caller import Caller
 from .cancelling import NOTHING, Inbox
 from .failures import app_broken, print_failure
@@ -64,8 +68,11 @@ class Loop(Protocol):
     def serve(self) -> None:
         """Serves calls, and has the process heed the daemon, until that has a reason to go."""
 
-    def attach(self, connection: Connection) -> None:
-        """Serves this client from now on."""
+    def add(self, connection: Connection) -> None:
+        """Reads from this connection from now on. What comes first on it is for `AppProcess.attach`."""
+
+    def meet_newcomers(self) -> None:
+        """Takes what has come first on connections that have yet to be attached."""
 
     def unstick(self, outlet: Outlet) -> None:
         """Not all of a stream was taken: sees to it that the rest is, without waiting. From any thread."""
@@ -107,19 +114,22 @@ def loop_for(functions: dict[str, Function]) -> type[Loop]:
 class Connection:
     """A client's connection, in the hands of the worker."""
 
-    __slots__ = ("outbox", "reader", "socket", "writer")
+    __slots__ = ("attached", "outbox", "reader", "socket", "writer")
 
     def __init__(self, connection: socket.socket, frame_limit: int) -> None:
         self.socket = connection
+        self.attached = False
+        """Whether a client has it."""
         self.outbox = Outbox(connection)
         """What the client has not taken of its last answer."""
-        self.reader = FrameReader(frame_limit)
+        self.reader = FrameReader(ATTACH_FRAME_LIMIT)
         self.reader.take_memory = partial(receive_memory, connection, socket.MSG_DONTWAIT)
         self.writer = MessageWriter(frame_limit)
 
-    def share(self, memory_limit: int) -> None:
-        """`memory_limit`: the largest message that the client and we may pass as memory."""
-        self.reader.memory_limit = memory_limit
+    def attach(self, memory_limit: int) -> None:
+        """A client has it. `memory_limit`: the largest message that the client and we may pass as memory."""
+        self.attached = True
+        self.reader.limit, self.reader.memory_limit = self.writer.limit, memory_limit
         self.writer.share(memory_limit, enclose)
 
     def close(self) -> None:
@@ -175,8 +185,7 @@ class AppProcess:
         self._main_thread = get_ident()
         self.outlet: Outlet | None = None
         """Of the call that runs, if it is followed."""
-        self._first: Connection | None = Connection(first, frame_limit)
-        """Until somebody has it."""
+        self._first = Connection(first, frame_limit)
         self.caller: Caller
         self.loop: Loop
         self._limits = Limits(app, board)
@@ -194,6 +203,7 @@ class AppProcess:
         except BaseException as error:
             send(self.channel, SetupFailed(app_broken(self._name, "its setup", error).to_wire()))
             return
+        self.loop.add(self._first)
         send(self.channel, Ready())
         self.loop.serve()
         if self.caller.app.context.session_id is not None:
@@ -208,8 +218,8 @@ class AppProcess:
         """Does what the daemon has said by now."""
         inbox = self.inbox
         inbox.called = False
-        inbox.arm()
         inbox.collect()
+        self.loop.meet_newcomers()  # a session begins before anything else is said of it
         while inbox.messages and self.reason is None:
             received = inbox.messages.popleft()
             if isinstance(received, ProtocolError):  # out of descriptors: the client that was passed is cut off
@@ -218,14 +228,18 @@ class AppProcess:
                 continue
             message, fds = received
             match message:
-                case Attach():
-                    self._attach(message, fds)
+                case Serve():
+                    (fd,) = expect_fds(message, fds, 1)
+                    self.loop.add(Connection(adopt(fd), self._frame_limit))
+                    self.loop.meet_newcomers()
                 case Expire():
                     self._expire(message)
                 case Relabel():
                     self.caller.app.context.labels = dict(message.labels)
                 case Stop():
                     self._told = self.wish = message.reason
+                case LookUp():
+                    pass
                 case HangNext():
                     self.caller.functions = hanging_once(self.caller)
                     send(self.channel, HangsNext())
@@ -311,8 +325,12 @@ class AppProcess:
         finally:
             inbox.expose(exposed)
 
-    def _attach(self, attach: Attach, fds: list[int]) -> None:
-        """Takes a client's connection. The first of a session makes this worker the session's own."""
+    def attach(self, connection: Connection, frame: memoryview) -> None:
+        """The first frame of a connection says whose it is. The first of a session makes this worker the session's own.
+        Raises PROTOCOL_ERROR.
+        """
+        attach = from_wire(frame, TO_CONNECTION)
+        assert isinstance(attach, Attach)
         context = self.caller.app.context
         if context.session_id != attach.session_id:
             assert context.session_id is None, f"{self._worker_id} serves {context.session_id}"
@@ -322,12 +340,7 @@ class AppProcess:
         if attach.session_id is None or self.caller.calls == 0:
             with suppress(OSError):  # the client's directory may be gone
                 os.chdir(attach.cwd)
-        connection, self._first = self._first, None
-        if connection is None:
-            (fd,) = expect_fds(attach, fds, 1)
-            connection = Connection(adopt(fd), self._frame_limit)
-        connection.share(attach.memory_limit)
-        self.loop.attach(connection)
+        connection.attach(attach.memory_limit)
 
     def _expire(self, expire: Expire) -> None:
         if self.caller.calls != expire.started or self.loop.is_busy():

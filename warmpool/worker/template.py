@@ -49,7 +49,7 @@ from .limits import options_of
 from .loading import AppImporter
 from .logs import replace_streams
 from .priming import prime
-from .rehearsal import acquaint, handle, rehearse
+from .rehearsal import acquaint, rehearse
 from .runner import AppProcess, loop_for
 
 CHANNEL_FD: Final = 3
@@ -133,7 +133,7 @@ class Template:
             channel = adopt(worker_end, socket.SOCK_SEQPACKET, blocking=False)
             send(channel, Forked(os.getpid()))  # again: the middle may have been killed before it could
             rehearse(self.loop, self._board, fork.row)
-            handle(self._functions.values(), self._board, fork.row)
+            acquaint(self._functions.values())
             process = AppProcess(
                 channel, adopt(first),
                 self._app, self._functions, self._board,
