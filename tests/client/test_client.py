@@ -338,8 +338,18 @@ def test_closing_in_the_middle_of_another_threads_call_hangs_nobody(client: Clie
     session = other.session(WAITS)
     with call_under_way(client, session, fifo) as future:
         other.close()
-    with contextlib.suppress(WarmpoolError):
-        assert future.result(PATIENCE) == "late"
+        assert isinstance(future.exception(PATIENCE), InvalidRequestError)
+
+
+def test_closing_ends_another_threads_open_that_waits_in_line(start_daemon: Callable[..., Daemon]):
+    daemon = start_daemon("--max-workers", "1")
+    other = Client(daemon.socket, autostart=False)
+    with daemon.client.session(COUNTER), ThreadPoolExecutor(1) as pool:
+        opening = pool.submit(other.session, COUNTER)
+        while not other._core._in_use:
+            os.sched_yield()
+        other.close()
+        assert isinstance(opening.exception(PATIENCE), InvalidRequestError)
 
 
 def test_a_client_that_is_dropped_leaks_nothing(client: Client):

@@ -27,17 +27,18 @@ class BlockingCore(Core[CallLink]):
     def __init__(self, socket: str | os.PathLike[str] | None, *, autostart: bool) -> None:
         super().__init__(socket, autostart=autostart)
         self._idle: list[ControlLink] = []
+        self._in_use: set[ControlLink] = set()
 
     def disown(self) -> None:
         super().disown()
-        for link in self._idle:
+        for link in (*self._idle, *self._in_use):
             link.disown()
 
     def close(self) -> None:
         super().close()
         with self._lock:
             idle, self._idle = self._idle, []
-        for link in idle:
+        for link in (*idle, *self._in_use):
             link.close()
 
     async def open(self, request: RunRequest, cwd: str, *, start: bool) -> CallLink:
@@ -56,7 +57,9 @@ class BlockingCore(Core[CallLink]):
             link = self._idle.pop() if self._idle else None
         if link is None:
             link = ControlLink(self.dial(start=start))
+        self._in_use.add(link)
         try:
+            self.check()  # it may have been closed meanwhile
             yield link
         except HangupError:
             with self._lock:
@@ -68,6 +71,7 @@ class BlockingCore(Core[CallLink]):
             link.close()  # interrupted between a question and its answer, perhaps
             raise
         finally:
+            self._in_use.discard(link)
             with self._lock:
                 if link.broken is None and self.broken is None and len(self._idle) < IDLE_CONTROL_LINKS:
                     self._idle.append(link)

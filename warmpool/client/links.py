@@ -14,6 +14,7 @@ import weakref
 from _thread import _count as threads  # besides the main one
 from _thread import allocate_lock
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final
 
 from ..errors import from_wire as error_from_wire
@@ -65,7 +66,11 @@ class Link:
         self._lock = allocate_lock()  # a thread that is not here may have held the old one
 
     def close(self) -> None:
-        self.broken = self.broken or "it is closed"
+        """From any thread: whoever waits for an answer is told that it is closed."""
+        if self.broken is None:
+            self.broken = "it is closed"
+            with suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
 
     def _look_up(self) -> None:
