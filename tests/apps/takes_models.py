@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, computed_field
+from pydantic import BaseModel, ConfigDict, Field, RootModel, SecretStr, computed_field
 from pydantic.alias_generators import to_camel
 
 from warmpool import BaseApp
@@ -19,7 +19,14 @@ class Order(BaseModel):
         return 2 * self.user_id
 
 
+class Numbers(RootModel[list[int]]):
+    pass
+
+
 class TakesModels(BaseApp):
+    def total(self, numbers: Numbers) -> int:
+        return sum(numbers.root)
+
     def run(self, order: Order) -> list[object]:
         return [order.user_id, order.pass_word.get_secret_value()]
 

@@ -104,7 +104,7 @@ def _add_run(commands: _Commands) -> None:
     run = _add(commands, "run", "call a function of an app", "run:run")
     run.add_argument("app", metavar="APP", help="a name, name@version, path.py or package.module:Class")
     run.add_argument("function", nargs="?", metavar="FUNCTION", help="the app's default one if left out")
-    run.add_argument("--input", metavar="JSON", help="an object; @FILE to read it from a file, - from stdin")
+    run.add_argument("--input", metavar="JSON", help="@FILE to read it from a file, - from stdin")
     run.add_argument("--session", metavar="new|ID", help="in a new session, or in this one; left out: in none")
     run.add_argument("--session-timeout", type=float, metavar="S", help="a new session's sliding window (60)")
     run.add_argument("--open-timeout", type=float, metavar="S", help="how long to wait for a free worker (30)")

@@ -66,7 +66,7 @@ def _show(stream: Stream, *, everything: bool) -> None:
 
 
 def read_input(text: str | None) -> Any:
-    """The JSON object behind `--input`, or None. Raises INVALID_REQUEST that says where it goes wrong."""
+    """The JSON behind `--input`, or None. Raises INVALID_REQUEST that says where it goes wrong."""
     if text is None:
         return None
     source = "--input"
@@ -78,15 +78,12 @@ def read_input(text: str | None) -> Any:
             source = text[1:]
             with open(source) as file:
                 text = file.read()
-        value = json.loads(text)
+        return json.loads(text)
     except OSError as error:
         raise InvalidRequestError(f"cannot read the input: {error}") from error
     except (ValueError, RecursionError) as error:
         hint = "; in a shell, put it in single quotes" if source == "--input" else ""
         raise InvalidRequestError(f"{source} is not JSON: {error}{hint}") from error
-    if not isinstance(value, dict):
-        raise InvalidRequestError(f"{source} must be a JSON object, not {type(value).__name__}")
-    return value
 
 
 def _to_stderr(message: Warning | str, *_: Any, **__: Any) -> None:
