@@ -346,7 +346,7 @@ def test_closing_ends_another_threads_open_that_waits_in_line(start_daemon: Call
     other = Client(daemon.socket, autostart=False)
     with daemon.client.session(COUNTER), ThreadPoolExecutor(1) as pool:
         opening = pool.submit(other.session, COUNTER)
-        while not other._core._in_use:
+        while not daemon.client.status().waiting:
             os.sched_yield()
         other.close()
         assert isinstance(opening.exception(PATIENCE), InvalidRequestError)
@@ -902,7 +902,7 @@ def test_status(shared_daemon: Daemon, client: Client):
         assert status.sessions == 2
         assert status.workers == sum(status.workers_by_state.values()) >= 2
         assert status.workers_by_state["leased"] == 2
-        assert status.max_workers == 256
+        assert (status.max_workers, status.waiting) == (256, 0)
         assert status.apps >= 1
         assert 0 < status.uptime < 600
         assert client.status().uptime >= status.uptime

@@ -250,6 +250,7 @@ class Requests:
                 "workers": len(fleet.workers),
                 "workers_by_state": states,
                 "max_workers": self._settings.max_workers,
+                "waiting": len(self._broker.opens.waiting),
                 "apps": len(self._catalog.entries()),
             },
         )

@@ -42,7 +42,7 @@ class Broker:
         self._effects: list[fx.Effect] = []
         self._timers = Timers(now) if timers is None else timers
         self._used_at = now
-        self._opens = opens = Opens(settings, self._timers, self._effects)
+        self.opens = opens = Opens(settings, self._timers, self._effects)
         self.fleet = Fleet(
             settings, self._timers, self._effects,
             free_memory=free_memory, grant=opens.grant, refuse=opens.refuse,
@@ -54,7 +54,7 @@ class Broker:
             self._timers.set(Timer("idle exit"), now + settings.idle_exit)
 
     def __repr__(self) -> str:
-        return f"<Broker {len(self.leases)} sessions, {len(self._opens.waiting)} waiting, {self.fleet}>"
+        return f"<Broker {len(self.leases)} sessions, {len(self.opens.waiting)} waiting, {self.fleet}>"
 
     # --- the interface ----------------------------------------------------------------------------------------
 
@@ -93,10 +93,10 @@ class Broker:
         self.leases.check()
         for pool in self.fleet.editions.pools.values():
             for waiter in pool.waiters:
-                assert self._opens.waiting[waiter.request.ticket] is waiter
+                assert self.opens.waiting[waiter.request.ticket] is waiter
             assert pool.template is not TemplateState.RETIRED or not pool.waiters, "a waiter is served or told why"
         assert len(self.fleet.workers) <= self._settings.max_workers
-        assert len(self._opens.waiting) == sum(len(pool.waiters) for pool in self.fleet.editions.pools.values())
+        assert len(self.opens.waiting) == sum(len(pool.waiters) for pool in self.fleet.editions.pools.values())
 
     # --- events -----------------------------------------------------------------------------------------------
 
@@ -104,18 +104,18 @@ class Broker:
         match event:
             case ev.OpenRequested():  # first, since it is asked for each
                 self._used_at = now
-                self._opens.open(event, now)
+                self.opens.open(event, now)
             case ev.Connected():
                 self._timers.set(Timer("hello", event.ticket), now + HELLO_TIMEOUT)
             case ev.TicketClosed():
                 self._forget_connection(event.connection)
             case ev.OpenAbandoned():
-                self._opens.abandon(event.ticket)
+                self.opens.abandon(event.ticket)
                 self.leases.abandon(event.ticket)
                 if (session := self.leases.opened_with(event.ticket)) is not None:
                     self._close(session, "client", QUICK_CANCEL, now)
             case ev.HandOverFailed():
-                self._opens.hand_over_failed(event, now)
+                self.opens.hand_over_failed(event, now)
             case ev.StopRequested():
                 self._stop(now)
             case ev.TemplateLoaded() | ev.TemplateFailed() | ev.TemplateExited():
@@ -140,7 +140,7 @@ class Broker:
             case ev.Greeted():
                 self._timers.cancel(Timer("hello", event.ticket))
             case ev.AttachRequested():
-                self._opens.attach(event, now)
+                self.opens.attach(event, now)
             case ev.WarmUpRequested():
                 if not self.fleet.stopping:
                     self.fleet.editions.keep(event.edition, now)
@@ -219,7 +219,7 @@ class Broker:
 
     def _forget_connection(self, connection: int) -> None:
         self._timers.cancel(Timer("hello", (connection, 0)))
-        self._opens.forget_connection(connection)
+        self.opens.forget_connection(connection)
         self.fleet.editions.forget_describers(connection)
         self.leases.forget_connection(connection)
 
@@ -256,7 +256,7 @@ class Broker:
             case "cancel", (str() as worker_id, int() as call_id):
                 self._cancels.overdue((worker_id, call_id), now)
             case "open", tuple() as ticket:
-                self._opens.overdue(ticket)
+                self.opens.overdue(ticket)
             case "hello", tuple() as ticket:
                 self._refuse(ticket, ProtocolError(f"no hello came within {HELLO_TIMEOUT:g} s of connecting"))
             case "explain", (str() as session_id, tuple() as ticket):
@@ -270,7 +270,7 @@ class Broker:
 
     def _idle_exit(self, now: float) -> None:
         served = any(worker.state is WorkerState.SERVING for worker in self.fleet.workers.values())
-        if self.leases or self._opens.waiting or served:
+        if self.leases or self.opens.waiting or served:
             self._used_at = now
         due = self._used_at + self._settings.idle_exit
         if not is_over(due, now):
@@ -283,7 +283,7 @@ class Broker:
         if self.fleet.stopping:
             return
         self.fleet.stopping = True  # first: an open that is held at one of these sessions gets no place in the line
-        self._opens.refuse_all(refusals.stopping())
+        self.opens.refuse_all(refusals.stopping())
         for session in list(self.leases.live.values()):
             self._close(session, "daemon_stopped", QUICK_CANCEL, now)
         self.fleet.stop_all(now)
