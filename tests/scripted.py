@@ -22,10 +22,10 @@ from support import PATIENCE
 
 from warmpool import packets
 from warmpool.board import Activity, Board
-from warmpool.daemon.processes import NUDGE_AFTER
+from warmpool.daemon.workers import NUDGE_AFTER
 from warmpool.launch import python_command
 from warmpool.settings import MIB
-from warmpool.wire.processes import FROM_TEMPLATE, FROM_WORKER, Attach, Cancel, Fork, Load, Serve
+from warmpool.wire.processes import FROM_TEMPLATE, FROM_WORKER, Attach, Cancel, Fork, Forked, Load, Ready, Serve
 from warmpool.wire.shapes import Message, to_wire
 
 FIRST_ID = 2**62
@@ -79,6 +79,8 @@ class Client:
 class Worker:
     """A template that has become a worker, and all that the daemon would hold of it."""
 
+    attach_with = ATTACH
+
     def __init__(self, app: Path, directory: Path, class_name: str | None = None) -> None:
         self.board = Board.create(directory / "board", 1)
         self._read_end, write_end = os.pipe()
@@ -103,11 +105,11 @@ class Worker:
         worker_end.close()
         first.close()
         os.close(write_end)
-        assert [type(self.hear()).__name__ for _ in range(2)] == ["Forked", "Ready"]
         self._closing = threading.Event()
         self._nudger = threading.Thread(target=self._nudge)
         self._nudger.start()
-        self.client = self._attached(ours)
+        assert isinstance(self.hear(), Forked)
+        self.client = self._meet(ours)
 
     @property
     def activity(self) -> Activity:
@@ -120,9 +122,14 @@ class Worker:
         theirs.close()
         return client
 
+    def _meet(self, ours: socket.socket) -> Client:
+        """Its first client, once it is ready."""
+        assert self.hear() == Ready()
+        return self._attached(ours)
+
     def _attached(self, ours: socket.socket) -> Client:
         client = Client(ours)
-        client.send([*to_wire(ATTACH)])
+        client.send([*to_wire(self.attach_with)])
         self._clients.append(client)
         return client
 

@@ -25,6 +25,7 @@ from warmpool import AppBrokenError, Client, PoolExhaustedError, WarmpoolError
 from warmpool.board import Board
 from warmpool.daemon import family, processes
 from warmpool.daemon.logs import Logs
+from warmpool.daemon.workers import WorkerEnd
 from warmpool.settings import MIB
 from warmpool.wire.messages import Open
 from warmpool.wire.processes import Forked
@@ -226,7 +227,7 @@ def test_a_worker_that_was_just_born_is_never_taken_for_a_stranger(tmp_path: Pat
         ours, loop, processes.FROM_WORKER, lambda message: hands._from_worker("w_1", message), lambda: None
     )
     first = socket.socket(socket.AF_UNIX)
-    hands._workers["w_1"] = processes._Worker("w_1", channel, first)
+    hands._workers["w_1"] = WorkerEnd("w_1", loop, channel, first)
     newborn = subprocess.Popen(["sleep", "1000"])
 
     def adopted_now() -> list[int]:

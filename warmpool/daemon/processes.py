@@ -7,8 +7,6 @@ that templates fork (`family.py`).
 from __future__ import annotations
 
 import asyncio
-import errno
-import os
 import socket
 from collections.abc import Callable
 from typing import Any, Final
@@ -18,9 +16,7 @@ from ..board import Board
 from ..launch import foreign_command, python_command
 from ..policy import events as ev
 from ..policy.refusals import broken, no_room
-from ..settings import ATTACH_FRAME_LIMIT
 from ..version import __version__
-from ..wire.frames import encode
 from ..wire.messages import PROTOCOL_VERSION
 from ..wire.processes import (
     FROM_TEMPLATE,
@@ -43,22 +39,18 @@ from ..wire.processes import (
     Ready,
     Released,
     RouseMe,
-    Serve,
     SetupFailed,
 )
-from ..wire.shapes import Message, to_wire
+from ..wire.shapes import Message
 from .children import Channel, Child, Exit
 from .family import Family
 from .interpreters import Interpreter
 from .logs import Logs
 from .room import check_room, is_shortage, why_no_room
+from .workers import WorkerEnd
 
 HANGUP_GRACE: Final = 1.0
 """Seconds in which a worker that has closed its channel must be gone."""
-NUDGE_AFTER: Final = 0.02
-"""Seconds after which a worker that has not read a message is told of it once more. The signal that the message raised
-may have come just before a system call that it should have ended: a read of ours, or one of the app's.
-"""
 
 Report = Callable[[ev.Event], None]
 
@@ -74,12 +66,6 @@ def _under(interpreter: Interpreter, status: str) -> str:
     return status if interpreter.is_ours else f"under {interpreter.python} {status}"
 
 
-def _begin(connection: socket.socket, attach: Attach) -> None:
-    frame = encode(to_wire(attach), ATTACH_FRAME_LIMIT)
-    if connection.send(frame, socket.MSG_DONTWAIT) < len(frame):
-        raise OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))
-
-
 class _Template:
     def __init__(self, pool: str, child: Child, channel: Channel) -> None:
         self.pool = pool
@@ -89,22 +75,6 @@ class _Template:
         self.describers: list[ev.Ticket] = []
         self.unsent: list[tuple[int, ...]] = []
         """The ends of workers that it was asked for when it was dying: they have not failed before it has."""
-
-
-class _Worker:
-    def __init__(self, name: str, channel: Channel, first: socket.socket) -> None:
-        self.name = name
-        self.channel = channel
-        self.first: socket.socket | None = first
-        """The client's end of its first connection, until a client has it."""
-        self.child: Child | None = None
-        """Before it is born, the process that is to become it."""
-        self.is_born = False
-
-    def close(self) -> None:
-        self.channel.close()
-        if self.first is not None:
-            self.first.close()
 
 
 class Processes:
@@ -135,7 +105,7 @@ class Processes:
         self._hangs_next = hangs_next
         self._apps: dict[str, str] = {}
         self._templates: dict[str, _Template] = {}
-        self._workers: dict[str, _Worker] = {}
+        self._workers: dict[str, WorkerEnd] = {}
         self._family = Family(loop, self._hear_the_newborn)
         self.look_for_strangers = self._family.look_for_strangers
         self.kill_all = self._family.kill_all
@@ -216,7 +186,7 @@ class Processes:
         channel = Channel(
             ours, self._loop, FROM_WORKER, lambda m: self._from_worker(worker, m), lambda: self._hung_up(worker)
         )
-        self._workers[worker] = _Worker(worker, channel, first)
+        self._workers[worker] = WorkerEnd(worker, self._loop, channel, first)
         ends = (theirs.detach(), self._logs.open(worker, row), served.detach())
         if template is not None and template.can_fork:
             self._ask_for_fork(template, Fork(worker, row, in_place=False), ends)
@@ -281,8 +251,8 @@ class Processes:
 
     def tell(self, worker: str, message: Message) -> None:
         known = self._workers.get(worker)
-        if known is not None and known.channel.send(message):
-            self._loop.call_later(NUDGE_AFTER, self._nudge, known)
+        if known is not None:
+            known.tell(message)
 
     def hand_over(self, worker: str, attach: Attach) -> int:
         """The client's end of a connection to the worker, for the caller to close. Raises a ConnectionError if the
@@ -291,26 +261,7 @@ class Processes:
         known = self._workers.get(worker)
         if known is None:
             raise BrokenPipeError
-        if known.first is not None:
-            ours, known.first, theirs = known.first, None, None
-        else:
-            ours, theirs = socket.socketpair()
-        try:
-            _begin(ours, attach)
-            if theirs is not None:
-                known.channel.send_now(Serve(), (theirs.fileno(),))
-                self._loop.call_later(NUDGE_AFTER, self._nudge, known)
-        except OSError:
-            ours.close()
-            raise
-        finally:
-            if theirs is not None:
-                theirs.close()
-        return ours.detach()
-
-    def _nudge(self, worker: _Worker) -> None:
-        if worker.child is not None and worker.channel.has_unread():
-            worker.child.nudge()
+        return known.connection_for(attach)
 
     def cancel(self, worker: str, row: int, call_id: int) -> None:
         """The board first: what blocks can see it there at once, and what does not is about to be told."""

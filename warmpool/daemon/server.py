@@ -285,7 +285,7 @@ class Server:
             self._clients.send(client, effect.opened, connection)
 
     def _take_back(self, effect: fx.HandOver) -> None:
-        """The worker has heard nothing of it: it is free again, or goes with the session that it was given to."""
+        """The worker serves nobody for it: it is free again, or goes with the session that it was given to."""
         self.report(ev.OpenAbandoned(effect.ticket))
         if effect.attach.session_id is None:
             self.report(ev.WorkerReleased(effect.worker))

@@ -216,6 +216,8 @@ class AppClient:
     def call(self, function: Any = None, input: Any = None, /, **fields: Any) -> Any:
         """Calls a function and gives its output, or raises its error, as a session's `call` does."""
         life = self._life
+        if life.host.ends:  # by a thread of the app's, since the last call
+            self.end("app")
         call = life.call(function, input, fields)
         reply = life.caller.answer(call, life.writer) if self._runner is None else self._runner.run(life.answer(call))
         if life.host.ends:
@@ -276,6 +278,8 @@ class AsyncAppClient:
 
     async def call(self, function: Any = None, input: Any = None, /, **fields: Any) -> Any:
         life = self._life
+        if life.host.ends:
+            await self.end("app")
         reply = await life.answer(life.call(function, input, fields))
         if life.host.ends:
             await self.end("app")

@@ -77,18 +77,6 @@ class Serve(NamedTuple):
     """Serve the connection that comes with this, as the one that came with Fork. The first frame on it is an Attach."""
 
 
-class Attach(NamedTuple):
-    """The first frame on a connection, from the daemon, before a client has the other end: whom the worker serves on
-    it. The first of a session makes the worker its own.
-    """
-
-    session_id: str | None
-    cwd: str
-    labels: dict[str, str]
-    memory_limit: int
-    """As the client was told in Opened."""
-
-
 class Expire(NamedTuple):
     """May your session expire? Answered by Busy, or by Leaving."""
 
@@ -115,11 +103,24 @@ class Relabel(NamedTuple):
 
 
 class LookUp(NamedTuple):
-    """As you have asked for."""
+    """There is something for you that is not in a message. Answers RouseMe."""
 
 
 class HangNext(NamedTuple):
     """A test wants the next call to hang. Answered by HangsNext."""
+
+
+# --- daemon → worker, on a connection that a client is about to have ------------------------------------------
+
+
+class Attach(NamedTuple):
+    """The first frame, before any call: whom you serve here. The first of a session makes the worker its own."""
+
+    session_id: str | None
+    cwd: str
+    labels: dict[str, str]
+    memory_limit: int
+    """As the client was told in Opened."""
 
 
 # --- worker → daemon ----------------------------------------------------------------------------------------
@@ -148,8 +149,8 @@ class Released(NamedTuple):
 
 
 class RouseMe(NamedTuple):
-    """A thread of the app's has something for the main one, which may be blocked where only a word of the daemon's is
-    heard. Answered by LookUp.
+    """A thread of the app's has something for the main one, which may be blocked where only a message of the daemon's
+    is heard. Answered by LookUp.
     """
 
 

@@ -1,17 +1,17 @@
 """The serve loop of a plain app: no event loop, the main thread blocks in the kernel until there is work.
 
 A worker waits for two kinds of things: bytes from clients, and messages from the daemon. Waiting for both takes a
-poll and then a read for each call, and the poll is a quarter of a call. So, while one client is talking:
+poll and then a read for each call, and the poll is a quarter of a call. So, while there is one connection:
 
-- The loop blocks in `recv` on that client's socket alone: a call is one recv and one send.
+- The loop blocks in `recv` on that alone: a call is one recv and one send.
 - A message from the daemon raises SIGURG (`cancelling` tells how). Its handler makes the socket non-blocking for the
   moment, so the `recv` that is retried after the signal comes back. It must not raise here: an exception could fall
   between the end of `recv` and the store of its result, and the bytes would be lost.
 - A signal that falls just before `recv` enters the kernel does not wake it. So the daemon looks, a little later,
-  whether its message was read, and if not raises the signal again (`daemon/processes.py`). (Refused: a receive
+  whether its message was read, and if not raises the signal again (`daemon/workers.py`). (Refused: a receive
   time-out. It costs a call a kernel timer.)
 
-Whenever there is not exactly one client, the loop polls everything at once.
+Whenever there is not exactly one, the loop polls everything at once.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from ..wire.large import Frame, MessageWriter
 from ..wire.messages import Call, Stream, call_from_wire
 from ..wire.processes import RouseMe
 from .failures import OUTSIDE, print_failure
-from .runner import Connection
+from .runner import LARGE_ATTACH, Connection
 from .streams import Outlet, answer_plain, wait_until_taken
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ CALLS_ALONE: Final = 256
 _EVENTS: Final = 16
 """Taken from one poll. Each has its place in memory, whether it comes or not."""
 _NOBODY: Final = -1
+_EVERYBODY: Final = -2
+"""In place of the descriptor that is waited on."""
 _ENDS: Final = (OSError, EOFError, ProtocolError)
 """What ends a connection."""
 
@@ -98,14 +100,20 @@ class BlockingLoop:
                     self._serve_alone(connection)
                     if self._inbox.called:
                         continue
-            try:
-                events = self._poll.poll(0 if self._behind or self._inbox.called else None, _EVENTS)
-            except BaseException as error:
-                print_failure(OUTSIDE, error)
-            else:
-                self._serve_ready(events)
+            self._serve_ready(self._wait())
         for connection in self._connections.values():
             connection.close()
+
+    def _wait(self) -> list[tuple[int, int]]:
+        """Until something is ready, if nothing is to be done."""
+        self._waiting_on = _EVERYBODY
+        try:
+            return self._poll.poll(0 if self._behind or self._inbox.called else None, _EVENTS)
+        except BaseException as error:
+            print_failure(OUTSIDE, error)
+            return []
+        finally:
+            self._waiting_on = _NOBODY
 
     def add(self, connection: Connection) -> None:
         fd = connection.socket.fileno()
@@ -113,8 +121,8 @@ class BlockingLoop:
         self._poll.register(fd, select.EPOLLIN)
 
     def meet_newcomers(self) -> None:
-        for connection in list(self._connections.values()):
-            if not connection.attached:
+        for _ in LARGE_ATTACH:
+            for connection in [one for one in self._connections.values() if not one.attached]:
                 self._serve_once(connection)
 
     def is_busy(self) -> bool:
@@ -131,18 +139,18 @@ class BlockingLoop:
 
     def wake(self) -> None:
         self._inbox.called = True
-        if get_ident() != self._main_thread:
+        if self._waiting_on != _NOBODY or get_ident() != self._main_thread:  # by a handler of the app's, or a thread
             with suppress(OSError):
                 send(self._channel, RouseMe())
 
     def close(self) -> None:
         self._poll.close()
 
-    # --- one client -------------------------------------------------------------------------------------------
+    # --- one connection ---------------------------------------------------------------------------------------
 
     def _serve_alone(self, connection: Connection) -> None:
-        """Answers this client's calls until it pauses, leaves, or the daemon wants something. Looks up after a number
-        of calls all the same: the app may have taken the signal away.
+        """Waits for its client, and answers his calls, until he leaves or the daemon wants something. Looks up after a
+        number of calls all the same: the app may have taken the signal away.
         """
         fd = connection.socket.fileno()
         self._poll.unregister(fd)  # being polled costs each message a little, also while nobody polls
@@ -176,7 +184,7 @@ class BlockingLoop:
             self._behind[fd] = connection
 
     def _on_called(self, number: int, frame: FrameType | None) -> None:
-        if self._waiting_on != _NOBODY:
+        if self._waiting_on >= 0:
             os.set_blocking(self._waiting_on, False)
         self._inbox.heard()
 
@@ -236,7 +244,7 @@ class BlockingLoop:
             self._behind[fd] = connection
 
     def _answer(self, connection: Connection, frame: memoryview) -> Exception | None:
-        """Answers a call. Gives what ends the connection, if anything does."""
+        """Answers a call, or takes the first word on a connection. Gives what ends that, if anything does."""
         try:
             try:
                 if not connection.attached:

@@ -70,9 +70,9 @@ class Inbox:
         self.messages: deque[tuple[Message, list[int]] | ProtocolError] = deque()
         """What is to be heeded, in its order; or why it could not be taken."""
         self.taken: Callable[[], None] = _nothing
-        """Called when something is put there: the channel does not tell of it any more."""
+        """Called when something was taken: the channel does not tell of it any more."""
         self.called = False
-        """There may be more: the daemon has sent something since this was cleared."""
+        """There may be more since this was cleared, of the daemon's or of the worker's own."""
         self.alert = False
         """A call that is exposed must look."""
         self.exposed = NOTHING
@@ -87,10 +87,11 @@ class Inbox:
         """From now on `on_signal`, which must call `heard`, runs in the main thread when the daemon sends something."""
         fd = self._channel.fileno()
         set_handler(signal.SIGURG, on_signal)
+        _set_mask(signal.SIG_UNBLOCK, {signal.SIGURG})  # the app's `setup` may have blocked all
         fcntl.fcntl(fd, _F_SETOWN_EX, struct.pack("@ii", _F_OWNER_TID, threading.get_native_id()))
         fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
         fcntl.fcntl(fd, fcntl.F_SETFL, os.O_NONBLOCK | os.O_ASYNC)
-        self.called = True  # by what came before
+        self.called = True  # what came before this has raised no signal
 
     def heard(self) -> None:
         """The signal has come. Raises CallCancelled if the call that is exposed is to stop."""
@@ -173,10 +174,10 @@ class Inbox:
                 continue
             if received is None:
                 os._exit(0)  # the daemon is gone, and with it whoever could want anything
+            self.taken()
             message, _ = received
             if not isinstance(message, Cancel):
                 self.messages.append(received)
-                self.taken()
             elif message.call_id != self._stopped and not self._is_over(message.call_id):
                 self._doomed[message.call_id] = None
                 self.alert = True

@@ -28,7 +28,7 @@ from ..wire.large import Frame, MessageWriter
 from ..wire.messages import Call, Stream, call_from_wire
 from .cancelling import NOTHING
 from .failures import OUTSIDE, print_failure
-from .runner import Connection
+from .runner import LARGE_ATTACH, Connection
 from .streams import AsyncItems, Items, Outlet
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 _AT_ONCE: Final = (Kind.PLAIN, Kind.GENERATOR)
 """What runs on the loop and blocks it."""
-ITEMS_AT_ONCE: Final = 16
+ITEMS_AT_ONCE: Final = 64
 """Of a generator that never waits: so often the loop looks at everything else."""
 _ENDS: Final = (OSError, EOFError, ProtocolError)
 """What ends a connection."""
@@ -71,6 +71,7 @@ class EventLoop:
     def serve(self) -> None:
         self._inbox.watch(lambda *_: self._inbox.heard())
         self._inbox.taken = self.wake
+        self._process.heed_daemon()
         channel = self._process.channel.fileno()
         self._loop.add_reader(channel, self._heed_daemon)
         while self._process.reason is None:
@@ -89,8 +90,8 @@ class EventLoop:
         self._loop.add_reader(fd, self._on_bytes, connection)
 
     def meet_newcomers(self) -> None:
-        for connection in list(self._connections.values()):
-            if not connection.attached:
+        for _ in LARGE_ATTACH:
+            for connection in [one for one in self._connections.values() if not one.attached]:
                 self._on_bytes(connection)
 
     def is_busy(self) -> bool:
@@ -144,12 +145,14 @@ class EventLoop:
             self._next_calls()
 
     def _take(self, connection: Connection, frame: memoryview) -> None:
-        """A call joins the line."""
+        """A call joins the line, if it is one and not the first word on its connection."""
         try:
             if not connection.attached:
                 self._process.attach(connection, frame)
                 self._free(connection)
                 return
+            if self._inbox.called or self._inbox.messages:
+                self._process.see_labels()
             call = call_from_wire(frame)
         except ProtocolError as error:
             self._give_up(connection, error)
@@ -245,9 +248,9 @@ class EventLoop:
                     outlet.item(function.encode(item))
                 except Exception as error:
                     return caller.refuse_output(call_id, function, item, error, writer)
-                told = await self._breathe(
-                    outlet, count, asyncio.CancelledError if function.is_async else CallCancelled
-                )
+                told = None
+                if outlet.unsent or count % ITEMS_AT_ONCE == 0:
+                    told = await self._breathe(outlet, asyncio.CancelledError if function.is_async else CallCancelled)
                 if outlet.gone:
                     break
         finally:
@@ -258,16 +261,16 @@ class EventLoop:
                 items.close()
         return b""  # nobody is there to read it
 
-    async def _breathe(self, outlet: Outlet, count: int, cancel: type[BaseException]) -> BaseException | None:
-        """Between two items: waits until the client has taken what it was sent, and lets others run now and then.
-        Gives what is to be raised in the generator, if it is to stop.
+    async def _breathe(self, outlet: Outlet, cancel: type[BaseException]) -> BaseException | None:
+        """Between two items: waits until the client has taken what it was sent, and lets others run. Gives what is to
+        be raised in the generator, if it is to stop.
         """
         try:
             if outlet.unsent:
                 self._push_when_writable(outlet)
                 self._taken = self._loop.create_future()
                 await self._taken
-            elif count % ITEMS_AT_ONCE == 0:
+            else:
                 await asyncio.sleep(0)
         except asyncio.CancelledError:
             return cancel()

@@ -107,9 +107,9 @@ def rehearse(loop: type[Loop], board: Board, row: int) -> None:
     with daemon, worker, client:
         client.sendall(encode(to_wire(Attach(_SESSION_ID, ".", {}, _LIMIT)), _LIMIT))
         understudy = _Understudy(
-            worker, first, part, functions, board,
+            worker, part, functions, board,
             worker_id="", row=row, name="", version="", frame_limit=_LIMIT,
         )  # fmt: skip
         understudy.partner, understudy.client = daemon, client
-        understudy.live(loop)
+        understudy.live(loop, first)
     board.clear(row)

@@ -51,6 +51,8 @@ from .limits import LimitedCaller, Limits
 from .logs import follow, sendable
 from .streams import Outlet, wait_until_taken
 
+LARGE_ATTACH: Final = range(2)
+"""A large one is read in two steps: what a reader takes at once, and the rest."""
 END_VALUE_LIMIT: Final = 64 * 1024
 """Bytes of what `on_end` returns."""
 
@@ -119,7 +121,7 @@ class Connection:
     def __init__(self, connection: socket.socket, frame_limit: int) -> None:
         self.socket = connection
         self.attached = False
-        """Whether a client has it."""
+        """Whether it is known whose it is: its Attach has been read."""
         self.outbox = Outbox(connection)
         """What the client has not taken of its last answer."""
         self.reader = FrameReader(ATTACH_FRAME_LIMIT)
@@ -127,7 +129,7 @@ class Connection:
         self.writer = MessageWriter(frame_limit)
 
     def attach(self, memory_limit: int) -> None:
-        """A client has it. `memory_limit`: the largest message that the client and we may pass as memory."""
+        """It is a client's. `memory_limit`: the largest message that the client and we may pass as memory."""
         self.attached = True
         self.reader.limit, self.reader.memory_limit = self.writer.limit, memory_limit
         self.writer.share(memory_limit, enclose)
@@ -156,7 +158,6 @@ class AppProcess:
     def __init__(
         self,
         channel: socket.socket,
-        first: socket.socket,
         app: type[BaseApp],
         functions: dict[str, Function],
         board: Board,
@@ -168,9 +169,7 @@ class AppProcess:
         frame_limit: int,
         primed: BaseApp | None = None,
     ) -> None:
-        """`first`: the connection that the first client will have. `primed`: an instance that has been set up before
-        this process was forked.
-        """
+        """`primed`: an instance that has been set up before this process was forked."""
         self.channel = channel
         self._primed = primed
         self._app_class = app
@@ -185,7 +184,6 @@ class AppProcess:
         self._main_thread = get_ident()
         self.outlet: Outlet | None = None
         """Of the call that runs, if it is followed."""
-        self._first = Connection(first, frame_limit)
         self.caller: Caller
         self.loop: Loop
         self._limits = Limits(app, board)
@@ -195,15 +193,15 @@ class AppProcess:
         self.reason: str | None = None
         """Why the worker is to go, once it is."""
 
-    def live(self, loop: type[Loop]) -> None:
-        """From setup to the last hook."""
+    def live(self, loop: type[Loop], first: socket.socket) -> None:
+        """From setup to the last hook. `first`: the connection that the first client will have."""
         self.loop = loop(self)
         try:
             self._set_up()
         except BaseException as error:
             send(self.channel, SetupFailed(app_broken(self._name, "its setup", error).to_wire()))
             return
-        self.loop.add(self._first)
+        self.loop.add(Connection(first, self._frame_limit))
         send(self.channel, Ready())
         self.loop.serve()
         if self.caller.app.context.session_id is not None:
@@ -263,8 +261,9 @@ class AppProcess:
             self._leave(self.wish)
 
     def want_to_leave(self, reason: str) -> None:
-        self.wish = self.wish or reason
-        self.loop.wake()
+        if self.wish is None:
+            self.wish = reason
+            self.loop.wake()
 
     def disown(self) -> None:
         """In a process that the app has forked: what this one has open is not its own."""

@@ -135,13 +135,12 @@ class Template:
             rehearse(self.loop, self._board, fork.row)
             acquaint(self._functions.values())
             process = AppProcess(
-                channel, adopt(first),
-                self._app, self._functions, self._board,
+                channel, self._app, self._functions, self._board,
                 worker_id=fork.worker_id, row=fork.row, name=self._load.app, version=self._version,
                 frame_limit=self._load.frame_limit, primed=self.primed,
             )  # fmt: skip
             os.register_at_fork(after_in_child=process.disown)
-            process.live(self.loop)
+            process.live(self.loop, adopt(first))
             status = 0
         except OSError as error:
             print(  # noqa: T201  (the session's log)
