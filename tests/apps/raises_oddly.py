@@ -1,6 +1,6 @@
 """Errors that are hard to tell: raised while the input is read, and with words that cannot be sent."""
 
-from pydantic import Field, field_validator
+from pydantic import BaseModel, Field, computed_field, field_validator
 
 from warmpool import BaseApp, BaseAppInput
 
@@ -26,7 +26,54 @@ class Unspeakable(Exception):
         raise SystemExit("not even this")
 
 
+class Nameless(type):
+    @property
+    def __name__(cls) -> str:
+        raise RuntimeError("it has none")
+
+
+class NamelessError(Exception, metaclass=Nameless):
+    pass
+
+
+class Speechless(BaseModel):
+    kind: str
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def words(self) -> str:
+        if self.kind == "interrupted":
+            raise KeyboardInterrupt
+        raise Unspeakable
+
+
+def retry() -> None:
+    try:
+        raise ConnectionError("down")
+    except ConnectionError:
+        retry()
+
+
+def raise_one(kind: str) -> None:
+    if kind == "endless":
+        retry()
+    if kind == "nested":
+        error: Exception = ValueError("the last one")
+        for _ in range(2000):
+            error = ExceptionGroup("more", [error])
+        raise error
+    if kind == "nameless":
+        raise NamelessError("some words")
+    raise SyntaxError("bad", ("file", "no number", 2, b"no text"))
+
+
 class Plain(BaseApp):
+    def raise_one(self, kind: str) -> None:
+        raise_one(kind)
+
+    def speak(self, kind: str) -> object:
+        return Speechless(kind=kind)
+
     def take(self, input: Checked) -> str:
         return input.kind
 
@@ -44,6 +91,12 @@ class Plain(BaseApp):
 
 
 class Async(BaseApp):
+    async def raise_one(self, kind: str) -> None:
+        raise_one(kind)
+
+    async def speak(self, kind: str) -> object:
+        return Speechless(kind=kind)
+
     async def take(self, input: Checked) -> str:
         return input.kind
 

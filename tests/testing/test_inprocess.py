@@ -47,6 +47,8 @@ KINDS = ["none", "bytes", "datetime", "uuid", "decimal", "set", "path", "datacla
 ODD = [
     *((name, None) for name in ("raise_no_words", "raise_unspeakable", "return_no_words", "fine", "take")),
     *(("take", {"kind": kind}) for kind in ("key error", "exit", "no words", "fine")),
+    *(("raise_one", {"kind": kind}) for kind in ("nested", "nameless", "syntax")),
+    *(("speak", {"kind": kind}) for kind in ("unspeakable", "interrupted")),
 ]
 STORIES = {
     "state": ("counter", "Counter", [("add", {"amount": 2}), ("add", {"amount": 3}), ("history", None)]),

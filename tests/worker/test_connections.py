@@ -418,6 +418,8 @@ def test_one_who_asks_much_and_reads_nothing_fills_no_memory(
         ("raise_no_words", {}, {"APP_ERROR"}),
         ("raise_unspeakable", {}, {"APP_ERROR"}),
         ("return_no_words", {}, {"APP_ERROR"}),
+        *(("raise_one", {"kind": kind}, {"APP_ERROR"}) for kind in ("endless", "nested", "nameless", "syntax")),
+        *(("speak", {"kind": kind}, {"APP_ERROR"}) for kind in ("unspeakable", "interrupted")),
     ],
     ids=[
         "a validator with a bug",
@@ -426,6 +428,12 @@ def test_one_who_asks_much_and_reads_nothing_fills_no_memory(
         "an error without words",
         "an error that cannot be shown",
         "a result without words",
+        "one for each try of a thousand",
+        "groups in groups",
+        "one whose type cannot say its name",
+        "one that Python cannot show",
+        "a result that raises what cannot be shown",
+        "a result that interrupts",
     ],
 )
 def test_an_error_that_is_hard_to_tell_is_told_and_the_session_lives(

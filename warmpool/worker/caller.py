@@ -85,7 +85,7 @@ class Caller:
             else:
                 try:
                     reply = writer.message(("Result", call_id, function.encode(value)))
-                except Exception as error:
+                except BaseException as error:  # what is serialised may be code of the app's
                     reply = self.refuse_output(call_id, function, value, error, writer)
         if inbox.delivered:
             return reply
@@ -118,11 +118,11 @@ class Caller:
     ) -> Frame:
         try:
             return writer.message(("Result", call_id, encode(value)))
-        except Exception as error:
+        except BaseException as error:
             return self.refuse_output(call_id, function, value, error, writer)
 
     def refuse_output(
-        self, call_id: int, function: Function, value: Any, error: Exception, writer: MessageWriter
+        self, call_id: int, function: Function, value: Any, error: BaseException, writer: MessageWriter
     ) -> Frame:
         refusal = error if isinstance(error, WarmpoolError) else cannot_send(function.name, value, error)
         return self.refuse(call_id, refusal, writer)

@@ -1,4 +1,7 @@
-"""What an app raised, as an error for the caller: its words and its own frames, none of ours."""
+"""What an app raised, as an error for the caller: its words and its own frames, none of ours.
+
+To ask an exception anything is to run the app's code, or Python's on what the app has made, and each may raise again.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ _OURS: Final = str(Path(__file__).resolve().parent.parent)
 _IMPORT_MACHINERY: Final = "<frozen importlib"
 _LONGEST: Final = 16 * 1024
 """Of a traceback, in characters: its end says the most. An error fits into a control frame with it."""
+_MOST_WORDS: Final = 500
 
 
 def app_error(function: str, error: BaseException) -> AppError:
@@ -36,9 +40,9 @@ def app_broken(app: str, doing: str, error: BaseException) -> AppBrokenError:
 def cannot_send(function: str, value: object, error: BaseException) -> AppError:
     """A result that msgpack and pydantic do not carry."""
     return AppError(
-        f"{function} returned a {type(value).__qualname__} that cannot be sent: {error}; return plain data, "
+        f"{function} returned a {name_of(value)} that cannot be sent: {words_of(error)}; return plain data, "
         "a pydantic model or a dataclass",
-        details={"type": type(error).__name__, "message": str(error), "traceback": ""},
+        details={"type": name_of(error), "message": words_of(error), "traceback": ""},
     )
 
 
@@ -52,35 +56,49 @@ def print_failure(doing: str, error: BaseException) -> None:
 
 def own_traceback(error: BaseException) -> str:
     """Python's rendering of `error` and what led to it, with the app's frames only."""
-    rendered = traceback.TracebackException.from_exception(error)
-    _strip(rendered, set())
-    text = sendable("".join(rendered.format()))
+    try:
+        rendered = traceback.TracebackException.from_exception(error)
+        _strip(rendered)
+        text = sendable("".join(rendered.format()))
+    except BaseException as failure:
+        return f"(its traceback cannot be shown: {name_of(failure)})\n"
     return text if len(text) <= _LONGEST else "…" + text[-_LONGEST:]
 
 
-def _strip(rendered: traceback.TracebackException, seen: set[int]) -> None:
-    if id(rendered) in seen:
-        return
-    seen.add(id(rendered))
-    rendered.stack[:] = [
-        frame
-        for frame in rendered.stack
-        if not frame.filename.startswith(_OURS) and _IMPORT_MACHINERY not in frame.filename
-    ]
-    for other in (rendered.__cause__, rendered.__context__, *(rendered.exceptions or ())):
-        if other is not None:
-            _strip(other, seen)
+def _strip(rendered: traceback.TracebackException) -> None:
+    seen, rest = set(), [rendered]
+    while rest:
+        one = rest.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        one.stack[:] = [
+            frame
+            for frame in one.stack
+            if not frame.filename.startswith(_OURS) and _IMPORT_MACHINERY not in frame.filename
+        ]
+        rest += [other for other in (one.__cause__, one.__context__, *(one.exceptions or ())) if other is not None]
 
 
-def _summary(error: BaseException) -> str:
-    name = type(error).__name__
+def name_of(thing: object) -> str:
+    try:
+        return sendable(str(type(thing).__name__))
+    except BaseException:
+        return "thing without a name"
+
+
+def words_of(error: BaseException) -> str:
     try:
         text = sendable(str(error))
     except BaseException:
-        text = "(its message cannot be shown)"
-    return f"{name}: {text[:500]}" if text else name
+        return "(its message cannot be shown)"
+    return text if len(text) <= _MOST_WORDS else text[:_MOST_WORDS] + "…"
+
+
+def _summary(error: BaseException) -> str:
+    name, words = name_of(error), words_of(error)
+    return f"{name}: {words}" if words else name
 
 
 def _details(error: BaseException) -> dict[str, Any]:
-    name, _, message = _summary(error).partition(": ")
-    return {"type": name, "message": message, "traceback": own_traceback(error)}
+    return {"type": name_of(error), "message": words_of(error), "traceback": own_traceback(error)}

@@ -44,7 +44,7 @@ from ..wire.processes import (
 from ..wire.shapes import from_wire
 from .caller import Caller
 from .cancelling import NOTHING, Inbox
-from .failures import app_broken, print_failure
+from .failures import app_broken, name_of, print_failure, words_of
 from .faults import hanging_once
 from .forks import mute
 from .limits import LimitedCaller, Limits
@@ -382,8 +382,8 @@ def _keepable(value: object) -> object:
     """The value of a session's end; or, if it cannot be sent or is too large, what it was."""
     try:
         FrameWriter(END_VALUE_LIMIT).frame(value)
-    except Exception as error:
-        return f"a {type(value).__qualname__} that cannot be kept: {error}"
+    except BaseException as error:  # what is serialised may be code of the app's
+        return f"a {name_of(value)} that cannot be kept: {words_of(error)}"
     return value
 
 
