@@ -255,6 +255,7 @@ def test_who_does_not_read_stops_the_generator(start: Start, kind: str, function
     started = time.monotonic()
     worker.cancel(FIRST_ID)
     made = int(worker.wait_for_text("closed after").split()[-1])
+    worker.wait_until(lambda: not worker.activity.busy)  # what it says at its end waits for nobody
     assert time.monotonic() - started < SOON
     assert made < 20, "two megabytes at most are on their way"
     assert sum(process.cpu_times()[:2]) - used < 0.1, "it slept"

@@ -150,7 +150,7 @@ def wait_until_taken(outlet: Outlet, inbox: Inbox, channel: socket.socket) -> No
     poll = select.poll()
     poll.register(outlet.fileno(), select.POLLOUT)
     poll.register(channel, select.POLLIN)
-    while outlet.unsent and not outlet.gone and not inbox.holds(outlet.call_id):
+    while outlet.unsent and not outlet.gone and not (inbox.delivered or inbox.holds(outlet.call_id)):
         for fd, _ in poll.poll():
             if fd == channel.fileno():
                 inbox.collect()
