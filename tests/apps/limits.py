@@ -81,6 +81,17 @@ class Async(BaseApp):
         return getattr(self, "value", None)
 
 
+class EndsInSetup(Plain):
+    def setup(self):
+        self.context.end_session()
+
+
+class EndsInAsyncSetup(Async):
+    async def setup(self):
+        self.context.end_session()
+        await asyncio.sleep(0.01)
+
+
 class ThreeCalls(Plain):
     max_calls = 3
 

@@ -579,6 +579,13 @@ def test_an_idle_session_ends_when_its_apps_lifetime_is_over(control: Control, c
     assert "ended: max_lifetime" in texts(why(control, session.id))
 
 
+@pytest.mark.parametrize("kind", ["EndsInSetup", "EndsInAsyncSetup"])
+def test_a_session_that_its_apps_setup_has_ended_is_ended(client: Client, kind: str):
+    with pytest.raises(SessionEndedError) as raised:
+        client.session(f"{APPS / 'limits.py'}:{kind}").call("fine")
+    assert raised.value.details["end_reason"] == "app"
+
+
 @pytest.mark.parametrize("kind", ["Plain", "Async"])
 def test_an_app_ends_its_session_while_nobody_calls(control: Control, client: Client, kind: str):
     session = client.session(f"{APPS / 'limits.py'}:{kind}", session_timeout=300)

@@ -54,6 +54,7 @@ class EventLoop:
         self._running: asyncio.Task[None] | None = None
         self._awaited = NOTHING  # id of the call whose code, the app's, the task that runs is in
         self._inbox = process.inbox
+        self._serves = False
         self._on_cancel: asyncio.Task[None] | None = None
         self._following: Connection | None = None  # whose call is a stream, and runs
         self._in_generator = False
@@ -71,6 +72,7 @@ class EventLoop:
     def serve(self) -> None:
         self._inbox.watch(lambda *_: self._inbox.heard())
         self._inbox.taken = self.wake
+        self._serves = True
         self._process.heed_daemon()
         channel = self._process.channel.fileno()
         self._loop.add_reader(channel, self._heed_daemon)
@@ -108,7 +110,8 @@ class EventLoop:
         return [connection.writer for connection in self._connections.values()]
 
     def wake(self) -> None:
-        self._loop.call_soon_threadsafe(self._heed_daemon)
+        if self._serves:  # it does not heed anything in the middle of `setup`, but right after it
+            self._loop.call_soon_threadsafe(self._heed_daemon)
 
     def close(self) -> None:
         self._loop.close()
