@@ -10,6 +10,7 @@ from support import APPS, Client, Daemon, wait_for_exit, wait_until_said
 
 from warmpool import (
     AppBrokenError,
+    AppBrokenWarning,
     AppError,
     AppNotFoundError,
     FunctionNotFoundError,
@@ -216,6 +217,57 @@ def test_a_module_and_its_class(client: Client, directory: Path, monkeypatch: py
     assert client.run(app="shop.till:Till:run").output == "shop.till"
     with pytest.raises(AppNotFoundError):
         client.run(app="shop.nothing:Till")
+
+
+def test_a_module_is_the_one_that_is_seen_from_where_its_caller_stands(
+    client: Client, directory: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Whichever project has used the name first, and whoever has used that file by its path."""
+    text = "from warmpool import BaseApp\nclass Cart(BaseApp):\n    def run(self) -> str:\n        return __file__\n"
+    for name in ("one", "other"):
+        (directory / name).mkdir()
+        (directory / name / "cart.py").write_text(text)
+    (directory / "neither").mkdir()
+    for name in ("one", "other", "one"):
+        monkeypatch.chdir(directory / name)
+        assert client.run(app="cart:Cart").output == str(directory / name / "cart.py")
+    monkeypatch.chdir(directory / "neither")
+    with pytest.raises(AppNotFoundError):
+        client.run(app="cart:Cart")
+    assert client.run(app="../one/cart.py:Cart").output == client.run(app="cart:Cart").output
+    monkeypatch.chdir(directory / "other")
+    assert client.run(app="cart:Cart").output == str(directory / "other" / "cart.py")
+
+
+def test_a_name_that_was_served_means_the_same_from_everywhere(directory: Path):
+    for name in ("one", "other"):
+        (directory / name).mkdir()
+        (directory / name / "cart.py").write_text("")
+    catalog = Catalog()
+    catalog.serve([f"{directory}/one/cart.py:Cart"])
+    assert catalog.resolve(parse("cart:Cart"), f"{directory}/other").file == f"{directory}/one/cart.py"
+
+
+def test_a_module_that_was_found_is_not_looked_for_again(directory: Path):
+    """That takes longer than all else that is done for an open."""
+    (directory / "cart.py").write_text("")
+    catalog = Catalog()
+    found = catalog.resolve(parse("cart:Cart"), str(directory))
+    (directory / "cart.py").unlink()
+    assert catalog.resolve(parse("cart:Cart"), str(directory)) is found
+    assert catalog.by_key(found.key) is found
+    assert ("cart:Cart", found) in catalog.entries()
+
+
+def test_a_module_that_is_deleted_says_so(client: Client, directory: Path, monkeypatch: pytest.MonkeyPatch):
+    (directory / "leaves.py").write_text(
+        "from warmpool import BaseApp\nclass App(BaseApp):\n    def run(self): return 1\n"
+    )
+    monkeypatch.chdir(directory)
+    assert client.run(app="leaves:App").output == 1
+    (directory / "leaves.py").unlink()
+    with pytest.warns(AppBrokenWarning, match="No module named 'leaves'"):
+        assert client.run(app="leaves:App").output == 1
 
 
 def test_an_app_with_threads_gets_processes_of_its_own(client: Client):

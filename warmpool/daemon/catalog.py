@@ -1,7 +1,8 @@
 """Which apps there are, where their files lie, and whether these have changed.
 
 An app is known by what it is loaded from, not by its name: two files called `counter.py` are two apps. Names come
-from `serve`, and from every path that is used; a name that nobody claimed leads to its latest use.
+from `serve`, and from every path that is used; a name that nobody claimed leads to its latest use. A module is no
+such name: `main:App` is another app in each directory where it is said.
 
 Whether an app has been edited is asked at every open, by a stat of each of its source files; only if one differs is
 it read, and only if its text differs is that a new edition. That it is to run under another interpreter counts as an
@@ -90,6 +91,8 @@ class Catalog:
         self._names: dict[str, str] = {}
         self._claimed: set[str] = set()
         """Names of what was served. They lead nowhere else."""
+        self._modules: dict[tuple[str, str], AppEntry] = {}
+        """By the directory they were seen from, and how they are called there."""
         self._directories: list[Path] = []
 
     def serve(self, paths: Iterable[str]) -> list[AppEntry]:
@@ -110,7 +113,9 @@ class Catalog:
         """Names and their apps, by name."""
         for directory in self._directories:
             self._scan(directory)
-        return [(name, self._entries[key]) for name, key in sorted(self._names.items())]
+        named = [(name, self._entries[key]) for name, key in self._names.items()]
+        seen = [(name, entry) for (_, name), entry in self._modules.items()]
+        return sorted(named + seen, key=lambda item: item[0])
 
     def by_key(self, key: str) -> AppEntry:
         return self._entries[key]
@@ -120,13 +125,13 @@ class Catalog:
         if reference.is_path:
             return self._of_path(os.path.join(cwd, reference.target), reference.class_name)
         name = reference.target if reference.class_name is None else f"{reference.target}:{reference.class_name}"
+        if name not in self._claimed and reference.is_module and (entry := self._of_module(reference, cwd)):
+            return entry
         if name not in self._names:
             for directory in self._directories:
                 self._scan(directory)
         if name in self._names:
             return self._entries[self._names[name]]
-        if reference.is_module and (entry := _entry_of_module(reference, cwd)) is not None:
-            return self._register(entry)
         known = ", ".join(sorted(self._names)) or "none"
         raise AppNotFoundError(
             f"there is no app {shorten(name)}; known by name: {known}. Name one by its path, as in ./apps/counter.py, "
@@ -149,6 +154,13 @@ class Catalog:
             return self._register(_entry_of_path(Path(path), class_name))
         except OSError as error:
             raise AppNotFoundError(f"there is no app at {shorten(path)}: {error.strerror}") from error
+
+    def _of_module(self, reference: AppReference, cwd: str) -> AppEntry | None:
+        """Looked for once: that takes longer than all else of an open."""
+        seen = cwd, f"{reference.target}:{reference.class_name}"
+        if seen not in self._modules and (entry := _entry_of_module(reference, cwd)) is not None:
+            self._modules[seen] = self._entries[entry.key] = entry
+        return self._modules.get(seen)
 
     def _register(self, entry: AppEntry) -> AppEntry:
         known = self._entries.setdefault(entry.key, entry)
