@@ -219,6 +219,28 @@ def test_a_module_and_its_class(client: Client, directory: Path, monkeypatch: py
         client.run(app="shop.nothing:Till")
 
 
+def test_a_module_in_packages_without_init(client: Client, directory: Path, monkeypatch: pytest.MonkeyPatch):
+    (directory / "space" / "inner").mkdir(parents=True)
+    (directory / "space" / "inner" / "till.py").write_text(
+        "from warmpool import BaseApp\nclass Till(BaseApp):\n    def run(self) -> str:\n        return __name__\n"
+    )
+    monkeypatch.chdir(directory)
+    assert client.run(app="space.inner.till:Till").output == "space.inner.till"
+    for nowhere in ("space.inner.nothing", "space.nothing.till", "space.inner.till.os"):
+        with pytest.raises(AppNotFoundError):
+            client.run(app=f"{nowhere}:Till")
+
+
+def test_a_module_in_a_package_that_lies_in_several_directories(directory: Path, monkeypatch: pytest.MonkeyPatch):
+    for place, name in (("here", "near"), ("there", "far")):
+        (directory / place / "space" / "inner").mkdir(parents=True)
+        (directory / place / "space" / "inner" / f"{name}.py").write_text("")
+    monkeypatch.syspath_prepend(directory / "there")
+    for name in ("near", "far"):
+        module = f"space.inner.{name}"
+        assert Catalog().resolve(parse(f"{module}:App"), str(directory / "here")).module == module
+
+
 def test_a_module_is_the_one_that_is_seen_from_where_its_caller_stands(
     client: Client, directory: Path, monkeypatch: pytest.MonkeyPatch
 ):

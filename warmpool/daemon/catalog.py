@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -243,7 +244,7 @@ def _entry_of_module(reference: AppReference, cwd: str) -> AppEntry | None:
     """A module as Python would find it from `cwd`; its parents are not imported for that. What another interpreter
     would find, only that can tell, by importing it.
     """
-    if interpreter_for(cwd).is_ours and not any(_can_find(reference.target, places) for places in ([cwd], None)):
+    if interpreter_for(cwd).is_ours and not _can_find(reference.target, [cwd, *sys.path]):
         return None
     name = f"{reference.target}:{reference.class_name}"
     return AppEntry(
@@ -251,12 +252,13 @@ def _entry_of_module(reference: AppReference, cwd: str) -> AppEntry | None:
     )
 
 
-def _can_find(module: str, places: Sequence[str] | None) -> bool:
-    """Whether there is such a module under `places`, or, if that is None, on Python's own path."""
-    parts = module.split(".")
-    for count in range(1, len(parts) + 1):
-        spec = PathFinder.find_spec(".".join(parts[:count]), places)
+def _can_find(module: str, path: Sequence[str]) -> bool:
+    """Whether Python would find the module, with this `path`. Each part is asked for by itself: with its whole name
+    Python looks for its parents among the modules that are loaded, if these have no `__init__.py`.
+    """
+    for part in module.split("."):
+        spec = PathFinder.find_spec(part, path)
         if spec is None:
             return False
-        places = spec.submodule_search_locations
+        path = list(spec.submodule_search_locations or ())
     return True
