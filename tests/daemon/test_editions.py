@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import importlib
 import os
+import sys
 from pathlib import Path
 
 import pytest
 from support import Daemon
 
-from warmpool import AppBrokenError, AppBrokenWarning, AppNotFoundError, Client, VersionMismatchError
+from warmpool import AppBrokenError, AppBrokenWarning, AppNotFoundError, AsyncClient, Client, VersionMismatchError
 
 TEXT = """\
 from warmpool import BaseApp
@@ -64,6 +67,40 @@ def test_a_broken_edit_leaves_the_old_version_serving_and_says_why(client: Clien
         app.write_text(TEXT.format(answer="two"))
         with client.session(str(app)) as mended:
             assert mended.call() == "two"
+
+
+def test_a_broken_edit_is_told_of_at_the_line_that_asks(
+    client: Client, shared_daemon: Daemon, app: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.syspath_prepend(app.parent)
+    monkeypatch.setitem(sys.modules, "edited", importlib.import_module("edited"))
+    edited = sys.modules["edited"].Edited
+
+    async def ask_async() -> None:
+        async with AsyncClient(shared_daemon.socket, autostart=False) as other:
+            await other.run(app=edited)  # here
+            async with other.session(edited):  # here
+                pass
+            async with other.proxy(edited):  # here
+                pass
+            async for _ in other.stream(app=edited):  # here
+                pass
+
+    def ask() -> None:
+        client.run(app=edited)  # here
+        client.session(edited).end()  # here
+        with client.proxy(edited):  # here
+            pass
+        list(client.stream(app=edited))  # here
+        asyncio.run(ask_async())
+
+    client.run(app=edited)
+    app.write_text(TEXT.format(answer="two").replace("def run", "def run)"))
+    with pytest.warns(AppBrokenWarning) as caught:
+        ask()
+    lines = Path(__file__).read_text().splitlines()
+    asks = {number for number, line in enumerate(lines, 1) if line.endswith("  # here")}
+    assert {(warning.filename, warning.lineno) for warning in caught} == {(__file__, number) for number in asks}
 
 
 def test_a_failing_setup_in_an_edit_leaves_the_old_version_serving(client: Client, app: Path):

@@ -385,10 +385,12 @@ def call_named(opened: Opened, call_id: int) -> dict[str, Any]:
 
 
 def _level_of_user() -> int:
-    """For a warning: how far up the first frame is that is not the client's."""
+    """For a warning: how far up the first frame is that is not the client's, its caller being 1. A client's context
+    manager is entered by way of contextlib.
+    """
     frame: FrameType | None = sys._getframe(1)
-    level = 0
-    while frame is not None and str(frame.f_globals.get("__name__")).startswith(__package__ + "."):
+    level = 1
+    while frame is not None and str(frame.f_globals.get("__name__")).startswith((__package__ + ".", "contextlib")):
         frame = frame.f_back
         level += 1
     return level
