@@ -4,7 +4,7 @@ marked as an error is one.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from datetime import date
 from typing import assert_type
 
@@ -47,6 +47,12 @@ class Cart(BaseApp):
         for day in range(1, count + 1):
             yield date(2026, 1, day)
 
+    def months(self) -> Iterator[date]:
+        return iter([date(2026, month, 1) for month in (1, 2)])
+
+    def years(self) -> Iterable[date]:
+        return (date(year, 1, 1) for year in (2026, 2027))
+
     def clear(self) -> None:
         self.total = 0
 
@@ -64,6 +70,9 @@ class AsyncCart(BaseApp):
     async def count(self, to: int) -> AsyncIterator[int]:
         for number in range(to):
             yield number
+
+    def steps(self, to: int) -> AsyncIterator[int]:
+        return self.count(to)
 
     def plain(self) -> int:
         return 1

@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import typing
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Generator, Iterable, Iterator
 from datetime import date
+from itertools import product
+from types import FunctionType
+from typing import Any, get_type_hints
 
 import pytest
 import user_code
 from support import Daemon
 from user_code import AddInput, AsyncCart, Cart, Total
 
-from warmpool import AppError, AsyncClient, Client, FunctionNotFoundError, InvalidInputError, InvalidRequestError
+from warmpool import (
+    AppError,
+    AsyncClient,
+    Client,
+    FunctionNotFoundError,
+    InvalidInputError,
+    InvalidRequestError,
+    signatures,
+)
+from warmpool.client import proxy
+from warmpool.signatures import Kind
 
 DAY = date(2026, 1, 2)
 
@@ -55,11 +70,55 @@ def test_arguments_are_bound_as_python_binds_them(client: Client):
 
 def test_a_proxy_has_functions_and_nothing_else(client: Client):
     with client.proxy(Cart) as cart:
-        assert dir(cart) == ["add", "clear", "days", "fail", "price"]
+        assert dir(cart) == ["add", "clear", "days", "fail", "months", "price", "years"]
         for name in ("total", "setup", "_private", "logger", "nothing", "__call__"):
             with pytest.raises(FunctionNotFoundError, match="has no function"):
                 getattr(cart, name)
         assert repr(cart).startswith("<Cart in <Session sess_")
+
+
+def test_a_function_that_gives_an_iterator_is_a_generator(client: Client, shared_daemon: Daemon):
+    """Though it does not yield itself."""
+    with client.proxy(Cart) as cart:
+        assert list(cart.months()) == [date(2026, 1, 1), date(2026, 2, 1)]
+        assert list(cart.years()) == [date(2026, 1, 1), date(2027, 1, 1)]
+
+    async def main() -> list[int]:
+        async with AsyncClient(shared_daemon.socket, autostart=False) as other, other.proxy(AsyncCart) as cart:
+            return [number async for number in cart.steps(2)]
+
+    assert asyncio.run(main()) == [0, 1]
+
+
+def test_a_proxy_and_its_worker_agree_on_what_a_function_is():
+    """A client knows nothing of `signatures`, and so has the rule once more."""
+
+    def of(returned: object, function: Callable[..., object]) -> Callable[..., object]:
+        function = FunctionType(function.__code__, {})
+        function.__annotations__["return"] = returned
+        return function
+
+    async def coroutine(self: object) -> None: ...
+
+    async def async_generator(self: object) -> AsyncIterator[int]:
+        yield 1
+
+    def generator(self: object) -> Iterator[int]:
+        yield 1
+
+    def plain(self: object) -> None: ...
+
+    returned = [
+        *(Iterator, Iterator[int], Generator, Generator[int, None, str], Iterable[int], typing.Iterator[int]),
+        *(AsyncIterator, AsyncIterator[int], AsyncGenerator[int, None], AsyncIterable[int], typing.AsyncIterator),
+        *(None, int, list[int], Any, typing.Annotated[Iterator[int], "words"], int | None, Cart),
+    ]
+    for annotation, function in product(returned, (coroutine, async_generator, generator, plain)):
+        method = of(annotation, function)
+        kind = signatures._kind(method, get_type_hints(method, include_extras=True)["return"])
+        is_async = kind in (Kind.ASYNC, Kind.ASYNC_GENERATOR)
+        streams = kind in (Kind.GENERATOR, Kind.ASYNC_GENERATOR)
+        assert proxy._kind(method) == (is_async, streams), (annotation, function)
 
 
 def test_a_generator_that_is_left_is_closed(client: Client):

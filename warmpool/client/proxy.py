@@ -11,7 +11,7 @@ For anything else there is `session.call`. Needs pydantic; an app's class is all
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
 from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from ..errors import FunctionNotFoundError, InvalidRequestError
@@ -58,11 +58,12 @@ def _is_function(name: str, value: object) -> bool:
 
 
 def _plain_method(session: Session, method: Callable[..., Any]) -> Callable[..., Any]:
-    if inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method):
+    is_async, streams = _kind(method)
+    if is_async:
         raise InvalidRequestError(
             f"{method.__name__} is async: use AsyncClient.proxy, or session.call({method.__name__!r}), which waits"
         )
-    bind, name, made = _binder(method), method.__name__, _maker(method)
+    bind, name, made = _binder(method), method.__name__, _maker(method, streams=streams)
 
     def call(*arguments: Any, **keywords: Any) -> Any:
         return made(session.call(name, bind(arguments, keywords)))
@@ -71,16 +72,16 @@ def _plain_method(session: Session, method: Callable[..., Any]) -> Callable[...,
         with session.stream(name, bind(arguments, keywords)) as events:
             yield from (made(event.output) for event in events if event.type == "output")
 
-    return stream if inspect.isgeneratorfunction(method) else call
+    return stream if streams else call
 
 
 def _async_method(session: AsyncSession, method: Callable[..., Any]) -> Callable[..., Any]:
-    is_generator = inspect.isasyncgenfunction(method)
-    if not inspect.iscoroutinefunction(method) and not is_generator:
+    is_async, streams = _kind(method)
+    if not is_async:
         raise InvalidRequestError(
             f"{method.__name__} is not async: use Client.proxy, or await session.call({method.__name__!r})"
         )
-    bind, name, made = _binder(method), method.__name__, _maker(method)
+    bind, name, made = _binder(method), method.__name__, _maker(method, streams=streams)
 
     async def call(*arguments: Any, **keywords: Any) -> Any:
         return made(await session.call(name, bind(arguments, keywords)))
@@ -91,7 +92,20 @@ def _async_method(session: AsyncSession, method: Callable[..., Any]) -> Callable
                 if event.type == "output":
                     yield made(event.output)
 
-    return stream if is_generator else call
+    return stream if streams else call
+
+
+def _kind(method: Callable[..., Any]) -> tuple[bool, bool]:
+    """Whether it is async, and whether it streams: as its worker sees it (`signatures`), for whom a function that says
+    that it gives an iterator is a generator.
+    """
+    if inspect.iscoroutinefunction(method):
+        return True, False
+    returned = get_type_hints(method, include_extras=True).get("return")
+    origin = get_origin(returned) or returned
+    if inspect.isasyncgenfunction(method) or origin in (AsyncGenerator, AsyncIterator):
+        return True, True
+    return False, inspect.isgeneratorfunction(method) or origin in (Generator, Iterator)
 
 
 def _binder(method: Callable[..., Any]) -> Callable[[tuple[Any, ...], dict[str, Any]], Any]:
@@ -110,11 +124,11 @@ def _binder(method: Callable[..., Any]) -> Callable[[tuple[Any, ...], dict[str, 
     return bind
 
 
-def _maker(method: Callable[..., Any]) -> Callable[[Any], Any]:
+def _maker(method: Callable[..., Any], *, streams: bool) -> Callable[[Any], Any]:
     """What came over the wire into what the method is annotated to return, or to yield."""
     from pydantic import TypeAdapter
 
     returned = get_type_hints(method, include_extras=True).get("return", Any)
-    if inspect.isgeneratorfunction(method) or inspect.isasyncgenfunction(method):
+    if streams:
         returned = get_args(returned)[0] if get_origin(returned) is not None else Any
     return TypeAdapter(returned).validate_python
