@@ -6,6 +6,7 @@ import base64
 import contextlib
 import io
 import json
+import math
 import os
 import re
 import select
@@ -530,6 +531,16 @@ def test_a_bar_says_what_it_knows():
     assert bar(3, 0, "x") == "3  x"
     assert bar(9, 3, "") == "[########################] 100%  9/3"
     assert bar(-1, 3, "").startswith("[........................]   0%")
+
+
+def test_a_bar_bears_any_number():
+    """An app may divide as it likes."""
+    nan, inf = math.nan, math.inf
+    assert [bar(*numbers, "x") for numbers in ((nan, 3), (3, nan), (inf, inf), (nan, None))] == [
+        "nan  x", "3  x", "inf  x", "nan  x"
+    ]  # fmt: skip
+    assert bar(inf, 3, "").startswith("[########################] 100%")
+    assert bar(3, inf, "").startswith("[........................]   0%")
 
 
 @pytest.mark.parametrize(

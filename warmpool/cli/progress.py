@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isnan
 from types import TracebackType
 from typing import Final, Self, TextIO
 
@@ -41,9 +42,9 @@ class Bar:
 
 
 def bar(done: float, total: float | None, message: str) -> str:
-    """One line: a bar if the total is known, the count, and the message with nothing in it that a terminal obeys."""
+    """One line: a bar if there is a share to show, the count, and the message without what a terminal obeys."""
     words = "".join(letter for letter in message if letter.isprintable())
-    if not total:
+    if not total or isnan(done / total):
         return f"{done:g}  {words}".rstrip()
     share = min(max(done / total, 0.0), 1.0)
     full = round(share * WIDTH)
