@@ -131,8 +131,9 @@ def test_an_absolute_path_needs_no_directory_to_be_in(tmp_path, monkeypatch):
     assert Places.of("/run/my.sock").address == "/run/my.sock"
 
 
-def test_without_a_socket_the_places_are_the_default_ones(runtime):
-    assert Places.of() == Places.of(runtime / "warmpool" / "daemon.sock")
+@pytest.mark.parametrize("none", [None, ""])
+def test_without_a_socket_the_places_are_the_default_ones(runtime, none):
+    assert Places.of(none) == Places.of(runtime / "warmpool" / "daemon.sock")
 
 
 # --- the directory ----------------------------------------------------------------------------------------------

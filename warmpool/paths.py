@@ -33,8 +33,8 @@ class Places(NamedTuple):
 
     @classmethod
     def of(cls, socket_path: str | os.PathLike[str] | None = None) -> Places:
-        """The places that belong to a socket, or to the default one."""
-        path = default_socket() if socket_path is None else os.fspath(socket_path)
+        """The places that belong to a socket, or to the default one: an empty path is none, as an empty variable is."""
+        path = os.fspath(socket_path or default_socket())
         return cls(os.path.join(working_directory(), path))
 
     @property
