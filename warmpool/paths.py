@@ -12,7 +12,7 @@ import socket
 import stat
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from .errors import InvalidRequestError
@@ -97,7 +97,9 @@ def _is_private(directory: str | Path) -> bool:
 
 
 def make_private(places: Places) -> None:
-    """Makes the directory of `places`. Raises INVALID_REQUEST if a default directory is not the user's alone."""
+    """Makes the directory of `places`. Raises INVALID_REQUEST if a default directory is not the user's alone, or if
+    something else than a socket lies there: a socket that nobody holds is left over.
+    """
     directory = places.socket.parent
     chosen_by_user = places != Places.of() or bool(os.environ.get(SOCKET_ENV))
     try:
@@ -110,6 +112,9 @@ def make_private(places: Places) -> None:
             f"{directory} is not a directory of mode 0700 that belongs to you; remove it, or name a socket "
             f"elsewhere with --socket or {SOCKET_ENV}"
         )
+    with suppress(OSError):  # nothing is there, or whoever makes the files will tell
+        if not stat.S_ISSOCK(os.lstat(places.socket).st_mode):
+            raise InvalidRequestError(f"{places.socket} is there, and is no socket; name another --socket")
 
 
 @contextmanager

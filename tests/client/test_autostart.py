@@ -173,7 +173,7 @@ def test_a_daemon_that_cannot_start_is_explained_by_its_log(free_socket: Path):
         assert client.status().sessions == 0, "once it is mended, the same client starts one"
 
 
-@pytest.mark.parametrize("below", ["file/d.sock", "file/sub/d.sock", "y" * 254])
+@pytest.mark.parametrize("below", ["file/d.sock", "file/sub/d.sock", "y" * 254, "z" * 300])
 def test_a_place_where_no_socket_can_be_is_one_of_our_errors(directory: Path, below: str):
     (directory / "file").touch()
     with Client(directory / below) as client, pytest.raises((DaemonUnavailableError, InvalidRequestError)):

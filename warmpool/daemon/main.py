@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import resource
 import socket
-import stat
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -45,7 +44,6 @@ def serve(
     catalog = Catalog()
     entries = catalog.serve(apps)
     make_private(places)
-    _check_free(places.socket)
     with ExitStack() as stack:
         log = LogWriter(STDERR, as_json if log_json else as_text)
         stack.callback(log.close)
@@ -87,13 +85,6 @@ def serve(
 
 def _cannot_serve(places: Places, error: OSError) -> InvalidRequestError:
     return InvalidRequestError(f"no daemon can run at {places.socket}: {error}; name another --socket")
-
-
-def _check_free(path: Path) -> None:
-    """Raises INVALID_REQUEST if something else than a socket lies there: a socket that nobody holds is left over."""
-    with suppress(FileNotFoundError):
-        if not stat.S_ISSOCK(path.lstat().st_mode):
-            raise InvalidRequestError(f"{path} is there, and is no socket; name another --socket")
 
 
 def _listen(path: Path) -> socket.socket:
