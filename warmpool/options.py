@@ -3,9 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Final
 
 from .errors import InvalidRequestError
 from .settings import LOG_CAP_MIN, MIB, check_number
+
+BOUNDS: Final[dict[str, tuple[float, float]]] = {
+    "max_workers": (1, 100_000),
+    "warm": (0, 10_000),
+    "min_free_bytes": (0, 2**50),
+    "open_timeout": (0, 3600),
+    "start_timeout": (1, 86_400),
+    "call_frame_limit": (1024, 2**31 - 1),
+    "call_memory_limit": (0, 2**31 - 1),
+    "log_cap": (LOG_CAP_MIN, 2**40),
+    "app_idle_timeout": (1, 86_400),
+    "idle_exit": (0, 86_400 * 30),
+}
+"""Of each setting, both included."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,19 +49,7 @@ class Settings:
     """The daemon leaves after this time without a session or a request; 0: never."""
 
     def __post_init__(self) -> None:
-        bounds: dict[str, tuple[float, float]] = {
-            "max_workers": (1, 100_000),
-            "warm": (0, 10_000),
-            "min_free_bytes": (0, 2**50),
-            "open_timeout": (0, 3600),
-            "start_timeout": (1, 86_400),
-            "call_frame_limit": (1024, 2**31 - 1),
-            "call_memory_limit": (0, 2**31 - 1),
-            "log_cap": (LOG_CAP_MIN, 2**40),
-            "app_idle_timeout": (1, 86_400),
-            "idle_exit": (0, 86_400 * 30),
-        }
         for field in fields(self):
-            value = check_number(field.name, getattr(self, field.name), *bounds[field.name])
+            value = check_number(field.name, getattr(self, field.name), *BOUNDS[field.name])
             if field.type == "int" and value != int(value):
                 raise InvalidRequestError(f"{field.name} must be a whole number, not {value!r}")

@@ -7,14 +7,17 @@ import json
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from math import ceil
 from typing import Any
 
 from ..errors import InternalError, WarmpoolError, from_wire
-from ..options import Settings
+from ..options import BOUNDS, Settings
 from ..paths import Places, make_private
-from ..settings import MIB
+from ..settings import MIB, check_number
 
 _READY = b"ready"
+_IN_UNITS = {"min_free_bytes": ("min_free_mb", MIB), "log_cap": ("log_cap_mb", MIB)}
+"""Settings that are typed under another name, in so many of their unit."""
 
 
 def serve(options: argparse.Namespace) -> int:
@@ -35,17 +38,15 @@ def _serve(options: argparse.Namespace, places: Places, settings: Settings, *, r
 
 
 def _settings(options: argparse.Namespace) -> Settings:
-    given: dict[str, Any] = {
-        "max_workers": options.max_workers,
-        "warm": options.warm,
-        "min_free_bytes": None if options.min_free_mb is None else options.min_free_mb * MIB,
-        "open_timeout": options.open_timeout,
-        "call_frame_limit": options.call_frame_limit,
-        "call_memory_limit": options.call_memory_limit,
-        "log_cap": None if options.log_cap_mb is None else options.log_cap_mb * MIB,
-        "idle_exit": options.idle_exit,
-    }
-    return Settings(**{name: value for name, value in given.items() if value is not None})
+    """Checked here as well, so that an error speaks of what was typed."""
+    given: dict[str, Any] = {}
+    for name, (low, high) in BOUNDS.items():
+        option, unit = _IN_UNITS.get(name, (name, 1))
+        value = getattr(options, option, None)
+        if value is not None:
+            check_number(f"--{option.replace('_', '-')}", value, ceil(low / unit), high // unit)
+            given[name] = value * unit
+    return Settings(**given)
 
 
 def _detach(places: Places, run: Callable[[Callable[[], None]], None]) -> int:
