@@ -390,6 +390,13 @@ def test_no_room(type: Callable[..., Done], client: Client):
     assert error.startswith("error: POOL_EXHAUSTED: ")
 
 
+@pytest.mark.parametrize("command", ["get", "keepalive", "labels", "logs", "why", "cancel", "end"])
+def test_the_name_of_a_session_is_no_id(type: Callable[..., Done], client: Client, command: str):
+    with client.session(COUNTER, name="mine") as session:
+        error = error_of(type("session", command, "mine"), 5)
+    assert error.endswith(f"session not found: mine is a name and no id; the session that has it is {session.id}\n")
+
+
 @pytest.mark.parametrize(
     "command", [["serve"], ["serve", "--detach"], ["run", COUNTER, "add"]], ids=["serve", "detached", "run"]
 )

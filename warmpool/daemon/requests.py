@@ -16,7 +16,6 @@ from ..errors import InvalidRequestError
 from ..options import Settings
 from ..paths import Places
 from ..policy import events as ev
-from ..policy import refusals
 from ..policy.broker import Broker
 from ..policy.history import Entry
 from ..policy.listing import Query
@@ -180,7 +179,7 @@ class Requests:
     def _session(self, session_id: str) -> Session:
         session = self._broker.leases.find(session_id, self._board.now())
         if session is None:
-            raise refusals.not_found(session_id)
+            raise self._broker.leases.unknown(session_id)
         return session
 
     # --- calls ------------------------------------------------------------------------------------------------

@@ -213,7 +213,7 @@ class TestControls:
         broker = self._server._broker
         session = broker.leases.find(session_id, self._board.now())
         if session is None:
-            raise refusals.not_found(session_id)
+            raise broker.leases.unknown(session_id)
         if not session.is_open:
             raise refusals.over(session)
         return session

@@ -61,6 +61,10 @@ class Leases:
         """The open session that has the name."""
         return None if name is None else self._names.get(name)
 
+    def unknown(self, session_id: str) -> WarmpoolError:
+        """For whoever asks for a session that is not there."""
+        return refusals.not_found(session_id, self.named(session_id))
+
     def opened_with(self, ticket: ev.Ticket) -> Session | None:
         """The live session that was made for this open."""
         return next((session for session in self.live.values() if session.opener == ticket), None)
@@ -154,7 +158,7 @@ class Leases:
     def ask(self, event: ev.SessionAsked, now: float) -> None:
         session = self.find(event.session_id, now)
         if session is None:
-            self._refuse(event.ticket, refusals.not_found(event.session_id))
+            self._refuse(event.ticket, self.unknown(event.session_id))
         elif event.settle and session.id in self.live:
             session.watchers.append(event.ticket)
             self._timers.set(Timer("explain", (session.id, event.ticket)), now + EXPLAIN_TIMEOUT)
@@ -165,7 +169,7 @@ class Leases:
         """Answered when the worker is gone. To end what is over is no error."""
         session = self.find(event.session_id, now)
         if session is None:
-            self._refuse(event.ticket, refusals.not_found(event.session_id))
+            self._refuse(event.ticket, self.unknown(event.session_id))
         elif session.id not in self.live:
             self._effects.append(fx.Answer(event.ticket, self.view(session, now)))
         else:
@@ -315,7 +319,7 @@ class Leases:
         """The session if it is open; else the event is refused."""
         session = self.find(event.session_id, now)
         if session is None:
-            self._refuse(event.ticket, refusals.not_found(event.session_id))
+            self._refuse(event.ticket, self.unknown(event.session_id))
             return None
         if not session.is_open:
             self._refuse(event.ticket, refusals.over(session))

@@ -24,11 +24,13 @@ from .pool import Pool, Waiter, Worker
 from .sessions import Session
 
 
-def not_found(session_id: str) -> SessionNotFoundError:
-    return SessionNotFoundError(
-        f'session not found: {session_id[:80]} is not known to this daemon; open one with session="new"',
-        session_id=session_id,
-    )
+def not_found(session_id: str, named: Session | None = None) -> SessionNotFoundError:
+    """`named`: the session that has for its name what was given as an id."""
+    if named is None:
+        text = f'{session_id[:80]} is not known to this daemon; open one with session="new"'
+    else:
+        text = f"{session_id[:80]} is a name and no id; the session that has it is {named.id}"
+    return SessionNotFoundError(f"session not found: {text}", session_id=session_id)
 
 
 def over(session: Session) -> SessionError:
