@@ -29,7 +29,7 @@ FLOORS: Final[tuple[frozenset[str], ...]] = tuple(
             ["board", "options", "wire"],
             ["packets"],
             ["memory", "outbox"],
-            ["policy", "app"],
+            ["policy", "app", "inputs"],
             ["signatures"],
             ["daemon", "worker", "client"],
             ["testing"],
@@ -43,10 +43,12 @@ FLOORS: Final[tuple[frozenset[str], ...]] = tuple(
 STRANGERS: Final = {
     ("signatures", "policy"),
     ("daemon", "app"),
+    ("daemon", "inputs"),
     ("daemon", "signatures"),
     ("worker", "policy"),
     ("client", "policy"),
     ("client", "app"),
+    ("client", "inputs"),
     ("client", "signatures"),
 }
 """The first stands above the second, and must not know it all the same: the daemon knows nothing of apps but their

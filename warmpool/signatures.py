@@ -1,36 +1,30 @@
 """A typed method → a function that can be called from afar: how its input is decoded and its result encoded.
 
 Everything is built once, in the template, and shared by all workers. A method is a function of its app if it is
-public, no hook, and each of its parameters is annotated (or has a default). One parameter that is a pydantic model
-takes the whole input; otherwise the input's keys are the parameters, checked by a model made from them.
+public, no hook, and each of its parameters is annotated (or has a default).
 """
 
 from __future__ import annotations
 
 import collections.abc
 import inspect
-import json
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import aclosing, closing, nullcontext
 from dataclasses import dataclass
 from enum import Enum
 from functools import wraps
-from typing import Annotated, Any, Final, TypeGuard, get_args, get_origin, get_type_hints
+from typing import Any, Final, get_args, get_origin, get_type_hints
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
-from pydantic.fields import FieldInfo
+from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import JsonSchemaMode, PydanticJsonSchemaWarning
 
 from .app import HOOKS, BaseApp
-from .errors import FunctionNotFoundError, InvalidInputError
+from .errors import FunctionNotFoundError
+from .inputs import Arguments as Arguments  # noqa: PLC0414  (told to those who ask here)
+from .inputs import Decode, decoder, is_model, keys_of
 
 DEFAULT_FUNCTION: Final = "run"
-
-_VAR_POSITIONAL: Final = inspect.Parameter.VAR_POSITIONAL
-_VAR_KEYWORD: Final = inspect.Parameter.VAR_KEYWORD
-
-Arguments = tuple[Any, ...]
 
 
 class Kind(Enum):
@@ -65,7 +59,7 @@ class Function:
     """Takes the app and then what `decode` gives. Of a generator: gives its last item, None if it has none."""
     iterate: Callable[..., Any]
     """Of a generator: takes the same, and gives its iterator."""
-    decode: Callable[[Any], Arguments]
+    decode: Decode
     encode: Callable[[Any], Any]
     """Of a generator: encodes an item."""
     encode_return: Callable[[Any], Any]
@@ -153,11 +147,7 @@ def _function(name: str, method: Callable[..., Any]) -> Function:
         if not (parameters := list(inspect.signature(method).parameters.values())):
             raise TypeError("a method takes self")
         parameters = parameters[1:]
-        model = _whole_input(parameters, hints)
-        if model is not None:
-            decode = _decode_model(name, hints[parameters[0].name], parameters[0])
-        else:
-            model, decode = _decode_parameters(name, parameters, hints)
+        model, decode = decoder(name, parameters, hints)
         iterate = _by_position(method, parameters)
         kind = _kind(method, hints.get("return"))
         result, returned = _results(kind, hints.get("return"))
@@ -174,9 +164,9 @@ def _function(name: str, method: Callable[..., Any]) -> Function:
         encode=_encoder(result, output),
         encode_return=_encoder(returned, _adapter(returned)),
         kind=kind,
-        takes_action=any("action" in _keys(field_name, field) for field_name, field in model.model_fields.items()),
+        takes_action=any("action" in keys_of(field_name, field) for field_name, field in model.model_fields.items()),
         input_model=model,
-        output_model=result if _is_model(result) else None,
+        output_model=result if is_model(result) else None,
         output=output,
     )
 
@@ -239,67 +229,6 @@ _RUN: Final[dict[Kind, Callable[[Callable[..., Any]], Callable[..., Any]]]] = {
 }
 
 
-def _keys(name: str, field: FieldInfo) -> set[str | None]:
-    """The keys of an input that fill a field."""
-    alias = field.validation_alias
-    choices = alias.choices if isinstance(alias, AliasChoices) else [alias]
-    return {name, field.alias, *(choice for choice in choices if isinstance(choice, str))}
-
-
-def _whole_input(parameters: list[inspect.Parameter], hints: dict[str, Any]) -> type[BaseModel] | None:
-    """The model that the only parameter is, if there is one."""
-    if len(parameters) != 1 or parameters[0].kind in (_VAR_POSITIONAL, _VAR_KEYWORD):
-        return None
-    annotation = hints.get(parameters[0].name)
-    if get_origin(annotation) is Annotated:
-        annotation = get_args(annotation)[0]
-    return annotation if _is_model(annotation) else None
-
-
-def _is_model(annotation: Any) -> TypeGuard[type[BaseModel]]:
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
-
-
-def _decode_model(name: str, annotation: Any, parameter: inspect.Parameter) -> Callable[[Any], Arguments]:
-    validator = annotation.__pydantic_validator__ if _is_model(annotation) else TypeAdapter(annotation).validator
-    validate = validator.validate_python
-
-    def decode(value: Any) -> Arguments:
-        if value is None:
-            if parameter.default is not parameter.empty:
-                return (parameter.default,)
-            value = {}
-        try:
-            return (validate(value),)
-        except ValidationError as error:
-            raise invalid_input(name, error) from None
-
-    return decode
-
-
-def _decode_parameters(
-    name: str, parameters: list[inspect.Parameter], hints: dict[str, Any]
-) -> tuple[type[BaseModel], Callable[[Any], Arguments]]:
-    """A model with a field per parameter, aliased so that any parameter name will do."""
-    fields: dict[str, Any] = {}
-    for index, parameter in enumerate(parameters):
-        if parameter.kind in (_VAR_POSITIONAL, _VAR_KEYWORD):
-            raise TypeError(f"*{parameter.name} cannot be filled from a map: name each parameter")
-        default = ... if parameter.default is parameter.empty else parameter.default
-        fields[f"p{index}"] = (hints.get(parameter.name, Any), Field(default, alias=parameter.name))
-    config = ConfigDict(extra="forbid", arbitrary_types_allowed=False, protected_namespaces=())
-    model = create_model(name, __config__=config, **fields)
-    validate = model.__pydantic_validator__.validate_python
-
-    def decode(value: Any) -> Arguments:
-        try:
-            return tuple(validate({} if value is None else value).__dict__.values())
-        except ValidationError as error:
-            raise invalid_input(name, error) from None
-
-    return model, decode
-
-
 def _by_position(method: Callable[..., Any], parameters: list[inspect.Parameter]) -> Callable[..., Any]:
     """The method, its keyword-only parameters filled from the end of the arguments."""
     keywords = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
@@ -318,7 +247,7 @@ def _encoder(annotation: Any, output: TypeAdapter[Any] | None) -> Callable[[Any]
     if output is None or annotation in _NATIVE:
         return lambda value: value
     to_python = output.serializer.to_python
-    if not _is_model(annotation):
+    if not is_model(annotation):
         return lambda value: to_python(value, warnings=False)
     model = annotation
     if (width := _width_if_flat(model)) is None:
@@ -357,18 +286,6 @@ def _width_if_flat(model: type[BaseModel]) -> int | None:
         if value["type"] not in _FLAT or value.keys() & _SHAPING or field.keys() & _SHAPING:
             return None
     return len(inner["fields"])
-
-
-def invalid_input(function: str, error: ValidationError) -> InvalidInputError:
-    """Pydantic's error as ours: a sentence for people, and the same as data (without the input, which may be
-    large or secret).
-    """
-    found = json.loads(error.json(include_url=False, include_input=False))
-    shown = "; ".join(f"{'.'.join(map(str, item['loc'])) or 'input'}: {item['msg']}" for item in found[:5])
-    more = f"; and {len(found) - 5} more" if len(found) > 5 else ""
-    return InvalidInputError(
-        f"the input of {function} is not valid: {shown}{more}", details={"function": function, "errors": found}
-    )
 
 
 def _schema_or_none(adapter: TypeAdapter[Any], mode: JsonSchemaMode) -> dict[str, Any] | None:

@@ -1,0 +1,105 @@
+"""What comes from afar → the arguments of a function.
+
+One parameter that is a pydantic model takes the whole input; otherwise the input's keys are the parameters, checked by
+a model made from them.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable
+from typing import Annotated, Any, Final, TypeGuard, get_args, get_origin
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
+from pydantic.fields import FieldInfo
+
+from .errors import InvalidInputError
+
+_VAR_POSITIONAL: Final = inspect.Parameter.VAR_POSITIONAL
+_VAR_KEYWORD: Final = inspect.Parameter.VAR_KEYWORD
+
+Arguments = tuple[Any, ...]
+Decode = Callable[[Any], Arguments]
+"""Raises InvalidInputError."""
+
+
+def decoder(name: str, parameters: list[inspect.Parameter], hints: dict[str, Any]) -> tuple[type[BaseModel], Decode]:
+    """The model that an input of function `name` is checked by, and what decodes it."""
+    model = _whole_input(parameters, hints)
+    if model is None:
+        return _decode_parameters(name, parameters, hints)
+    return model, _decode_model(name, hints[parameters[0].name], parameters[0])
+
+
+def is_model(annotation: Any) -> TypeGuard[type[BaseModel]]:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def keys_of(name: str, field: FieldInfo) -> set[str | None]:
+    """The keys of an input that fill a field."""
+    alias = field.validation_alias
+    choices = alias.choices if isinstance(alias, AliasChoices) else [alias]
+    return {name, field.alias, *(choice for choice in choices if isinstance(choice, str))}
+
+
+def _whole_input(parameters: list[inspect.Parameter], hints: dict[str, Any]) -> type[BaseModel] | None:
+    """The model that the only parameter is, if there is one."""
+    if len(parameters) != 1 or parameters[0].kind in (_VAR_POSITIONAL, _VAR_KEYWORD):
+        return None
+    annotation = hints.get(parameters[0].name)
+    if get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    return annotation if is_model(annotation) else None
+
+
+def _decode_model(name: str, annotation: Any, parameter: inspect.Parameter) -> Decode:
+    validator = annotation.__pydantic_validator__ if is_model(annotation) else TypeAdapter(annotation).validator
+    validate = validator.validate_python
+
+    def decode(value: Any) -> Arguments:
+        if value is None:
+            if parameter.default is not parameter.empty:
+                return (parameter.default,)
+            value = {}
+        try:
+            return (validate(value),)
+        except ValidationError as error:
+            raise _invalid_input(name, error) from None
+
+    return decode
+
+
+def _decode_parameters(
+    name: str, parameters: list[inspect.Parameter], hints: dict[str, Any]
+) -> tuple[type[BaseModel], Decode]:
+    """A model with a field per parameter, aliased so that any parameter name will do."""
+    fields: dict[str, Any] = {}
+    for index, parameter in enumerate(parameters):
+        if parameter.kind in (_VAR_POSITIONAL, _VAR_KEYWORD):
+            raise TypeError(f"*{parameter.name} cannot be filled from a map: name each parameter")
+        default = ... if parameter.default is parameter.empty else parameter.default
+        fields[f"p{index}"] = (hints.get(parameter.name, Any), Field(default, alias=parameter.name))
+    config = ConfigDict(extra="forbid", arbitrary_types_allowed=False, protected_namespaces=())
+    model = create_model(name, __config__=config, **fields)
+    validate = model.__pydantic_validator__.validate_python
+
+    def decode(value: Any) -> Arguments:
+        try:
+            return tuple(validate({} if value is None else value).__dict__.values())
+        except ValidationError as error:
+            raise _invalid_input(name, error) from None
+
+    return model, decode
+
+
+def _invalid_input(function: str, error: ValidationError) -> InvalidInputError:
+    """Pydantic's error as ours: a sentence for people, and the same as data (without the input, which may be
+    large or secret).
+    """
+    found = json.loads(error.json(include_url=False, include_input=False))
+    shown = "; ".join(f"{'.'.join(map(str, item['loc'])) or 'input'}: {item['msg']}" for item in found[:5])
+    more = f"; and {len(found) - 5} more" if len(found) > 5 else ""
+    return InvalidInputError(
+        f"the input of {function} is not valid: {shown}{more}", details={"function": function, "errors": found}
+    )
