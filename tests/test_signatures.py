@@ -17,7 +17,7 @@ import pydantic
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, RootModel
+from pydantic import AliasChoices, AliasPath, BaseModel, BeforeValidator, ConfigDict, Field, RootModel
 
 from warmpool.app import HOOKS, BaseApp
 from warmpool.errors import FunctionNotFoundError, InvalidInputError, from_wire
@@ -336,6 +336,15 @@ def empty(self, input: Empty) -> int:
     return input.n
 
 
+def model_field(self, input: Add = Field(default_factory=lambda: Add(amount=8))) -> int:  # noqa: B008
+    input.amount += 1
+    return input.amount
+
+
+def model_field_required(self, input: Add = Field(description="what to add")) -> int:  # noqa: B008
+    return input.amount
+
+
 MODEL_CALLS: dict[str, tuple[Callable[..., Any], Any, Any]] = {
     "one-model": (add, {"amount": 3}, 3),
     "a-number-as-text": (add, {"amount": "3"}, 3),
@@ -343,6 +352,9 @@ MODEL_CALLS: dict[str, tuple[Callable[..., Any], Any, Any]] = {
     "no-input-is-an-empty-one": (empty, None, 5),
     "default-with-an-input": (add_defaulted, {"amount": 3}, 3),
     "default-without-an-input": (add_defaulted, None, 7),
+    "a-field-with-an-input": (model_field, {"amount": 3}, 4),
+    "a-field-without-an-input": (model_field, None, 9),
+    "a-field-without-a-default": (model_field_required, {"amount": 3}, 3),
     "keyword-only": (add_keyword, {"amount": 3}, 3),
     "positional-only": (add_positional, {"amount": 3}, 3),
     "root-model": (total, [1, 2, 3], 6),
@@ -421,6 +433,30 @@ def rich(
     return [type(v).__name__ for v in (when, id, colour, point, tags)]
 
 
+def with_fields(
+    self,
+    n: int = Field(2, ge=1),
+    words: list[str] = Field(default_factory=list),  # noqa: B008
+    most: Annotated[int, Field(ge=1)] = Field(9, le=9),
+    size: Annotated[int, Field(default_factory=lambda: 4)] = Field(description="how large"),
+) -> list[Any]:
+    words.append("word")
+    return [n, words, most, size]
+
+
+def with_a_field_that_must_be_given(self, n: int = Field(description="how many"), m: int = 1) -> list[int]:
+    return [n, m]
+
+
+def with_aliases(
+    self,
+    user_id: Annotated[int, Field(alias="userId")],
+    kind: str = Field("plain", validation_alias=AliasChoices("type", "sort")),
+    first: int = Field(0, validation_alias=AliasPath("numbers", 0)),
+) -> list[Any]:
+    return [user_id, kind, first]
+
+
 PARAMETER_CALLS: dict[str, tuple[Callable[..., Any], Any, Any]] = {
     "defaults": (plain, {"a": 1}, [1, "b", 1.5, [0]]),
     "all-given": (plain, {"a": "1", "b": "x", "c": 2, "d": ["3"]}, [1, "x", 2.0, [3, 0]]),
@@ -439,6 +475,11 @@ PARAMETER_CALLS: dict[str, tuple[Callable[..., Any], Any, Any]] = {
     "an-optional-model-is-a-parameter": (optional_model, {"one": {"amount": 1}}, 1),
     "an-optional-model-left-out": (optional_model, None, None),
     "constraints": (constrained, {"n": 2, "word": "ab"}, "abab"),
+    "fields-left-out": (with_fields, {}, [2, ["word"], 9, 4]),
+    "fields-given": (with_fields, {"n": "1", "words": ["a"], "most": 3, "size": 5}, [1, ["a", "word"], 3, 5]),
+    "a-field-without-a-default": (with_a_field_that_must_be_given, {"n": 3}, [3, 1]),
+    "aliases": (with_aliases, {"userId": 1, "sort": "odd", "numbers": [7]}, [1, "odd", 7]),
+    "names-beside-aliases": (with_aliases, {"user_id": 1, "kind": "odd", "first": 7}, [1, "odd", 7]),
     "validators": (doubled, {"n": 4}, 8),
     "rich-types": (
         rich,
@@ -460,9 +501,10 @@ def test_the_keys_of_the_input_are_the_parameters(method, value, result):
 
 
 def test_a_mutable_default_is_fresh_in_each_call():
-    function = function_of(plain)
+    function, described = function_of(plain), function_of(with_fields)
     for _ in range(3):
         assert function.method(None, *function.decode({"a": 1})) == [1, "b", 1.5, [0]]
+        assert described.method(None, *described.decode(None)) == [2, ["word"], 9, 4]
 
 
 # --- what is refused when the app is loaded ---------------------------------------------------------------------
@@ -588,6 +630,12 @@ def test_an_input_error_goes_over_the_wire():
         pytest.param(plain, [1], [], "model_type", id="a-list"),
         pytest.param(plain, {"a": 1, 2: 3}, [2], "invalid_key", id="a-key-that-is-no-text"),
         pytest.param(order, {"items": [{"amount": 1}, {}]}, ["items", 1, "amount"], "missing", id="nested"),
+        pytest.param(with_fields, {"n": 0}, ["n"], "greater_than_equal", id="a-bound-of-a-field"),
+        pytest.param(with_fields, {"most": 0}, ["most"], "greater_than_equal", id="a-bound-of-the-annotation"),
+        pytest.param(with_fields, {"most": 10}, ["most"], "less_than_equal", id="a-bound-beside-another"),
+        pytest.param(with_a_field_that_must_be_given, None, ["n"], "missing", id="a-field-without-a-default"),
+        pytest.param(model_field_required, None, ["amount"], "missing", id="a-model-as-a-field-without-a-default"),
+        pytest.param(with_aliases, {}, ["userId"], "missing", id="by-the-parameters-alias"),
         pytest.param(two_models, {"one": {}}, ["one", "amount"], "missing", id="nested-in-a-parameter"),
     ],
 )
@@ -687,6 +735,10 @@ def act_validation_alias(self, input: WithValidationAlias) -> str:
     return input.what
 
 
+def act_keyed(self, what: str = Field(alias="action")) -> str:
+    return what
+
+
 def act_choices(self, input: WithChoices) -> str:
     return input.what
 
@@ -717,7 +769,7 @@ def test_without_run_it_is_what_the_action_names():
 
 
 @pytest.mark.parametrize(
-    "method", [act, act_model, act_alias, act_validation_alias, act_choices], ids=lambda m: m.__name__
+    "method", [act, act_model, act_alias, act_validation_alias, act_choices, act_keyed], ids=lambda m: m.__name__
 )
 def test_the_action_is_passed_on_to_a_function_that_has_a_field_for_it(method):
     table = functions_of(app_of(**{method.__name__: method}))
@@ -875,6 +927,15 @@ def test_a_description_is_plain_data(name):
     described = functions_of(Described)[name].describe()
     assert json.loads(json.dumps(described)) == described
     assert decode(encode(described, LIMIT)[4:]) == described
+
+
+def test_a_parameter_is_described_by_its_field_and_its_alias():
+    schema = function_of(with_fields).describe()["input_schema"]
+    assert schema["properties"]["n"] == {"title": "N", "type": "integer", "default": 2, "minimum": 1}
+    assert schema["properties"]["size"]["description"] == "how large"
+    schema = function_of(with_aliases).describe()["input_schema"]
+    assert list(schema["properties"])[:2] == ["userId", "type"]
+    assert schema["required"] == ["userId"]
 
 
 def test_no_name_of_ours_is_in_a_schema():

@@ -56,18 +56,31 @@ def _whole_input(parameters: list[inspect.Parameter], hints: dict[str, Any]) -> 
 def _decode_model(name: str, annotation: Any, parameter: inspect.Parameter) -> Decode:
     validator = annotation.__pydantic_validator__ if is_model(annotation) else TypeAdapter(annotation).validator
     validate = validator.validate_python
+    told = parameter.default if isinstance(parameter.default, FieldInfo) else None
+    default = parameter.default if told is None else parameter.empty
 
     def decode(value: Any) -> Arguments:
         if value is None:
-            if parameter.default is not parameter.empty:
-                return (parameter.default,)
+            if default is not parameter.empty:
+                return (default,)
             value = {}
         try:
             return (validate(value),)
         except ValidationError as error:
             raise _invalid_input(name, error) from None
 
-    return decode
+    return decode if told is None or told.is_required() else _or_default(decode, told)
+
+
+def _or_default(decode: Decode, field: FieldInfo) -> Decode:
+    """With a default that pydantic makes for each call."""
+
+    def decode_or_default(value: Any) -> Arguments:
+        if value is None:
+            return (field.get_default(call_default_factory=True, validated_data={}),)
+        return decode(value)
+
+    return decode_or_default
 
 
 def _decode_parameters(
@@ -78,8 +91,7 @@ def _decode_parameters(
     for index, parameter in enumerate(parameters):
         if parameter.kind in (_VAR_POSITIONAL, _VAR_KEYWORD):
             raise TypeError(f"*{parameter.name} cannot be filled from a map: name each parameter")
-        default = ... if parameter.default is parameter.empty else parameter.default
-        fields[f"p{index}"] = (hints.get(parameter.name, Any), Field(default, alias=parameter.name))
+        fields[f"p{index}"] = _field(parameter, hints.get(parameter.name, Any))
     config = ConfigDict(extra="forbid", arbitrary_types_allowed=False, protected_namespaces=())
     model = create_model(name, __config__=config, **fields)
     validate = model.__pydantic_validator__.validate_python
@@ -91,6 +103,21 @@ def _decode_parameters(
             raise _invalid_input(name, error) from None
 
     return model, decode
+
+
+def _field(parameter: inspect.Parameter, annotation: Any) -> tuple[Any, Any]:
+    """A parameter as `create_model` takes a field. An alias that the author gave it is a key beside its name, which
+    remains one: a proxy binds by names.
+    """
+    name, default = parameter.name, parameter.default
+    if isinstance(default, FieldInfo):
+        annotation, default = Annotated[annotation, default], parameter.empty
+    alias = FieldInfo.from_annotation(annotation).validation_alias
+    given = {} if default is parameter.empty else {"default": default}
+    if alias is None:
+        return annotation, Field(**given, alias=name)
+    choices = alias.choices if isinstance(alias, AliasChoices) else [alias]
+    return annotation, Field(**given, validation_alias=AliasChoices(*choices, name))
 
 
 def _invalid_input(function: str, error: ValidationError) -> InvalidInputError:

@@ -33,5 +33,12 @@ class TakesModels(BaseApp):
     def described(self, order: Annotated[Order, Field(description="what to do")]) -> list[object]:
         return self.run(order)
 
+    def noted(
+        self,
+        count: Annotated[int, Field(alias="howMany")],
+        notes: list[str] = Field(default_factory=list, max_length=1),  # noqa: B008
+    ) -> list[object]:
+        return [count, *notes]
+
     def several(self, orders: list[Order]) -> list[object]:
         return [self.run(order) for order in orders]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import runpy
 import typing
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Generator, Iterable, Iterator
 from datetime import date
@@ -12,7 +13,7 @@ from typing import Any, get_type_hints
 
 import pytest
 import user_code
-from support import Daemon
+from support import APPS, Daemon
 from user_code import AddInput, AsyncCart, Cart, Total
 
 from warmpool import (
@@ -119,6 +120,17 @@ def test_a_proxy_and_its_worker_agree_on_what_a_function_is():
         is_async = kind in (Kind.ASYNC, Kind.ASYNC_GENERATOR)
         streams = kind in (Kind.GENERATOR, Kind.ASYNC_GENERATOR)
         assert proxy._kind(method) == (is_async, streams), (annotation, function)
+
+
+def test_a_parameter_with_an_alias_goes_by_its_own_name_too(client: Client):
+    file = str(APPS / "takes_models.py")
+    app = runpy.run_path(file)["TakesModels"]
+    with client.session(file) as session:
+        takes = session.proxy(app)
+        assert [takes.noted(3), takes.noted(count=2, notes=["a"])] == [[3], [2, "a"]]
+        assert session.call("noted", howMany=1) == [1]
+        with pytest.raises(InvalidInputError, match="notes: List should have at most 1 item"):
+            takes.noted(2, ["a", "b"])
 
 
 def test_a_generator_that_is_left_is_closed(client: Client):
