@@ -10,14 +10,14 @@ import json
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable, Iterator
 from enum import Enum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import msgpack
 import pydantic
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import AliasChoices, AliasPath, BaseModel, BeforeValidator, ConfigDict, Field, RootModel
+from pydantic import AliasChoices, AliasPath, BaseModel, BeforeValidator, ConfigDict, Field, RootModel, model_validator
 
 from warmpool.app import HOOKS, BaseApp
 from warmpool.errors import FunctionNotFoundError, InvalidInputError, from_wire
@@ -332,6 +332,42 @@ class Empty(BaseModel):
     n: int = 5
 
 
+class Tree(BaseModel):
+    children: list[Tree] = []
+
+
+class Deferring(Empty):
+    m: int = 0
+
+    @model_validator(mode="after")
+    def says_what_it_has(self) -> Self:
+        self.n = self.n
+        return self
+
+
+class Strict(Empty):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Keeping(Empty):
+    model_config = ConfigDict(extra="allow")
+
+
+class Seeing(Empty):
+    @model_validator(mode="before")
+    @classmethod
+    def takes_the_old_name(cls, value: Any) -> Any:
+        return {"n": value.get("input", 5)}
+
+
+class Picking(BaseModel):
+    n: int = Field(5, validation_alias=AliasPath("input", "n"))
+
+
+class AnyKeys(RootModel[dict[str, Any]]):
+    pass
+
+
 def empty(self, input: Empty) -> int:
     return input.n
 
@@ -345,6 +381,38 @@ def model_field_required(self, input: Add = Field(description="what to add")) ->
     return input.amount
 
 
+def tree(self, root: Tree) -> int:
+    return len(root.children)
+
+
+def deferring(self, input: Annotated[Deferring, Field(description="all of it")] = Deferring(m=8)) -> int:  # noqa: B008
+    return input.n + input.m
+
+
+def strict(self, input: Strict) -> int:
+    return input.n
+
+
+def keeping(self, input: Keeping) -> Any:
+    return input.model_extra
+
+
+def seeing(self, input: Seeing) -> int:
+    return input.n
+
+
+def picking(self, input: Picking) -> int:
+    return input.n
+
+
+def itself(self, n: Empty) -> int:
+    return n.n
+
+
+def any_keys(self, numbers: AnyKeys) -> Any:
+    return numbers.root
+
+
 MODEL_CALLS: dict[str, tuple[Callable[..., Any], Any, Any]] = {
     "one-model": (add, {"amount": 3}, 3),
     "a-number-as-text": (add, {"amount": "3"}, 3),
@@ -355,6 +423,20 @@ MODEL_CALLS: dict[str, tuple[Callable[..., Any], Any, Any]] = {
     "a-field-with-an-input": (model_field, {"amount": 3}, 4),
     "a-field-without-an-input": (model_field, None, 9),
     "a-field-without-a-default": (model_field_required, {"amount": 3}, 3),
+    "by-the-parameters-name": (add, {"input": {"amount": 3}}, 3),
+    "by-the-parameters-name-with-a-default": (add_defaulted, {"input": {"amount": 3}}, 3),
+    "by-the-parameters-name-where-all-is-optional": (empty, {"input": {"n": 3}}, 3),
+    "by-the-parameters-name-and-empty": (empty, {"input": {}}, 5),
+    "by-the-parameters-name-beside-another-key": (empty, {"input": {"n": 3}, "more": 1}, 5),
+    "by-the-parameters-name-in-a-tree": (tree, {"root": {"children": [{}]}}, 1),
+    "by-the-parameters-name-with-a-validator-of-the-whole": (deferring, {"input": {"n": 3}}, 3),
+    "by-the-parameters-name-not-given": (deferring, None, 13),
+    "by-the-parameters-name-where-more-is-forbidden": (strict, {"input": {"n": 3}}, 3),
+    "more-is-kept": (keeping, {"input": {"n": 3}}, {"input": {"n": 3}}),
+    "a-validator-may-take-what-is-no-field": (seeing, {"input": 3}, 3),
+    "a-path-begins-with-a-key": (picking, {"input": {"n": 3}}, 3),
+    "a-field-named-like-the-parameter": (itself, {"n": 3}, 3),
+    "any-keys": (any_keys, {"numbers": {"numbers": 1}}, {"numbers": {"numbers": 1}}),
     "keyword-only": (add_keyword, {"amount": 3}, 3),
     "positional-only": (add_positional, {"amount": 3}, 3),
     "root-model": (total, [1, 2, 3], 6),
@@ -636,6 +718,13 @@ def test_an_input_error_goes_over_the_wire():
         pytest.param(with_a_field_that_must_be_given, None, ["n"], "missing", id="a-field-without-a-default"),
         pytest.param(model_field_required, None, ["amount"], "missing", id="a-model-as-a-field-without-a-default"),
         pytest.param(with_aliases, {}, ["userId"], "missing", id="by-the-parameters-alias"),
+        pytest.param(add, {"input": {}}, ["input", "amount"], "missing", id="in-a-model-that-is-named"),
+        pytest.param(
+            empty, {"input": {"n": "x"}}, ["input", "n"], "int_parsing", id="in-a-model-where-all-is-optional"
+        ),
+        pytest.param(empty, {"input": None}, ["input"], "model_type", id="a-model-that-is-named-and-not-given"),
+        pytest.param(strict, {"input": {}, "n": 1}, ["input"], "extra_forbidden", id="beside-a-field"),
+        pytest.param(itself, {"n": {"n": 1}}, ["n"], "int_type", id="a-field-named-like-the-parameter"),
         pytest.param(two_models, {"one": {}}, ["one", "amount"], "missing", id="nested-in-a-parameter"),
     ],
 )
@@ -643,6 +732,11 @@ def test_an_input_error_says_where_and_what(method, value, location, sort):
     error = refusal(method, value)
     assert (error.errors[0]["loc"], error.errors[0]["type"]) == (location, sort)
     assert ".".join(map(str, location)) in str(error)
+
+
+def test_a_model_that_is_given_by_its_parameters_name_is_described_as_the_whole_input():
+    schema = function_of(empty).describe()["input_schema"]
+    assert schema == Empty.model_json_schema()
 
 
 def test_many_input_errors_are_all_data_but_five_in_words():
@@ -723,6 +817,10 @@ class WithChoices(BaseModel):
     what: str = Field(validation_alias=AliasChoices("verb", "action"))
 
 
+class WithPath(BaseModel):
+    what: str = Field("act", validation_alias=AliasPath("action", 0))
+
+
 def act_model(self, input: WithAction) -> str:
     return input.action
 
@@ -732,6 +830,10 @@ def act_alias(self, input: WithAlias) -> str:
 
 
 def act_validation_alias(self, input: WithValidationAlias) -> str:
+    return input.what
+
+
+def act_path(self, input: WithPath) -> str:
     return input.what
 
 
@@ -769,7 +871,9 @@ def test_without_run_it_is_what_the_action_names():
 
 
 @pytest.mark.parametrize(
-    "method", [act, act_model, act_alias, act_validation_alias, act_choices, act_keyed], ids=lambda m: m.__name__
+    "method",
+    [act, act_model, act_alias, act_validation_alias, act_choices, act_path, act_keyed],
+    ids=lambda m: m.__name__,
 )
 def test_the_action_is_passed_on_to_a_function_that_has_a_field_for_it(method):
     table = functions_of(app_of(**{method.__name__: method}))

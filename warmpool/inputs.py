@@ -1,7 +1,8 @@
 """What comes from afar → the arguments of a function.
 
 One parameter that is a pydantic model takes the whole input; otherwise the input's keys are the parameters, checked by
-a model made from them.
+a model made from them. Whoever gives the name of that one parameter as the only key means its value, unless the model
+may have a use for such a key.
 """
 
 from __future__ import annotations
@@ -11,13 +12,16 @@ import json
 from collections.abc import Callable
 from typing import Annotated, Any, Final, TypeGuard, get_args, get_origin
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
+from pydantic import AliasChoices, AliasPath, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 from pydantic.fields import FieldInfo
 
 from .errors import InvalidInputError
 
 _VAR_POSITIONAL: Final = inspect.Parameter.VAR_POSITIONAL
 _VAR_KEYWORD: Final = inspect.Parameter.VAR_KEYWORD
+
+_AROUND: Final = frozenset({"definitions", "definition-ref", "default", "function-after"})
+"""What in a core schema of pydantic's stands around a model and leaves its input alone."""
 
 Arguments = tuple[Any, ...]
 Decode = Callable[[Any], Arguments]
@@ -29,7 +33,7 @@ def decoder(name: str, parameters: list[inspect.Parameter], hints: dict[str, Any
     model = _whole_input(parameters, hints)
     if model is None:
         return _decode_parameters(name, parameters, hints)
-    return model, _decode_model(name, hints[parameters[0].name], parameters[0])
+    return model, _decode_model(name, model, hints[parameters[0].name], parameters[0])
 
 
 def is_model(annotation: Any) -> TypeGuard[type[BaseModel]]:
@@ -40,7 +44,8 @@ def keys_of(name: str, field: FieldInfo) -> set[str | None]:
     """The keys of an input that fill a field."""
     alias = field.validation_alias
     choices = alias.choices if isinstance(alias, AliasChoices) else [alias]
-    return {name, field.alias, *(choice for choice in choices if isinstance(choice, str))}
+    firsts = (choice.path[0] if isinstance(choice, AliasPath) else choice for choice in choices)
+    return {name, field.alias, *(first for first in firsts if isinstance(first, str))}
 
 
 def _whole_input(parameters: list[inspect.Parameter], hints: dict[str, Any]) -> type[BaseModel] | None:
@@ -53,9 +58,10 @@ def _whole_input(parameters: list[inspect.Parameter], hints: dict[str, Any]) -> 
     return annotation if is_model(annotation) else None
 
 
-def _decode_model(name: str, annotation: Any, parameter: inspect.Parameter) -> Decode:
-    validator = annotation.__pydantic_validator__ if is_model(annotation) else TypeAdapter(annotation).validator
-    validate = validator.validate_python
+def _decode_model(name: str, model: type[BaseModel], annotation: Any, parameter: inspect.Parameter) -> Decode:
+    adapter, key = TypeAdapter(annotation), parameter.name
+    validate = adapter.validator.validate_python
+    is_free = _has_no_use_for(key, model, adapter.core_schema)
     told = parameter.default if isinstance(parameter.default, FieldInfo) else None
     default = parameter.default if told is None else parameter.empty
 
@@ -67,9 +73,37 @@ def _decode_model(name: str, annotation: Any, parameter: inspect.Parameter) -> D
         try:
             return (validate(value),)
         except ValidationError as error:
+            if is_free and isinstance(value, dict) and value.keys() == {key}:
+                return decode_named(value)
             raise _invalid_input(name, error) from None
 
-    return decode if told is None or told.is_required() else _or_default(decode, told)
+    def decode_named(value: dict[str, Any]) -> Arguments:
+        try:
+            return (validate(value[key]),)
+        except ValidationError as error:
+            raise _invalid_input(name, error, key) from None
+
+    def decode_unless_ignored(value: Any) -> Arguments:
+        """For a model that is content with any key, and would be empty. No other pays for the look."""
+        arguments = decode(value)
+        return decode_named(value) if value and key in value and len(value) == 1 else arguments
+
+    ignores = is_free and not any(field.is_required() for field in model.model_fields.values())
+    careful = decode_unless_ignored if ignores else decode
+    return careful if told is None or told.is_required() else _or_default(careful, told)
+
+
+def _has_no_use_for(key: str, model: type[BaseModel], schema: Any) -> bool:
+    """Whether a key is no field's, and nobody keeps it or sees it before the fields do: a validator of the author's may
+    make of it what he likes.
+    """
+    known = {one["ref"]: one for one in schema.get("definitions", ())}
+    while schema["type"] in _AROUND:
+        schema = known[schema["schema_ref"]] if schema["type"] == "definition-ref" else schema["schema"]
+    if schema["type"] != "model" or schema.get("custom_init") or schema["schema"]["type"] != "model-fields":
+        return False
+    keys = {key for name, field in model.model_fields.items() for key in keys_of(name, field)}
+    return model.model_config.get("extra") != "allow" and key not in keys
 
 
 def _or_default(decode: Decode, field: FieldInfo) -> Decode:
@@ -120,11 +154,13 @@ def _field(parameter: inspect.Parameter, annotation: Any) -> tuple[Any, Any]:
     return annotation, Field(**given, validation_alias=AliasChoices(*choices, name))
 
 
-def _invalid_input(function: str, error: ValidationError) -> InvalidInputError:
+def _invalid_input(function: str, error: ValidationError, *within: str) -> InvalidInputError:
     """Pydantic's error as ours: a sentence for people, and the same as data (without the input, which may be
-    large or secret).
+    large or secret). `within`: the keys under which it was found.
     """
     found = json.loads(error.json(include_url=False, include_input=False))
+    for item in found:
+        item["loc"] = [*within, *item["loc"]]
     shown = "; ".join(f"{'.'.join(map(str, item['loc'])) or 'input'}: {item['msg']}" for item in found[:5])
     more = f"; and {len(found) - 5} more" if len(found) > 5 else ""
     return InvalidInputError(

@@ -80,6 +80,7 @@ def test_a_model_is_carried_as_a_model_like_it_takes_it(client: Client, where: s
     with client.session(app) if where == "in a worker" else in_process() as session:
         assert session.call("run", order) == [3, "sesame"]
         assert session.call("run", {"userId": 3, "passWord": "sesame"}) == [3, "sesame"]
+        assert session.call("run", order=order) == [3, "sesame"]
         assert session.call("described", order) == [3, "sesame"]
         assert session.call("several", orders=[order, order]) == [[3, "sesame"]] * 2
 
