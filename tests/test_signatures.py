@@ -642,10 +642,14 @@ def var_keyword_model(self, **inputs: Add) -> int:
     ],
     ids=lambda value: value.__name__,
 )
-def test_a_signature_that_cannot_be_called_from_afar_is_refused_with_a_note_that_names_the_method(method, error):
-    with pytest.raises(error) as refused:
+def test_a_signature_that_cannot_be_called_from_afar_is_refused_with_words_that_begin_with_the_method(method, error):
+    with pytest.raises(TypeError) as refused:
         functions_of(app_of(**{method.__name__: method}))
-    assert f"in the signature of {method.__qualname__}" in refused.value.__notes__
+    cause = refused.value.__cause__
+    assert type(cause) is error
+    words = str(cause).splitlines()[0]
+    assert str(refused.value) == f"{method.__qualname__} cannot be called from afar: {error.__name__}: {words}"
+    assert "begins with _" in refused.value.__notes__[0]
 
 
 def test_a_method_without_self_is_no_function_or_refused_by_name():

@@ -98,7 +98,8 @@ class Function:
 def functions_of(app: type[BaseApp]) -> dict[str, Function]:
     """The functions of `app` by name, in the order of their definition.
 
-    Raises what annotations raise that cannot be evaluated or have no schema; the message names the method.
+    Raises TypeError for annotations that cannot be evaluated or have no schema. Its message begins with the method,
+    since pydantic says much of a type, and what is long is cut.
     """
     found: dict[str, Function] = {}
     for kind in reversed(app.__mro__):
@@ -153,9 +154,10 @@ def _function(name: str, method: Callable[..., Any]) -> Function:
         result, returned = _results(kind, hints.get("return"))
         output = _adapter(result)
     except Exception as error:
-        error.add_note(f"in the signature of {method.__qualname__}")
-        error.add_note("a method that is not to be called from afar has a name that begins with _")
-        raise
+        words = str(error).partition("\n")[0]
+        refused = TypeError(f"{method.__qualname__} cannot be called from afar: {type(error).__name__}: {words}")
+        refused.add_note("a method that is not to be called from afar has a name that begins with _")
+        raise refused from error
     return Function(
         name=name,
         method=_RUN[kind](iterate),

@@ -144,7 +144,7 @@ def test_a_hook_that_hangs_is_cut_short(client: Client, directory: Path):
     [
         ("raises_in_setup", "its setup raised RuntimeError: no model here", "raises_in_setup.py"),
         ("raises_on_import", "no_such_module_anywhere", "raises_on_import.py"),
-        ("wrong_signature", "NoSuchType", ""),
+        ("wrong_signature", "TypeError: WrongSignature.run cannot be called from afar: NameError: .*NoSuchType", ""),
         ("exits_in_setup", "exited with status 9 while it was set up", ""),
     ],
 )
