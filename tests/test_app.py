@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import logging
+import threading
 import typing
 import typing as t
 from collections import deque
@@ -95,6 +96,21 @@ def test_a_default_is_there_before_init_runs():
     assert Early().items == [1, 2]
     assert Early().items == [1, 2]
     assert Early.items == [1]
+
+
+def test_a_default_that_cannot_be_copied_is_named_with_what_helps():
+    class Locked(BaseApp):
+        locks = {"a": threading.Lock()}
+
+    with pytest.raises(
+        TypeError, match=r"Locked\.locks cannot be copied .*: cannot pickle .*; make it in setup.*ClassVar"
+    ):
+        Locked()
+
+    class Shared(BaseApp):
+        locks: ClassVar = {"a": threading.Lock()}
+
+    assert Shared().locks is Shared.locks
 
 
 @pytest.mark.parametrize(

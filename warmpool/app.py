@@ -142,7 +142,7 @@ class BaseApp:
         app.context = AppContext()
         for name, default in cls._mutable_defaults.items():
             if getattr(cls, name, None) is default:
-                setattr(app, name, copy.deepcopy(default))
+                setattr(app, name, _copied(cls, name, default))
         return app
 
     @classmethod
@@ -153,6 +153,16 @@ class BaseApp:
         from .testing.inprocess import AppClient
 
         return AppClient(cls, labels)
+
+
+def _copied(kind: type, name: str, default: Any) -> Any:
+    try:
+        return copy.deepcopy(default)
+    except Exception as error:
+        raise TypeError(
+            f"{kind.__qualname__}.{name} cannot be copied for an instance: {error}; make it in setup, or annotate it "
+            "as ClassVar, and all instances share it"
+        ) from error
 
 
 def _is_shared(kind: type, name: str) -> bool:
