@@ -93,7 +93,8 @@ def test_a_class_that_cannot_be_imported_says_why(marked):
             client.session(nowhere)
 
 
-def test_modules_that_the_owner_finds_its_apps_find(marked, tmp_path, monkeypatch):
+@pytest.mark.parametrize("by", ["itself", "PYTHONPATH"])
+def test_modules_that_the_owner_finds_its_apps_find(marked, tmp_path, monkeypatch, by: str):
     (tmp_path / "lib").mkdir()
     (tmp_path / "lib" / "only_here.py").write_text("WORD = 'found'\n")
     (tmp_path / "app.py").write_text(
@@ -101,6 +102,8 @@ def test_modules_that_the_owner_finds_its_apps_find(marked, tmp_path, monkeypatc
         "class Finder(BaseApp):\n    def word(self) -> str:\n        return only_here.WORD\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path / "lib"))
+    if by == "PYTHONPATH":
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path / "lib"))
     with embedded() as client:
         assert client.run(app=str(tmp_path / "app.py"), function="word").output == "found"
 

@@ -65,6 +65,7 @@ def _settings(given: dict[str, Any]) -> Settings:
 
 
 def _add_to_path(entries: list[str]) -> None:
-    """The owner's places of modules are its apps' too, behind what this interpreter has of itself."""
+    """The owner's places of modules are its apps' too, behind what this interpreter has of itself and was given."""
+    given = os.environ.get("PYTHONPATH")
     added = [entry for entry in entries if entry not in sys.path]
-    os.environ["PYTHONPATH"] = os.pathsep.join(added)
+    os.environ["PYTHONPATH"] = os.pathsep.join([given, *added] if given else added)
