@@ -20,7 +20,17 @@ from types import FrameType
 from typing import Any
 
 import pytest
-from support import APPS, MEMORY_LIMIT, PATIENCE, Daemon, open_files, processes_marked, wait_for_exit, wait_until_said
+from support import (
+    APPS,
+    MEMORY_LIMIT,
+    PATIENCE,
+    Daemon,
+    all_are_gone,
+    open_files,
+    processes_marked,
+    wait_for_exit,
+    wait_until_said,
+)
 
 from warmpool import (
     AppBrokenError,
@@ -452,10 +462,9 @@ def test_no_daemon_is_started_to_ask_what_became_of_the_last(daemon: Daemon, fif
         with ThreadPoolExecutor(1) as pool:
             future = pool.submit(session.call, "wait", fifo=str(fifo), answer="late")
             wait_until_busy(daemon.client, session.id)
-            family = processes_marked(daemon.mark)
             os.kill(daemon.pid, signal.SIGKILL)
             error = future.exception(PATIENCE)
-        assert all(wait_for_exit(process.pid) for process in family)
+        assert all_are_gone(daemon.mark, PATIENCE)
         started = client.started_daemon
         if started:
             pid = client.stop()

@@ -73,7 +73,7 @@ class EventLoop:
         self._inbox.watch(lambda *_: self._inbox.heard())
         self._inbox.taken = self.wake
         self._serves = True
-        self._process.heed_daemon()
+        self._loop.call_soon(self._heed_daemon)  # before anything is read; and in the loop, where calls run
         channel = self._process.channel.fileno()
         self._loop.add_reader(channel, self._heed_daemon)
         while self._process.reason is None:
