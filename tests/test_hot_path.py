@@ -61,6 +61,8 @@ def tracing_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @contextmanager
 def called_over_and_over(session: Session) -> Iterator[None]:
+    """The first call, with which the worker learns whom it serves, is over."""
+    session.call("add", INPUT)
     enough = threading.Event()
 
     def call() -> None:
