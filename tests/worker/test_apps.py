@@ -326,6 +326,29 @@ def test_a_process_that_is_forked_in_a_generator_goes_on_with_no_item(client: Cl
         assert [event.output for event in events if event.type == "output"] == [1, 0]
 
 
+@pytest.mark.parametrize("kind", ["InInit", "InSetup", "InAsyncSetup", "InPreload"])
+def test_a_process_that_is_forked_before_there_is_a_session_becomes_no_worker(client: Client, kind: str):
+    with client.session(f"{APPS}/forks_between_calls.py:{kind}") as session:
+        assert session.call("status") == 1
+        assert session.call("who") == session.info().pid
+
+
+@pytest.mark.parametrize("kind", ["OnEnd", "OnEndAsync"])
+def test_a_process_that_is_forked_at_the_end_of_a_session_goes_first(client: Client, kind: str):
+    with client.session(f"{APPS}/forks_between_calls.py:{kind}") as session:
+        assert session.call("who") == session.info().pid
+    wait_until_said(client, session.id, "status 1")
+    assert any("ValueError: of the child" in line for line in client.sessions.logs(session.id))
+
+
+def test_a_process_that_is_forked_by_a_background_task_takes_no_calls(client: Client):
+    with client.session(f"{APPS}/forks_between_calls.py:InTask") as session:
+        child = session.call("start")
+        assert child != session.info().pid
+        while not session.call("has_left"):
+            assert session.call("who") == session.info().pid
+
+
 @pytest.mark.parametrize("kind", ["Plain", "Async"])
 def test_a_handler_that_raises_while_no_call_runs_ends_no_session(client: Client, kind: str):
     with client.session(f"{APPS}/raises_between_calls.py:{kind}") as session:

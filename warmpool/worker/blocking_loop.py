@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ..errors import ProtocolError
 from ..packets import send
 from ..settings import HOOK_TIMEOUT
-from ..wire.large import Frame, MessageWriter
+from ..wire.large import Frame
 from ..wire.messages import Call, Stream, call_from_wire
 from ..wire.processes import RouseMe
 from .failures import OUTSIDE, print_failure
@@ -134,8 +134,8 @@ class BlockingLoop:
     def owes(self) -> bool:
         return any(connection.outbox.waiting for connection in self._connections.values())
 
-    def writers(self) -> Iterable[MessageWriter]:
-        return [connection.writer for connection in self._connections.values()]
+    def connections(self) -> Iterable[Connection]:
+        return self._connections.values()
 
     def wake(self) -> None:
         self._inbox.called = True

@@ -106,8 +106,8 @@ class EventLoop:
     def owes(self) -> bool:
         return self._running is not None or any(connection.outbox.waiting for connection in self._connections.values())
 
-    def writers(self) -> Iterable[MessageWriter]:
-        return [connection.writer for connection in self._connections.values()]
+    def connections(self) -> Iterable[Connection]:
+        return self._connections.values()
 
     def wake(self) -> None:
         if self._serves:  # it does not heed anything in the middle of `setup`, but right after it

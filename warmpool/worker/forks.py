@@ -1,20 +1,23 @@
-"""A process that the app forks in the middle of a call is not the worker, though it has a copy of all that the worker
-has. It must not answer: the client would have the child's answer for the parent's, and two processes would serve.
+"""A process that the app forks is not the worker, though it has a copy of all that the worker has. It must not answer:
+the client would have the child's answer for the parent's, and two processes would serve.
 
-So in the child all writers are mute. Its function may go on for as long as it likes; when it returns or raises, and an
-answer is to be made, the process ends as any that was forked: with the status of `sys.exit`, and a traceback for other
-exceptions. (`multiprocessing` leaves by itself before that.)
+So in the child all writers are mute and all readers deaf. The app's code may go on for as long as it likes; when it
+comes back to ours the process ends as any that was forked: with the status of `sys.exit`, and a traceback for other
+exceptions. From a call it comes back to make an answer, from a hook out of `parent_only`, and from a background task to
+the loop, which ends it as soon as there is something to read. (`multiprocessing` leaves by itself.)
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import NoReturn
 
+from ..wire.frames import FrameReader
 from ..wire.large import MessageWriter
+from .failures import print_failure
 
 
 class _MuteWriter(MessageWriter):
@@ -24,10 +27,32 @@ class _MuteWriter(MessageWriter):
         leave(sys.exception())
 
 
-def mute(writers: Iterable[MessageWriter]) -> None:
+class _DeafReader(FrameReader):
+    __slots__ = ()
+
+    def read(self, receive_into: object) -> NoReturn:
+        leave(None)
+
+
+def mute(writer: MessageWriter) -> None:
     """From now on there is no answer but to leave."""
-    for writer in writers:
-        writer.__class__ = _MuteWriter
+    writer.__class__ = _MuteWriter
+
+
+def deafen(reader: FrameReader) -> None:
+    """What comes is for the parent."""
+    reader.__class__ = _DeafReader
+
+
+@contextmanager
+def parent_only() -> Iterator[None]:
+    """Around code of the app's that is no call: who comes out of it is who went in."""
+    own = os.getpid()
+    try:
+        yield
+    finally:
+        if os.getpid() != own:
+            leave(sys.exception())
 
 
 def leave(error: BaseException | None) -> NoReturn:
@@ -40,7 +65,7 @@ def leave(error: BaseException | None) -> NoReturn:
             print(error.code, file=sys.stderr)  # noqa: T201  (the session's log)
             status = 1
     elif error is not None:
-        sys.excepthook(type(error), error, error.__traceback__)
+        print_failure(f"process {os.getpid()}, which the app has forked,", error)
         status = 1
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):

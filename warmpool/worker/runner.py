@@ -46,7 +46,7 @@ from .caller import Caller
 from .cancelling import NOTHING, Inbox
 from .failures import app_broken, name_of, print_failure, words_of
 from .faults import hanging_once
-from .forks import mute
+from .forks import deafen, leave, mute, parent_only
 from .limits import LimitedCaller, Limits
 from .logs import follow, sendable
 from .streams import Outlet, wait_until_taken
@@ -88,8 +88,8 @@ class Loop(Protocol):
     def owes(self) -> bool:
         """Whether a call runs, or a client has not taken all of an answer."""
 
-    def writers(self) -> Iterable[MessageWriter]:
-        """Of all connections."""
+    def connections(self) -> Iterable[Connection]:
+        """All that there are."""
 
     def wake(self) -> None:
         """Has the process heed the daemon, and itself, as soon as may be. From any thread."""
@@ -197,7 +197,8 @@ class AppProcess:
         """From setup to the last hook. `first`: the connection that the first client will have."""
         self.loop = loop(self)
         try:
-            self._set_up()
+            with parent_only():
+                self._set_up()
         except BaseException as error:
             send(self.channel, SetupFailed(app_broken(self._name, "its setup", error).to_wire()))
             return
@@ -215,6 +216,8 @@ class AppProcess:
     def heed_daemon(self) -> None:
         """Does what the daemon has said by now."""
         inbox = self.inbox
+        if not inbox.is_ours:
+            leave(None)
         inbox.called = False
         inbox.collect()
         self.loop.meet_newcomers()  # a session begins before anything else is said of it
@@ -267,7 +270,10 @@ class AppProcess:
 
     def disown(self) -> None:
         """In a process that the app has forked: what this one has open is not its own."""
-        mute(self.loop.writers())
+        self.inbox.is_ours = False
+        for connection in self.loop.connections():
+            mute(connection.writer)
+            deafen(connection.reader)
         if self.outlet is not None:
             self.outlet.mute()
 
@@ -372,7 +378,8 @@ class AppProcess:
         if hook is None:
             return None
         try:
-            return self.loop.run_hook(hook, *arguments, timeout=timeout)
+            with parent_only():
+                return self.loop.run_hook(hook, *arguments, timeout=timeout)
         except BaseException as error:
             print_failure(f"{self._name}: {name}", error)
             return None

@@ -136,7 +136,7 @@ class Outlet:
 
     def mute(self) -> None:
         """In a process that was forked in the middle of the call, which is not to be followed."""
-        mute([self._writer])
+        mute(self._writer)
         self.gone = True
 
     def leave(self) -> None:

@@ -45,6 +45,7 @@ from .birth import (
     threads_besides_main,
 )
 from .failures import app_broken
+from .forks import parent_only
 from .limits import options_of
 from .loading import AppImporter
 from .logs import replace_streams
@@ -190,16 +191,17 @@ def _load_app(channel: socket.socket, load: Load) -> Template | None:
     importer = AppImporter(load)
     doing = "its import"
     try:
-        app = importer.import_app()
-        if (preload := getattr(app, "preload", None)) is not None:
-            doing = "preload"
-            _run_hook(preload)
-        doing = "reading its functions"
-        template = Template(channel, load, app, importer.version(app))
-        options = options_of(app)
-        if load.primed:
-            doing = "its setup"
-            template.primed = prime(app, template._functions, load.app, importer.version(app))
+        with parent_only():
+            app = importer.import_app()
+            if (preload := getattr(app, "preload", None)) is not None:
+                doing = "preload"
+                _run_hook(preload)
+            doing = "reading its functions"
+            template = Template(channel, load, app, importer.version(app))
+            options = options_of(app)
+            if load.primed:
+                doing = "its setup"
+                template.primed = prime(app, template._functions, load.app, importer.version(app))
     except BaseException as error:
         send(channel, LoadFailed(app_broken(load.app, doing, error).to_wire(), importer.sources()))
         return None
