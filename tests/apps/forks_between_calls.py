@@ -27,6 +27,9 @@ class Forks(BaseApp):
     def who(self) -> int:
         return os.getpid()
 
+    def status_of(self, pid: int) -> int:
+        return status_of(pid)
+
 
 class InInit(Forks):
     def __init__(self) -> None:
@@ -68,13 +71,18 @@ class OnEndAsync(Forks):
 class InTask(Forks):
     async def start(self) -> int:
         """The child's pid."""
-        self.child = 0
+        self.child = asyncio.get_running_loop().create_future()
         self.task = asyncio.create_task(self.fork())
-        await self.task
-        return self.child
+        return await self.child
 
     async def fork(self) -> None:
-        self.child = forked()
+        self.child.set_result(forked())
 
-    def has_left(self) -> bool:
-        return os.waitpid(self.child, os.WNOHANG) != (0, 0)
+
+class Awaits(Forks):
+    async def start(self) -> int:
+        """The child's pid."""
+        if child := os.fork():
+            return child
+        await asyncio.sleep(0)
+        return -1

@@ -341,12 +341,12 @@ def test_a_process_that_is_forked_at_the_end_of_a_session_goes_first(client: Cli
     assert any("ValueError: of the child" in line for line in client.sessions.logs(session.id))
 
 
-def test_a_process_that_is_forked_by_a_background_task_takes_no_calls(client: Client):
-    with client.session(f"{APPS}/forks_between_calls.py:InTask") as session:
+@pytest.mark.parametrize("kind", ["InTask", "Awaits"])
+def test_a_process_that_is_forked_in_an_event_loop_goes_on_with_none(client: Client, kind: str):
+    with client.session(f"{APPS}/forks_between_calls.py:{kind}") as session:
         child = session.call("start")
-        assert child != session.info().pid
-        while not session.call("has_left"):
-            assert session.call("who") == session.info().pid
+        assert session.call("status_of", pid=child) == 0
+        assert session.call("who") == session.info().pid
 
 
 @pytest.mark.parametrize("kind", ["Plain", "Async"])

@@ -31,11 +31,11 @@ from typing import TYPE_CHECKING, Any, Final
 from ..errors import ProtocolError
 from ..packets import send
 from ..settings import HOOK_TIMEOUT
-from ..wire.large import Frame
+from ..wire.large import Frame, MessageWriter
 from ..wire.messages import Call, Stream, call_from_wire
 from ..wire.processes import RouseMe
+from .connection import LARGE_ATTACH, Connection
 from .failures import OUTSIDE, print_failure
-from .runner import LARGE_ATTACH, Connection
 from .streams import Outlet, answer_plain, wait_until_taken
 
 if TYPE_CHECKING:
@@ -134,8 +134,11 @@ class BlockingLoop:
     def owes(self) -> bool:
         return any(connection.outbox.waiting for connection in self._connections.values())
 
-    def connections(self) -> Iterable[Connection]:
-        return self._connections.values()
+    def writers(self) -> Iterable[MessageWriter]:
+        return [connection.writer for connection in self._connections.values()]
+
+    def disown(self) -> None:
+        """There is no loop around its functions."""
 
     def wake(self) -> None:
         self._inbox.called = True

@@ -71,8 +71,6 @@ class Inbox:
         """What is to be heeded, in its order; or why it could not be taken."""
         self.taken: Callable[[], None] = _nothing
         """Called when something was taken: the channel does not tell of it any more."""
-        self.is_ours = True
-        """What the daemon says. In a process that the app has forked it is for the parent."""
         self.called = False
         """There may be more since this was cleared, of the daemon's or of the worker's own."""
         self.alert = False
@@ -165,7 +163,7 @@ class Inbox:
 
     def collect(self) -> None:
         """Takes all that is there."""
-        while self.is_ours:
+        while True:
             try:
                 received = receive(self._channel, TO_WORKER)
             except BlockingIOError:

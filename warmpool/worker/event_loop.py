@@ -12,7 +12,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import itertools
-import socket
+import os
+import select
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -27,8 +28,9 @@ from ..signatures import DEFAULT_FUNCTION, Arguments, Function, Kind
 from ..wire.large import Frame, MessageWriter
 from ..wire.messages import Call, Stream, call_from_wire
 from .cancelling import NOTHING
+from .connection import LARGE_ATTACH, Connection
 from .failures import OUTSIDE, print_failure
-from .runner import LARGE_ATTACH, Connection
+from .forks import leave
 from .streams import AsyncItems, Items, Outlet
 
 if TYPE_CHECKING:
@@ -81,6 +83,7 @@ class EventLoop:
                 self._loop.run_forever()
             except BaseException as error:
                 print_failure(OUTSIDE, error)
+        self._serves = False
         self._loop.remove_reader(channel)
         for connection in list(self._connections.values()):
             self._close(connection)
@@ -106,8 +109,14 @@ class EventLoop:
     def owes(self) -> bool:
         return self._running is not None or any(connection.outbox.waiting for connection in self._connections.values())
 
-    def connections(self) -> Iterable[Connection]:
-        return self._connections.values()
+    def writers(self) -> Iterable[MessageWriter]:
+        return [connection.writer for connection in self._connections.values()]
+
+    def disown(self) -> None:
+        with select.epoll() as another:
+            os.dup2(another.fileno(), self._loop._get_backend_id(), inheritable=False)  # type: ignore[attr-defined]
+        if self._serves:
+            self._loop.call_soon(leave, None)
 
     def wake(self) -> None:
         if self._serves:  # it does not heed anything in the middle of `setup`, but right after it
@@ -131,7 +140,7 @@ class EventLoop:
 
     def _on_bytes(self, connection: Connection) -> None:
         if connection in self._occupied:
-            if connection is self._following and not _is_open(connection.socket):
+            if connection is self._following and not connection.is_open():
                 self._lose_follower()
             self._paused.add(connection)
             self._loop.remove_reader(connection.socket.fileno())
@@ -383,12 +392,3 @@ def _forget_cancels() -> None:
     assert task is not None
     while task.uncancel():
         pass
-
-
-def _is_open(connection: socket.socket) -> bool:
-    try:
-        return bool(connection.recv(1, socket.MSG_PEEK))
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False

@@ -1,21 +1,22 @@
 """A process that the app forks is not the worker, though it has a copy of all that the worker has. It must not answer:
 the client would have the child's answer for the parent's, and two processes would serve.
 
-So in the child all writers are mute and all readers deaf. The app's code may go on for as long as it likes; when it
-comes back to ours the process ends as any that was forked: with the status of `sys.exit`, and a traceback for other
-exceptions. From a call it comes back to make an answer, from a hook out of `parent_only`, and from a background task to
-the loop, which ends it as soon as there is something to read. (`multiprocessing` leaves by itself.)
+So in the child all writers are mute. The app's code may go on for as long as it likes; when it comes back to ours the
+process ends as any that was forked: with the status of `sys.exit`, and a traceback for other exceptions. From a call it
+comes back to make an answer, and from a hook out of `parent_only`. Async code comes back to the event loop, as soon as
+it awaits anything, and ends there. Until then the child has an epoll of its own in the place of the loop's: that is one
+thing in the kernel for both processes, and what one of them forgets the other would not hear of any more.
+(`multiprocessing` leaves by itself.)
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import NoReturn
 
-from ..wire.frames import FrameReader
 from ..wire.large import MessageWriter
 from .failures import print_failure
 
@@ -27,21 +28,10 @@ class _MuteWriter(MessageWriter):
         leave(sys.exception())
 
 
-class _DeafReader(FrameReader):
-    __slots__ = ()
-
-    def read(self, receive_into: object) -> NoReturn:
-        leave(None)
-
-
-def mute(writer: MessageWriter) -> None:
+def mute(writers: Iterable[MessageWriter]) -> None:
     """From now on there is no answer but to leave."""
-    writer.__class__ = _MuteWriter
-
-
-def deafen(reader: FrameReader) -> None:
-    """What comes is for the parent."""
-    reader.__class__ = _DeafReader
+    for writer in writers:
+        writer.__class__ = _MuteWriter
 
 
 @contextmanager

@@ -23,7 +23,8 @@ from ..wire.frames import encode
 from ..wire.messages import Call
 from ..wire.processes import Attach, Stop
 from ..wire.shapes import to_wire
-from .runner import AppProcess, Connection, Loop, loop_for
+from .connection import Connection
+from .runner import AppProcess, Loop, loop_for
 
 _LIMIT = 1024 * 1024
 

@@ -10,19 +10,16 @@ import os
 import socket
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from functools import partial
 from threading import get_ident
 from typing import Any, Final, Protocol
 
 from ..app import BaseApp, Host
 from ..board import CANCELLED, Board
 from ..errors import ProtocolError
-from ..memory import enclose, receive_memory
-from ..outbox import Outbox
 from ..packets import adopt, expect_fds, send
-from ..settings import ATTACH_FRAME_LIMIT, HOOK_TIMEOUT, UNLOAD_TIMEOUT
+from ..settings import HOOK_TIMEOUT, UNLOAD_TIMEOUT
 from ..signatures import Function
-from ..wire.frames import FrameReader, FrameWriter
+from ..wire.frames import FrameWriter
 from ..wire.large import MessageWriter
 from ..wire.processes import (
     TO_CONNECTION,
@@ -44,15 +41,14 @@ from ..wire.processes import (
 from ..wire.shapes import from_wire
 from .caller import Caller
 from .cancelling import NOTHING, Inbox
+from .connection import Connection
 from .failures import app_broken, name_of, print_failure, words_of
 from .faults import hanging_once
-from .forks import deafen, leave, mute, parent_only
+from .forks import mute, parent_only
 from .limits import LimitedCaller, Limits
 from .logs import follow, sendable
 from .streams import Outlet, wait_until_taken
 
-LARGE_ATTACH: Final = range(2)
-"""A large one is read in two steps: what a reader takes at once, and the rest."""
 END_VALUE_LIMIT: Final = 64 * 1024
 """Bytes of what `on_end` returns."""
 
@@ -88,8 +84,11 @@ class Loop(Protocol):
     def owes(self) -> bool:
         """Whether a call runs, or a client has not taken all of an answer."""
 
-    def connections(self) -> Iterable[Connection]:
-        """All that there are."""
+    def writers(self) -> Iterable[MessageWriter]:
+        """Of all connections."""
+
+    def disown(self) -> None:
+        """In a process that the app has forked: it must not go on with the loop."""
 
     def wake(self) -> None:
         """Has the process heed the daemon, and itself, as soon as may be. From any thread."""
@@ -111,45 +110,6 @@ def loop_for(functions: dict[str, Function]) -> type[Loop]:
     from .blocking_loop import BlockingLoop
 
     return BlockingLoop
-
-
-class Connection:
-    """A client's connection, in the hands of the worker."""
-
-    __slots__ = ("attached", "outbox", "reader", "socket", "writer")
-
-    def __init__(self, connection: socket.socket, frame_limit: int) -> None:
-        self.socket = connection
-        self.attached = False
-        """Whether it is known whose it is: its Attach has been read."""
-        self.outbox = Outbox(connection)
-        """What the client has not taken of its last answer."""
-        self.reader = FrameReader(ATTACH_FRAME_LIMIT)
-        self.reader.take_memory = partial(receive_memory, connection, socket.MSG_DONTWAIT)
-        self.writer = MessageWriter(frame_limit)
-
-    def attach(self, memory_limit: int) -> None:
-        """It is a client's. `memory_limit`: the largest message that the client and we may pass as memory."""
-        self.attached = True
-        self.reader.limit, self.reader.memory_limit = self.writer.limit, memory_limit
-        self.writer.share(memory_limit, enclose)
-
-    def close(self) -> None:
-        """Ends the connection, also where a process that the app has forked holds a copy of it."""
-        with suppress(OSError):
-            self.socket.shutdown(socket.SHUT_RDWR)
-        self.socket.close()
-        self.outbox.clear()
-
-    def has_bytes(self) -> bool:
-        """Whether part of a call is here, or all of it."""
-        try:
-            return self.reader.pending or bool(self.socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
-        except OSError:
-            return False
-
-    def __repr__(self) -> str:
-        return f"<Connection fd={self.socket.fileno()}{' inside a frame' if self.reader.pending else ''}>"
 
 
 class AppProcess:
@@ -216,8 +176,6 @@ class AppProcess:
     def heed_daemon(self) -> None:
         """Does what the daemon has said by now."""
         inbox = self.inbox
-        if not inbox.is_ours:
-            leave(None)
         inbox.called = False
         inbox.collect()
         self.loop.meet_newcomers()  # a session begins before anything else is said of it
@@ -270,10 +228,8 @@ class AppProcess:
 
     def disown(self) -> None:
         """In a process that the app has forked: what this one has open is not its own."""
-        self.inbox.is_ours = False
-        for connection in self.loop.connections():
-            mute(connection.writer)
-            deafen(connection.reader)
+        mute(self.loop.writers())
+        self.loop.disown()
         if self.outlet is not None:
             self.outlet.mute()
 

@@ -30,7 +30,7 @@ from .forks import mute
 
 if TYPE_CHECKING:
     from .caller import Caller
-    from .runner import Connection
+    from .connection import Connection
 
 LINE_LENGTH: Final = 1000
 """Events that may wait in the line."""
@@ -136,7 +136,7 @@ class Outlet:
 
     def mute(self) -> None:
         """In a process that was forked in the middle of the call, which is not to be followed."""
-        mute(self._writer)
+        mute([self._writer])
         self.gone = True
 
     def leave(self) -> None:
