@@ -29,7 +29,7 @@ FLOORS: Final[tuple[frozenset[str], ...]] = tuple(
             ["board", "options", "wire"],
             ["packets"],
             ["memory", "outbox"],
-            ["policy", "app", "inputs"],
+            ["policy", "app", "inputs", "methods"],
             ["signatures"],
             ["daemon", "worker", "client"],
             ["testing"],

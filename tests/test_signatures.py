@@ -21,7 +21,8 @@ from pydantic import AliasChoices, AliasPath, BaseModel, BeforeValidator, Config
 
 from warmpool.app import HOOKS, BaseApp
 from warmpool.errors import FunctionNotFoundError, InvalidInputError, from_wire
-from warmpool.signatures import Function, Kind, functions_of, select
+from warmpool.methods import Kind
+from warmpool.signatures import Function, functions_of, select
 from warmpool.wire.frames import decode, encode
 
 LIMIT = 1024 * 1024
@@ -295,6 +296,26 @@ def test_a_decorated_method_keeps_its_signature():
         return wrapper
 
     assert call(logged(helper), {"x": "4"}) == 4
+
+
+def test_a_method_in_a_wrapper_that_is_no_function_is_one():
+    assert call(functools.lru_cache(helper), {"x": "4"}) == 4
+
+
+@pytest.mark.parametrize("knows", [False, True])
+def test_an_async_method_in_a_plain_wrapper_is_awaited(knows: bool):
+    """If that passes on what is to be awaited, and does not know the result itself."""
+
+    async def method(self, x: int) -> int:
+        return x
+
+    @functools.wraps(method)
+    def wrapper(self, x: int) -> Any:
+        return x if knows else method(self, x)
+
+    function = function_of(wrapper)
+    assert function.kind is Kind.ASYNC
+    assert asyncio.run(function.method(BaseApp(), 4)) == 4
 
 
 # --- one model takes the whole input ----------------------------------------------------------------------------

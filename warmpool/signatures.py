@@ -6,34 +6,33 @@ public, no hook, and each of its parameters is annotated (or has a default).
 
 from __future__ import annotations
 
-import collections.abc
 import inspect
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+)
 from contextlib import aclosing, closing, nullcontext
 from dataclasses import dataclass
-from enum import Enum
 from functools import wraps
 from typing import Any, Final, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import JsonSchemaMode, PydanticJsonSchemaWarning
 
-from .app import HOOKS, BaseApp
+from .app import BaseApp
 from .errors import FunctionNotFoundError
 from .inputs import Arguments as Arguments  # noqa: PLC0414  (told to those who ask here)
 from .inputs import Decode, decoder, is_model, keys_of
+from .methods import Kind, is_function, kind_of
 
 DEFAULT_FUNCTION: Final = "run"
-
-
-class Kind(Enum):
-    """How a function gives what it gives."""
-
-    PLAIN = "plain"
-    ASYNC = "async"
-    GENERATOR = "generator"
-    ASYNC_GENERATOR = "async generator"
 
 
 _NATIVE: Final = (int, float, str, bytes, bool)
@@ -43,9 +42,7 @@ _FLAT: Final = frozenset(kind.__name__ for kind in _NATIVE)
 _SHAPING: Final = frozenset({"serialization", "serialization_exclude", "serialization_exclude_if"})
 """What in a core schema of pydantic's says that something is not serialised as it lies there."""
 
-_GENERATORS: Final = (collections.abc.Generator, collections.abc.Iterator)
-_ASYNC_GENERATORS: Final = (collections.abc.AsyncGenerator, collections.abc.AsyncIterator)
-_OF_ITEMS: Final = (*_GENERATORS, *_ASYNC_GENERATORS, collections.abc.Iterable, collections.abc.AsyncIterable)
+_OF_ITEMS: Final = (Generator, Iterator, Iterable, AsyncGenerator, AsyncIterator, AsyncIterable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +71,11 @@ class Function:
 
     @property
     def is_async(self) -> bool:
-        """Whether it needs an event loop."""
-        return self.kind in (Kind.ASYNC, Kind.ASYNC_GENERATOR)
+        return self.kind.is_async
 
     @property
     def streams(self) -> bool:
-        """Whether it gives items one after another."""
-        return self.kind in (Kind.GENERATOR, Kind.ASYNC_GENERATOR)
+        return self.kind.streams
 
     def describe(self) -> dict[str, Any]:
         """Name, first line of the docstring, and the JSON schemas of input and output."""
@@ -106,10 +101,8 @@ def functions_of(app: type[BaseApp]) -> dict[str, Function]:
         if kind in (object, BaseApp):
             continue
         for name, value in vars(kind).items():
-            if name.startswith("_") or name in HOOKS:
-                continue
             found.pop(name, None)
-            if inspect.isfunction(value) and _is_annotated(value):
+            if is_function(name, value) and _is_annotated(value):
                 found[name] = _function(name, value)
     return found
 
@@ -150,7 +143,7 @@ def _function(name: str, method: Callable[..., Any]) -> Function:
         parameters = parameters[1:]
         model, decode = decoder(name, parameters, hints)
         iterate = _by_position(method, parameters)
-        kind = _kind(method, hints.get("return"))
+        kind = kind_of(method, hints.get("return"))
         result, returned = _results(kind, hints.get("return"))
         output = _adapter(result)
     except Exception as error:
@@ -173,18 +166,6 @@ def _function(name: str, method: Callable[..., Any]) -> Function:
     )
 
 
-def _kind(method: Callable[..., Any], returned: Any) -> Kind:
-    """A function that is no generator itself, but says that it gives one, is one too."""
-    if inspect.iscoroutinefunction(method):
-        return Kind.ASYNC
-    origin = get_origin(returned) or returned
-    if inspect.isasyncgenfunction(method) or origin in _ASYNC_GENERATORS:
-        return Kind.ASYNC_GENERATOR
-    if inspect.isgeneratorfunction(method) or origin in _GENERATORS:
-        return Kind.GENERATOR
-    return Kind.PLAIN
-
-
 def _results(kind: Kind, annotation: Any) -> tuple[Any, Any]:
     """Annotations of what a function gives, or of each item that it does, and of what a generator returns."""
     if kind in (Kind.PLAIN, Kind.ASYNC):
@@ -197,6 +178,18 @@ def _results(kind: Kind, annotation: Any) -> tuple[Any, Any]:
 
 def _adapter(annotation: Any) -> TypeAdapter[Any] | None:
     return None if annotation in (None, Any) else TypeAdapter(annotation)
+
+
+def _awaited(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Of a wrapper that is plain itself: it may pass on what is to be awaited, or know the result."""
+    if inspect.iscoroutinefunction(method):
+        return method
+
+    async def awaited(app: BaseApp, *arguments: Any) -> Any:
+        result = method(app, *arguments)
+        return await result if inspect.isawaitable(result) else result
+
+    return awaited
 
 
 def _last_item(iterate: Callable[..., Any]) -> Callable[..., Any]:
@@ -225,7 +218,7 @@ def _last_item_async(iterate: Callable[..., Any]) -> Callable[..., Any]:
 
 _RUN: Final[dict[Kind, Callable[[Callable[..., Any]], Callable[..., Any]]]] = {
     Kind.PLAIN: lambda method: method,
-    Kind.ASYNC: lambda method: method,
+    Kind.ASYNC: _awaited,
     Kind.GENERATOR: _last_item,
     Kind.ASYNC_GENERATOR: _last_item_async,
 }

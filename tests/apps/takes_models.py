@@ -1,9 +1,10 @@
 """Inputs that go by other names than their fields, with parts that are computed or secret."""
 
+from datetime import UTC, datetime
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel, SecretStr, computed_field
-from pydantic.alias_generators import to_camel
+from pydantic.alias_generators import to_camel, to_pascal
 
 from warmpool import BaseApp
 
@@ -17,6 +18,13 @@ class Order(BaseModel):
     @property
     def doubled(self) -> int:
         return 2 * self.user_id
+
+
+class Tagged(BaseModel):
+    model_config = ConfigDict(alias_generator=to_pascal, strict=True)
+    of: int
+    tags: set[str]
+    at: datetime
 
 
 class Numbers(RootModel[list[int]]):
@@ -39,6 +47,9 @@ class TakesModels(BaseApp):
         notes: list[str] = Field(default_factory=list, max_length=1),  # noqa: B008
     ) -> list[object]:
         return [count, *notes]
+
+    def tagged(self) -> list[Tagged]:
+        return [Tagged(Of=1, Tags={"a"}, At=datetime(2026, 1, 2, tzinfo=UTC))]
 
     def several(self, orders: list[Order]) -> list[object]:
         return [self.run(order) for order in orders]

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import runpy
-import typing
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Generator, Iterable, Iterator
 from datetime import date
-from itertools import product
-from types import FunctionType
-from typing import Any, get_type_hints
 
 import pytest
 import user_code
@@ -23,10 +18,7 @@ from warmpool import (
     FunctionNotFoundError,
     InvalidInputError,
     InvalidRequestError,
-    signatures,
 )
-from warmpool.client import proxy
-from warmpool.signatures import Kind
 
 DAY = date(2026, 1, 2)
 
@@ -91,35 +83,13 @@ def test_a_function_that_gives_an_iterator_is_a_generator(client: Client, shared
     assert asyncio.run(main()) == [0, 1]
 
 
-def test_a_proxy_and_its_worker_agree_on_what_a_function_is():
-    """A client knows nothing of `signatures`, and so has the rule once more."""
-
-    def of(returned: object, function: Callable[..., object]) -> Callable[..., object]:
-        function = FunctionType(function.__code__, {})
-        function.__annotations__["return"] = returned
-        return function
-
-    async def coroutine(self: object) -> None: ...
-
-    async def async_generator(self: object) -> AsyncIterator[int]:
-        yield 1
-
-    def generator(self: object) -> Iterator[int]:
-        yield 1
-
-    def plain(self: object) -> None: ...
-
-    returned = [
-        *(Iterator, Iterator[int], Generator, Generator[int, None, str], Iterable[int], typing.Iterator[int]),
-        *(AsyncIterator, AsyncIterator[int], AsyncGenerator[int, None], AsyncIterable[int], typing.AsyncIterator),
-        *(None, int, list[int], Any, typing.Annotated[Iterator[int], "words"], int | None, Cart),
-    ]
-    for annotation, function in product(returned, (coroutine, async_generator, generator, plain)):
-        method = of(annotation, function)
-        kind = signatures._kind(method, get_type_hints(method, include_extras=True)["return"])
-        is_async = kind in (Kind.ASYNC, Kind.ASYNC_GENERATOR)
-        streams = kind in (Kind.GENERATOR, Kind.ASYNC_GENERATOR)
-        assert proxy._kind(method) == (is_async, streams), (annotation, function)
+def test_results_are_made_of_what_a_worker_sends(client: Client):
+    """Which goes by the names of fields, and is text or a list where msgpack has nothing better."""
+    file = str(APPS / "takes_models.py")
+    names = runpy.run_path(file)
+    with client.session(file) as session:
+        takes = session.proxy(names["TakesModels"])
+        assert takes.tagged() == names["TakesModels"]().tagged()
 
 
 def test_a_parameter_with_an_alias_goes_by_its_own_name_too(client: Client):

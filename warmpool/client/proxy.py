@@ -11,11 +11,12 @@ For anything else there is `session.call`. Needs pydantic; an app's class is all
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from ..errors import FunctionNotFoundError, InvalidRequestError
-from ..settings import HOOKS
+from ..methods import Kind, is_function, kind_of
 from .sessions import AsyncSession
 from .sync import Session
 
@@ -37,33 +38,29 @@ class Proxy:
         return f"<{self._app.__name__} in {self._session!r}>"
 
     def __dir__(self) -> list[str]:
-        return [name for name, value in inspect.getmembers(self._app) if _is_function(name, value)]
+        return [name for name, value in inspect.getmembers(self._app) if is_function(name, value)]
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         method = inspect.getattr_static(self._app, name, None)
-        if not _is_function(name, method):
+        if not is_function(name, method):
             raise FunctionNotFoundError(
                 f"{self._app.__name__} has no function {name!r}: of an app in another process there are only those; "
                 f"it has {', '.join(dir(self))}"
             )
-        assert inspect.isfunction(method)
+        assert callable(method)
         call = _async_method(self._session, method) if isinstance(self._session, AsyncSession) else None
         call = call or _plain_method(self._session, method)  # type: ignore[arg-type]
         self.__dict__[name] = call
         return call
 
 
-def _is_function(name: str, value: object) -> bool:
-    return not name.startswith("_") and name not in HOOKS and inspect.isfunction(value)
-
-
 def _plain_method(session: Session, method: Callable[..., Any]) -> Callable[..., Any]:
-    is_async, streams = _kind(method)
-    if is_async:
+    kind = _kind(method)
+    if kind.is_async:
         raise InvalidRequestError(
             f"{method.__name__} is async: use AsyncClient.proxy, or session.call({method.__name__!r}), which waits"
         )
-    bind, name, made = _binder(method), method.__name__, _maker(method, streams=streams)
+    bind, name, made = _binder(method), method.__name__, _maker(method, kind)
 
     def call(*arguments: Any, **keywords: Any) -> Any:
         return made(session.call(name, bind(arguments, keywords)))
@@ -72,16 +69,16 @@ def _plain_method(session: Session, method: Callable[..., Any]) -> Callable[...,
         with session.stream(name, bind(arguments, keywords)) as events:
             yield from (made(event.output) for event in events if event.type == "output")
 
-    return stream if streams else call
+    return stream if kind.streams else call
 
 
 def _async_method(session: AsyncSession, method: Callable[..., Any]) -> Callable[..., Any]:
-    is_async, streams = _kind(method)
-    if not is_async:
+    kind = _kind(method)
+    if not kind.is_async:
         raise InvalidRequestError(
             f"{method.__name__} is not async: use Client.proxy, or await session.call({method.__name__!r})"
         )
-    bind, name, made = _binder(method), method.__name__, _maker(method, streams=streams)
+    bind, name, made = _binder(method), method.__name__, _maker(method, kind)
 
     async def call(*arguments: Any, **keywords: Any) -> Any:
         return made(await session.call(name, bind(arguments, keywords)))
@@ -92,20 +89,11 @@ def _async_method(session: AsyncSession, method: Callable[..., Any]) -> Callable
                 if event.type == "output":
                     yield made(event.output)
 
-    return stream if streams else call
+    return stream if kind.streams else call
 
 
-def _kind(method: Callable[..., Any]) -> tuple[bool, bool]:
-    """Whether it is async, and whether it streams: as its worker sees it (`signatures`), for whom a function that says
-    that it gives an iterator is a generator.
-    """
-    if inspect.iscoroutinefunction(method):
-        return True, False
-    returned = get_type_hints(method, include_extras=True).get("return")
-    origin = get_origin(returned) or returned
-    if inspect.isasyncgenfunction(method) or origin in (AsyncGenerator, AsyncIterator):
-        return True, True
-    return False, inspect.isgeneratorfunction(method) or origin in (Generator, Iterator)
+def _kind(method: Callable[..., Any]) -> Kind:
+    return kind_of(method, get_type_hints(method, include_extras=True).get("return"))
 
 
 def _binder(method: Callable[..., Any]) -> Callable[[tuple[Any, ...], dict[str, Any]], Any]:
@@ -124,11 +112,13 @@ def _binder(method: Callable[..., Any]) -> Callable[[tuple[Any, ...], dict[str, 
     return bind
 
 
-def _maker(method: Callable[..., Any], *, streams: bool) -> Callable[[Any], Any]:
-    """What came over the wire into what the method is annotated to return, or to yield."""
+def _maker(method: Callable[..., Any], kind: Kind) -> Callable[[Any], Any]:
+    """What came over the wire into what the method is annotated to return, or to yield. It came under the fields' own
+    names, and what msgpack has no type for as text or a list, which a strict model would refuse.
+    """
     from pydantic import TypeAdapter
 
     returned = get_type_hints(method, include_extras=True).get("return", Any)
-    if streams:
+    if kind.streams:
         returned = get_args(returned)[0] if get_origin(returned) is not None else Any
-    return TypeAdapter(returned).validate_python
+    return partial(TypeAdapter(returned).validate_python, strict=False, by_alias=True, by_name=True)

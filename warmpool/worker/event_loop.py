@@ -23,8 +23,9 @@ import uvloop
 
 from ..app import CallCancelled
 from ..errors import ProtocolError
+from ..methods import Kind
 from ..settings import HOOK_TIMEOUT
-from ..signatures import DEFAULT_FUNCTION, Arguments, Function, Kind
+from ..signatures import DEFAULT_FUNCTION, Arguments, Function
 from ..wire.large import Frame, MessageWriter
 from ..wire.messages import Call, Stream, call_from_wire
 from .cancelling import NOTHING

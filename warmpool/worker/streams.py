@@ -21,8 +21,9 @@ from time import time
 from typing import TYPE_CHECKING, Any, Final
 
 from ..app import CallCancelled
+from ..methods import Kind
 from ..outbox import Outbox
-from ..signatures import Arguments, Function, Kind
+from ..signatures import Arguments, Function
 from ..wire.large import Frame, MessageWriter
 from .cancelling import NOTHING, Inbox
 from .failures import print_failure

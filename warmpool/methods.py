@@ -1,0 +1,59 @@
+"""Which methods of an app are its functions, and what they give: one rule for the worker, which runs them, and for a
+proxy, which looks like their app. Needs no pydantic.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import inspect
+from collections.abc import Callable
+from enum import Enum
+from typing import Any, Final, get_origin
+
+from .settings import HOOKS
+
+_GENERATORS: Final = (collections.abc.Generator, collections.abc.Iterator)
+_ASYNC_GENERATORS: Final = (collections.abc.AsyncGenerator, collections.abc.AsyncIterator)
+
+
+class Kind(Enum):
+    """How a function gives what it gives."""
+
+    PLAIN = "plain"
+    ASYNC = "async"
+    GENERATOR = "generator"
+    ASYNC_GENERATOR = "async generator"
+
+    @property
+    def is_async(self) -> bool:
+        """Whether it needs an event loop."""
+        return self in (Kind.ASYNC, Kind.ASYNC_GENERATOR)
+
+    @property
+    def streams(self) -> bool:
+        """Whether it gives items one after another."""
+        return self in (Kind.GENERATOR, Kind.ASYNC_GENERATOR)
+
+
+def is_function(name: str, value: object) -> bool:
+    """Whether what a class has under this name is a public method, and no hook. One in a wrapper that is no function
+    itself, as that of `functools.lru_cache`, is one too.
+    """
+    if name.startswith("_") or name in HOOKS or isinstance(value, staticmethod | classmethod):
+        return False
+    return inspect.isfunction(value) or (callable(value) and inspect.isfunction(inspect.unwrap(value)))
+
+
+def kind_of(method: Callable[..., Any], returned: Any) -> Kind:
+    """`returned`: its annotation. A function that is no generator itself, but says that it gives one, is one too. Of a
+    wrapper it is what is wrapped that counts.
+    """
+    inner = inspect.unwrap(method)
+    if inspect.iscoroutinefunction(inner):
+        return Kind.ASYNC
+    origin = get_origin(returned) or returned
+    if inspect.isasyncgenfunction(inner) or origin in _ASYNC_GENERATORS:
+        return Kind.ASYNC_GENERATOR
+    if inspect.isgeneratorfunction(inner) or origin in _GENERATORS:
+        return Kind.GENERATOR
+    return Kind.PLAIN
