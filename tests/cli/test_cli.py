@@ -390,6 +390,17 @@ def test_no_room(type: Callable[..., Done], client: Client):
     assert error.startswith("error: POOL_EXHAUSTED: ")
 
 
+def test_a_session_that_went_with_its_daemon_does_not_live_on(daemon: Daemon):
+    typed = ["run", str(APPS / "async_counter.py"), "wait_for_ticks", "--session", "new", "--input"]
+    with running(command(daemon.socket, *typed, '{"count": 1000000}')) as process:
+        session_id = wait_until_busy(daemon.client)
+        os.kill(daemon.pid, signal.SIGKILL)
+        out, err = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, out) == (6, "")
+    assert err.startswith(f"error: DAEMON_UNAVAILABLE: the daemon is gone, and session {session_id} with it")
+    assert "lives on" not in err
+
+
 @pytest.mark.parametrize("command", ["get", "keepalive", "labels", "logs", "why", "cancel", "end"])
 def test_the_name_of_a_session_is_no_id(type: Callable[..., Done], client: Client, command: str):
     with client.session(COUNTER, name="mine") as session:

@@ -98,5 +98,5 @@ def _print_error(error: WarmpoolError) -> None:
         print(error.traceback.rstrip(), file=sys.stderr)
     if error.session_id and isinstance(error, CallError):  # which may have been cancelled for the session's end
         print(f"its session: {error.session_id}", file=sys.stderr)
-    elif error.session_id and not isinstance(error, SessionError):
+    elif error.session_id and not isinstance(error, SessionError | UnavailableError):  # which tell what became of it
         print(f"the session lives on: {error.session_id}", file=sys.stderr)
