@@ -34,6 +34,7 @@ from warmpool import (
     cli,
 )
 from warmpool.cli import main
+from warmpool.cli.parser import parse
 from warmpool.cli.progress import bar
 from warmpool.version import __version__
 
@@ -188,6 +189,8 @@ def test_run_in_a_session(type: Callable[..., Done], client: Client):
     assert second["session_id"] == first["session_id"]
     by_name = document(type("run", "counter:history", "--session", first["session_id"]))
     assert by_name["output"] == [1, 5]
+    in_any_order = document(type("run", "counter", "--session", first["session_id"], "history"))
+    assert in_any_order["output"] == [1, 5]
     assert client.sessions.get(first["session_id"]).session_timeout == 300
 
 
@@ -459,6 +462,43 @@ def test_no_daemon(here: Callable[..., Done], free_socket: Path, arguments: list
 def test_wrong_usage(here: Callable[..., Done], arguments: list[str]):
     error = error_of(here(*arguments), 2)
     assert error.startswith("usage: warmpool")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["run", COUNTER, "add", "too", "many"], "run: error: unrecognized arguments: too many"),
+        (["run", COUNTER, "add", "--nonsense"], "run: error: unrecognized arguments: --nonsense"),
+        (["session", "list", "--all", "none"], "session list: error: unrecognized arguments: none"),
+        (["session", "--json", "list"], "session list: error: unrecognized arguments: --json"),
+        (["completion", "bash", "zsh"], "completion: error: unrecognized arguments: zsh"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_a_command_does_not_take_is_told_with_its_usage(
+    here: Callable[..., Done], arguments: list[str], says: str
+):
+    error = error_of(here(*arguments), 2)
+    assert error.startswith(f"usage: warmpool {says.partition(':')[0]} [-h]")
+    assert error.endswith(f"warmpool {says}\n")
+
+
+@pytest.mark.parametrize(
+    ("typed", "in_order"),
+    [
+        ("run app.py --input {} add", "run --input {} app.py add"),
+        ("run --stream app.py --session new add --json", "run --stream --session new --json app.py add"),
+        ("run app.py --stream -- add", "run --stream app.py add"),
+        ("session labels ID --json a=b", "session labels --json ID a=b"),
+        ("session labels ID a=b --json c=d", "session labels --json ID a=b c=d"),
+        ("serve one.py --warm 1 two.py --tail three.py", "serve --warm 1 --tail one.py two.py three.py"),
+    ],
+)
+def test_options_stand_where_they_like(typed: str, in_order: str):
+    read, expected = vars(parse(typed.split())), vars(parse(in_order.split()))
+    for options in (read, expected):
+        del options["parser"], options["command"]
+    assert read == expected
 
 
 def test_the_installed_command():

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import NoReturn
 
 from ..errors import AppFailure, CallError, RequestError, SessionError, UnavailableError, WarmpoolError
-from .parser import make_parser
+from .parser import parse
 
 OK = 0
 FAILED = 1
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; gives its exit code."""
     _open_standard_streams()
     typed = sys.argv[1:] if arguments is None else arguments
-    options = make_parser(typed).parse_args(typed)
+    options = parse(typed)
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         code = options.command(options) or OK

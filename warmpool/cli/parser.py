@@ -24,6 +24,20 @@ exit codes:
 The daemon is found by --socket, else $WARMPOOL_SOCKET, else in the user's runtime directory."""
 
 
+def parse(typed: Sequence[str]) -> argparse.Namespace:
+    """What is `typed`: a command, then its options and words in any order. At an option argparse takes words that may
+    be left out for left out, and has those over that follow; then the options are read first, which costs more.
+    """
+    options, left = make_parser(typed).parse_known_args(typed)
+    if not left:
+        return options
+    command: argparse.ArgumentParser = options.parser
+    _, *path = command.prog.split()
+    if list(typed[: len(path)]) != path:  # an option in front of its command
+        command.error(f"unrecognized arguments: {' '.join(left)}")
+    return command.parse_intermixed_args(typed[len(path) :])
+
+
 def make_parser(typed: Sequence[str] = ()) -> argparse.ArgumentParser:
     """For what is `typed`: if that begins with a command, the parser knows no other one, since to make them all takes
     longer than a call.
@@ -41,6 +55,7 @@ def make_parser(typed: Sequence[str] = ()) -> argparse.ArgumentParser:
 class _Parser(argparse.ArgumentParser):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options, formatter_class=_Formatter)
+        self.set_defaults(parser=self)
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
