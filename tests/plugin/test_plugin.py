@@ -286,6 +286,18 @@ def test_the_log_can_be_kept(suite, run, tmp_path):
     assert "opened: counter@" in log.read_text()
 
 
+def test_a_log_that_cannot_be_kept_is_named(suite, run, tmp_path):
+    suite.makepyfile("""
+        def test_it(warmpool):
+            pass
+    """)
+    result = run(f"--warmpool-log={tmp_path}/nowhere/kept.log")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(
+        [f"E *InvalidRequestError: no log can be kept in {tmp_path}/nowhere/kept.log: No such*"]
+    )
+
+
 def test_a_running_daemon_stays_warm_between_runs(suite, run, daemon, monkeypatch):
     suite.makepyfile("""
         import os, pytest

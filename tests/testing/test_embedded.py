@@ -135,6 +135,14 @@ def test_the_log_is_kept_where_it_is_wanted(marked, tmp_path):
     assert text.rstrip().endswith("stopped")
 
 
+@pytest.mark.parametrize(("below", "why"), [("nowhere/log.txt", "No such file"), ("", "Is a directory")])
+def test_a_log_that_cannot_be_kept_is_named(marked, tmp_path, monkeypatch, below: str, why: str):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(InvalidRequestError, match=f"no log can be kept in {tmp_path / below}: {why}"):
+        embedded(log=tmp_path / below).__enter__()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_settings_reach_it(marked):
     with embedded(max_workers=3) as client:
         assert client.status().max_workers == 3

@@ -23,7 +23,7 @@ from typing import Any, Final
 
 from ..client.requests import app_reference
 from ..client.sync import Client
-from ..errors import InternalError, WarmpoolError, from_wire
+from ..errors import InternalError, InvalidRequestError, WarmpoolError, from_wire
 from ..launch import python_command
 from ..paths import Places
 
@@ -32,6 +32,7 @@ _OWNER_FD: Final = 3
 _STOP_PATIENCE: Final = 6.0
 """Seconds for a daemon that was asked to stop, hooks and all; then it is made to."""
 _LAST_PATIENCE: Final = 5.0
+_APPENDING: Final = os.O_WRONLY | os.O_CREAT | os.O_APPEND
 _FIXED: Final = {signal.SIGKILL, signal.SIGSTOP}
 
 _owned: weakref.WeakSet[OwnedDaemon] = weakref.WeakSet()
@@ -69,6 +70,7 @@ class OwnedDaemon:
         self._tie, theirs = socket.socketpair()
         try:
             with theirs:
+                _begin_log(self.log)
                 self.pid = _spawn(given, theirs.fileno(), self.log)
             self._pidfd = os.pidfd_open(self.pid)
         except BaseException:
@@ -115,6 +117,14 @@ def references_of(apps: Sequence[str | os.PathLike[str] | type]) -> list[str]:
     return [app_reference(app, "/")[0] if isinstance(app, type) else os.path.abspath(app) for app in apps]
 
 
+def _begin_log(log: Path) -> None:
+    """Or raises INVALID_REQUEST: of a file that it cannot open `posix_spawn` would say that there is no interpreter."""
+    try:
+        os.close(os.open(log, _APPENDING, 0o600))
+    except OSError as error:
+        raise InvalidRequestError(f"no log can be kept in {log}: {error.strerror}") from error
+
+
 def _spawn(given: dict[str, Any], tie: int, log: Path) -> int:
     command = python_command("warmpool.daemon.embedded", json.dumps(given))
     return os.posix_spawn(
@@ -124,7 +134,7 @@ def _spawn(given: dict[str, Any], tie: int, log: Path) -> int:
         file_actions=[
             (os.POSIX_SPAWN_DUP2, tie, _OWNER_FD),
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
+            (os.POSIX_SPAWN_OPEN, 1, str(log), _APPENDING, 0o600),
             (os.POSIX_SPAWN_DUP2, 1, 2),
         ],
         setsid=True,
