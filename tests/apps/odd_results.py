@@ -12,6 +12,12 @@ class OddResults(BaseApp):
     def keys(self) -> dict:
         return {b"raw": 1, (1, 2): 2, None: 3, 4: 4, "five": 5}
 
+    def nested(self, depth: int) -> list:
+        value: list = []
+        for _ in range(depth - 1):
+            value = [value]
+        return value
+
     def take(self, function: Callable[[int], int]) -> str:
         """Cannot be called from afar, which is no reason to hide the others."""
         return str(function)

@@ -302,6 +302,14 @@ def test_keys_that_json_does_not_have(type: Callable[..., Done]):
     assert output["five"] == 5
 
 
+@pytest.mark.parametrize("way", [(), ("--stream",)], ids=["call", "stream"])
+def test_a_result_is_printed_however_deep_it_is(type: Callable[..., Done], way: tuple[str, ...]):
+    """Python cannot read it again without being told to go as deep."""
+    done = type("run", ODD, "nested", "--input", '{"depth": 1020}', *way)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f'"output": {"[" * 1020}{"]" * 1020}, ' in done.stdout
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 def test_a_terminal_that_cannot_show_everything(type: Callable[..., Done], encoding: str):
     done = type(

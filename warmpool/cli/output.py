@@ -7,13 +7,17 @@ import math
 import sys
 from binascii import b2a_base64
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from ..client.sync import Client
+
+_FRAMES: Final = 4096
+"""For a value as deep as msgpack carries it, which is 1024: two of Python's a level."""
 
 
 def print_json(value: Any) -> None:
     """One document. What JSON does not have: bytes become base64, NaN and infinity null, keys their text."""
+    sys.setrecursionlimit(max(sys.getrecursionlimit(), _FRAMES))
     is_unicode = (sys.stdout.encoding or "").lower() in ("utf-8", "utf8")
     sys.stdout.write(json.dumps(_plain(value), ensure_ascii=not is_unicode, allow_nan=False) + "\n")
     sys.stdout.flush()
