@@ -141,6 +141,21 @@ def test_a_refused_open_opens_nothing(both: Any, given: dict[str, Any], error: t
     assert both.sessions.list(status="all").total == before
 
 
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda client: client.session(COUNTER, description="x" * 100_000),
+        lambda client: client.session(COUNTER, labels={"key": "x" * 100_000}),
+        lambda client: client.session("x" * 100_000),
+        lambda client: client.sessions.get("x" * 100_000),
+    ],
+    ids=["description", "labels", "app", "id"],
+)
+def test_what_the_daemon_is_told_has_a_limit_that_nobody_sets(both: Any, use: Callable[[Any], Any]):
+    with pytest.raises(PayloadTooLargeError, match="than the limit of 65536 bytes; send less at once$"):
+        use(both)
+
+
 # --- sessions that are held ---------------------------------------------------------------------------------------
 
 

@@ -135,12 +135,16 @@ class FrameWriter:
         self._pack: Callable[[Any], bytes] = msgpack.Packer(default=self.carry, buf_size=BUFFER_SIZE).pack
 
 
-def too_large(size: int, limit: int) -> PayloadTooLargeError:
+def too_large(size: int, limit: int, remedy: str = "send less at once") -> PayloadTooLargeError:
     return PayloadTooLargeError(
-        f"a message of {size} bytes is larger than the limit of {limit} bytes; "
-        "send less at once, or start the daemon with a larger --call-memory-limit",
+        f"a message of {size} bytes is larger than the limit of {limit} bytes; {remedy}",
         details={"size": size, "limit": limit},
     )
+
+
+def call_too_large(size: int, limit: int) -> PayloadTooLargeError:
+    """Of the messages of calls, whose limit is the daemon's user's to set."""
+    return too_large(size, limit, "send less at once, or start the daemon with a larger --call-memory-limit")
 
 
 def announcement(size: int) -> bytes:
@@ -260,7 +264,7 @@ class FrameReader:
         if self.take_memory is None or size > header:
             raise too_large(header, self.limit)
         if size > self.memory_limit:
-            raise too_large(size, self.memory_limit)
+            raise call_too_large(size, self.memory_limit)
         if not size:
             raise ProtocolError("a frame of no bytes is not one msgpack value")
         self._enclosed = size

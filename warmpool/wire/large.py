@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 import msgpack
 
 from ..errors import PayloadTooLargeError
-from .frames import HEADER, FrameWriter, announcement, carry, carry_input, too_large
+from .frames import HEADER, FrameWriter, announcement, call_too_large, carry, carry_input
 
 STREAM_LIMIT: Final = 1024 * 1024
 """A body of more bytes goes in memory: two copies less, for pages that are new each time."""
@@ -94,7 +94,7 @@ class MessageWriter(FrameWriter):
                 if size > self.limit:
                     raise
         elif size > self.limit:
-            raise too_large(size, max(self.limit, self._memory_limit))
+            raise call_too_large(size, max(self.limit, self._memory_limit))
         return [_pack_header(size), *pieces]
 
 
