@@ -144,6 +144,23 @@ def test_a_refused_open_opens_nothing(both: Any, given: dict[str, Any], error: t
 @pytest.mark.parametrize(
     "use",
     [
+        lambda client, text: client.session(text),
+        lambda client, text: client.session(COUNTER, labels={"key": text}),
+        lambda client, text: client.run(app=COUNTER, session=text),
+        lambda client, text: client.sessions.get(text),
+    ],
+    ids=["app", "label", "session", "id"],
+)
+def test_a_text_that_is_none_is_named(both: Any, use: Callable[[Any, str], Any]):
+    """Of a file whose name is no UTF-8 the path is such a text."""
+    with pytest.raises(InvalidRequestError, match=r"^'/apps/\\udcff.py' cannot be sent: .*surrogates not allowed$"):
+        use(both, "/apps/\udcff.py")
+    assert both.sessions.list() == []
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
         lambda client: client.session(COUNTER, description="x" * 100_000),
         lambda client: client.session(COUNTER, labels={"key": "x" * 100_000}),
         lambda client: client.session("x" * 100_000),

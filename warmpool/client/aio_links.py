@@ -38,8 +38,8 @@ from .connections import (
     REPLY_LIMIT,
     HangupError,
     Passed,
-    cannot_send,
     cannot_use,
+    request_frame,
 )
 from .requests import RunRequest
 
@@ -216,11 +216,7 @@ class AsyncControlLink(AsyncLink):
 
     def _ask(self, question: Request | Open) -> asyncio.Future[Any]:
         self.check()
-        try:
-            frame = self._writer.frame(to_wire(question))
-        except (TypeError, ValueError, OverflowError) as error:
-            raise cannot_send(error) from None
-        self._send(frame)
+        self._send(request_frame(self._writer, question))
         future = self._waiting[question.id] = self.loop.create_future()
         return future
 

@@ -18,9 +18,11 @@ from ..errors import from_wire as error_from_wire
 from ..memory import enclose, receive_memory
 from ..packets import FD_SIZE, Ancillary, close_all, fds_in
 from ..paths import Places, address_of, peer_of
-from ..wire.frames import FrameReader
+from ..settings import shorten
+from ..wire.frames import FrameReader, FrameWriter
 from ..wire.large import InputWriter, MessageWriter
 from ..wire.messages import Opened
+from ..wire.shapes import Message, to_wire
 
 FORKED: Final = "it was made before this process was forked: make a new Client in the child"
 REPLY_LIMIT: Final = 2**31 - 1
@@ -140,6 +142,17 @@ def payload_of(answer: list[Any]) -> Any:
 
 def cannot_send(error: Exception) -> InvalidRequestError:
     return InvalidRequestError(f"the input cannot be sent: {error}; give plain data, a pydantic model or a dataclass")
+
+
+def request_frame(writer: FrameWriter, request: Message) -> bytes:
+    """What is asked of the daemon. Raises INVALID_REQUEST if it cannot be sent, with the text that is none: one of the
+    user's, as a path may hold bytes that are no UTF-8.
+    """
+    try:
+        return writer.frame(to_wire(request))
+    except (TypeError, ValueError, OverflowError) as error:
+        what = shorten(error.object) if isinstance(error, UnicodeEncodeError) else "the request"
+        raise InvalidRequestError(f"{what} cannot be sent: {error}") from None
 
 
 def cannot_use(broken: str) -> Exception:

@@ -36,8 +36,8 @@ from .connections import (
     REPLY_LIMIT,
     HangupError,
     Passed,
-    cannot_send,
     cannot_use,
+    request_frame,
 )
 from .requests import RunRequest
 
@@ -126,11 +126,7 @@ class ControlLink(Link):
     def _ask(self, question: Message) -> Message:
         if self.broken is not None:
             raise cannot_use(self.broken)
-        try:
-            frame = self._writer.frame(to_wire(question))
-        except (TypeError, ValueError, OverflowError) as error:
-            raise cannot_send(error) from None
-        self._send(frame)
+        self._send(request_frame(self._writer, question))
         answer = self._receive()
         if isinstance(answer, Failure):
             raise error_from_wire(answer.error)
