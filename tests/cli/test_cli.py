@@ -452,6 +452,18 @@ def test_no_daemon(here: Callable[..., Done], free_socket: Path, arguments: list
     assert list(free_socket.parent.iterdir()) == []
 
 
+@pytest.mark.parametrize("below", ["file/d.sock", "y" * 105, "z" * 300])
+@pytest.mark.parametrize("command", ["status", "stop"])
+def test_where_no_daemon_can_be_none_is_said_to_be_missing(
+    here: Callable[..., Done], directory: Path, command: str, below: str
+):
+    (directory / "file").touch()
+    error = error_of(here(command, "--socket", str(directory / below)), 3)
+    assert error.startswith(f"error: INVALID_REQUEST: no daemon can be reached at {directory / below}: ")
+    assert error.endswith("; name another --socket\n")
+    assert [path.name for path in directory.iterdir()] == ["file"]
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -658,6 +658,20 @@ def test_without_a_daemon(kind: str, directory: Path):
                 work()
 
 
+def test_a_daemon_behind_a_door_is_not_said_to_be_missing(kind: str, daemon: Daemon):
+    directory = daemon.socket.parent
+    with open_client(kind, daemon.socket) as client:
+        directory.chmod(0)
+        os.seteuid(os.getuid() or 65534)  # no door stops root
+        try:
+            with pytest.raises(InvalidRequestError, match=f"reached at {daemon.socket}: Permission denied"):
+                client.status()
+        finally:
+            os.seteuid(os.getuid())
+            directory.chmod(0o700)
+        assert client.status().pid == daemon.pid
+
+
 def test_a_client_that_is_closed_says_so(kind: str, shared_daemon: Daemon):
     with open_client(kind, shared_daemon.socket) as client:
         session = client.session(COUNTER)

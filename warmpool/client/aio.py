@@ -18,7 +18,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeVar, Unpack, overload
 
-from ..errors import DaemonUnavailableError, WarmpoolError
+from ..errors import WarmpoolError
 from ..paths import Places, working_directory
 from .aio_calls import AsyncCallLink
 from .aio_links import AsyncControlLink
@@ -184,7 +184,7 @@ class LoopCore(Core[AsyncCallLink]):
         self.check()
         try:
             return connect(self.places, 0)
-        except (BlockingIOError, DaemonUnavailableError):
+        except (BlockingIOError, WarmpoolError):
             dialling = asyncio.get_running_loop().run_in_executor(None, partial(self.dial, start=start))
         try:
             return await asyncio.shield(dialling)

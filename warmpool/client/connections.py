@@ -13,7 +13,7 @@ from collections import deque
 from functools import partial
 from typing import Any, Final
 
-from ..errors import DaemonUnavailableError, InvalidRequestError, ProtocolError
+from ..errors import DaemonUnavailableError, InvalidRequestError, ProtocolError, WarmpoolError
 from ..errors import from_wire as error_from_wire
 from ..memory import enclose, receive_memory
 from ..packets import FD_SIZE, Ancillary, close_all, fds_in
@@ -54,7 +54,8 @@ class OverdueError(Exception):
 
 
 def connect(places: Places, patience: float | None = None) -> socket.socket:
-    """A connection to the daemon, with `patience` as its time-out. Raises DAEMON_UNAVAILABLE.
+    """A connection to the daemon, with `patience` as its time-out. Raises DAEMON_UNAVAILABLE if none listens, and
+    INVALID_REQUEST if none could be reached there.
 
     With a patience of 0 it raises BlockingIOError while the daemon's backlog is full. That must not be taken for a
     connection in the making, as asyncio does (`sock_connect` too): it never comes to be.
@@ -67,16 +68,25 @@ def connect(places: Places, patience: float | None = None) -> socket.socket:
         _, uid = peer_of(connection)
     except BaseException as error:
         connection.close()
-        if not isinstance(error, OSError) or isinstance(error, BlockingIOError):
+        if not isinstance(error, OSError) or isinstance(error, BlockingIOError | TimeoutError):
             raise
-        raise DaemonUnavailableError(
-            f"no daemon listens at {places.socket} ({error.strerror or error}); start one with `warmpool serve`, or "
-            f"let Client(autostart=True) do it; its log is {places.log}"
-        ) from error
+        raise _no_connection(places, error) from error
     if uid not in (0, os.getuid()):
         connection.close()
         raise DaemonUnavailableError(f"the daemon at {places.socket} belongs to user {uid}, not to you")
     return connection
+
+
+def _no_connection(places: Places, error: OSError) -> WarmpoolError:
+    """Where none listens one can be started. Whatever else is the matter lies with the path, and would stay."""
+    if isinstance(error, FileNotFoundError | ConnectionRefusedError):
+        return DaemonUnavailableError(
+            f"no daemon listens at {places.socket} ({error.strerror}); start one with `warmpool serve`, or "
+            f"let Client(autostart=True) do it; its log is {places.log}"
+        )
+    return InvalidRequestError(
+        f"no daemon can be reached at {places.socket}: {error.strerror or error}; name another --socket"
+    )
 
 
 def first_call_id() -> int:

@@ -184,7 +184,7 @@ class Core(ABC, Generic[L]):
         self.check()
         try:
             return connect(self.places)
-        except DaemonUnavailableError:
+        except (DaemonUnavailableError, InvalidRequestError):  # who would start one knows best why none can be there
             if not (start and self._autostart):
                 raise
         from .autostart import start_daemon
