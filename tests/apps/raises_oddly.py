@@ -1,5 +1,7 @@
 """Errors that are hard to tell: raised while the input is read, and with words that cannot be sent."""
 
+import asyncio
+
 from pydantic import BaseModel, Field, computed_field, field_validator
 
 from warmpool import BaseApp, BaseAppInput
@@ -64,6 +66,10 @@ def raise_one(kind: str) -> None:
         raise error
     if kind == "nameless":
         raise NamelessError("some words")
+    if kind == "exit":
+        raise SystemExit("and that was it")
+    if kind == "cancelled":
+        raise asyncio.CancelledError("what it waited for")
     raise SyntaxError("bad", ("file", "no number", 2, b"no text"))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import re
+import signal
 import sys
 from collections.abc import Iterator
 
@@ -47,8 +48,8 @@ KINDS = ["none", "bytes", "datetime", "uuid", "decimal", "set", "path", "datacla
 ODD = [
     *((name, None) for name in ("raise_no_words", "raise_unspeakable", "return_no_words", "fine", "take")),
     *(("take", {"kind": kind}) for kind in ("key error", "exit", "no words", "fine")),
-    *(("raise_one", {"kind": kind}) for kind in ("nested", "nameless", "syntax")),
-    *(("speak", {"kind": kind}) for kind in ("unspeakable", "interrupted")),
+    *(("raise_one", {"kind": kind}) for kind in ("nested", "nameless", "syntax", "exit", "cancelled")),
+    ("speak", {"kind": "unspeakable"}),
 ]
 STORIES = {
     "state": ("counter", "Counter", [("add", {"amount": 2}), ("add", {"amount": 3}), ("history", None)]),
@@ -227,3 +228,93 @@ def test_in_a_running_loop_an_async_app_is_awaited(app_class):
 
     asyncio.run(wrong())
     asyncio.run(right())
+
+
+# --- what is meant for whoever runs the test ------------------------------------------------------------------
+
+
+class Stopped(BaseApp):
+    def stop(self, how: str) -> None:
+        HOW[how]()
+
+
+class AsyncStopped(BaseApp):
+    async def stop(self, how: str) -> None:
+        HOW[how]()
+        await asyncio.Event().wait()  # Ctrl-C in a loop ends what it waits for
+
+
+class StoppedInSetup(BaseApp):
+    def setup(self):
+        pytest.skip("not today")
+
+
+class StoppedAtItsEnd(BaseApp):
+    def on_end(self, reason):
+        pytest.skip("not today")
+
+
+class Waits(BaseApp):
+    def setup(self):
+        self.waits = asyncio.Event()
+
+    async def wait(self) -> None:
+        self.waits.set()
+        await asyncio.Event().wait()
+
+    async def be_cancelled(self) -> None:
+        task = asyncio.create_task(asyncio.Event().wait())
+        task.cancel()
+        await task
+
+
+HOW = {
+    "ctrl-c": lambda: signal.raise_signal(signal.SIGINT),
+    "skip": lambda: pytest.skip("not today"),
+    "fail": lambda: pytest.fail("took too long"),
+}
+
+
+@pytest.mark.parametrize(
+    ("how", "kind"),
+    [("ctrl-c", KeyboardInterrupt), ("skip", pytest.skip.Exception), ("fail", pytest.fail.Exception)],
+)
+@pytest.mark.parametrize("app", [Stopped, AsyncStopped])
+def test_what_stops_the_test_passes_through_its_app(app, how, kind):
+    async def story() -> None:
+        async with app.test_client() as client:
+            await client.call("stop", how=how)
+
+    with app.test_client() as client, pytest.raises(kind):
+        client.call("stop", how=how)
+    with pytest.raises(kind):
+        asyncio.run(story())
+
+
+@pytest.mark.parametrize("app", [StoppedInSetup, StoppedAtItsEnd])
+def test_so_it_does_through_a_hook(app):
+    async def story() -> None:
+        async with app.test_client():
+            pass
+
+    with pytest.raises(pytest.skip.Exception), app.test_client():
+        pass
+    with pytest.raises(pytest.skip.Exception):
+        asyncio.run(story())
+
+
+def test_a_task_that_is_cancelled_in_a_call_is_cancelled():
+    async def story() -> None:
+        async with Waits.test_client() as client:
+            task = asyncio.create_task(client.call("wait"))
+            await client.app.waits.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.001):
+                    await client.call("wait")
+            with pytest.raises(AppError, match="be_cancelled raised CancelledError"):
+                await client.call("be_cancelled")
+
+    asyncio.run(story())

@@ -4,7 +4,8 @@ No daemon, no worker, no socket. A call goes through the worker's own `Caller`, 
 packed, unpacked, validated, run, serialised, packed and unpacked again, so what a real session refuses is refused here,
 with the same error. What the app raised is the error's `__cause__`, with all its frames, for `pdb` to stop at.
 
-What it does not have is what a process of one's own gives: isolation, time-outs, cancels, a window that ends.
+What it does not have is what a process of one's own gives: isolation, time-outs, cancels, a window that ends. And what
+is meant for whoever runs the test (Ctrl-C, pytest's outcomes, the end of its task) passes through the app as it is.
 (Refused: a mock of the session. It would agree with its author and not with the worker.)
 """
 
@@ -22,7 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from ..app import BaseApp
+from ..app import BaseApp, CallCancelled
 from ..board import Board
 from ..client.connections import cannot_send
 from ..client.requests import call_arguments
@@ -40,6 +41,9 @@ from ..worker.runner import any_async, constructed
 
 _LIMIT: Final = Settings().call_memory_limit
 
+_TOLD: Final = (Exception, SystemExit, CallCancelled)
+"""What a session tells as an error of the app's, and a test that is stopped is not stopped by."""
+
 _preloaded: weakref.WeakSet[type[BaseApp]] = weakref.WeakSet()
 
 
@@ -50,6 +54,8 @@ class _Caller(Caller):
 
     def refuse(self, call_id: int, error: WarmpoolError, writer: MessageWriter) -> Frame:
         self.cause = sys.exception()
+        assert self.cause is not None, "it comes where anything was caught"
+        _let_pass(self.cause)
         return super().refuse(call_id, error, writer)
 
 
@@ -103,7 +109,12 @@ class _Life:
         return hook
 
     def broken(self, doing: str, error: BaseException) -> AppBrokenError:
+        _let_pass(error)
         return app_broken(self.name, doing, error)
+
+    def hook_failed(self, name: str, error: BaseException) -> None:
+        _let_pass(error)
+        print_failure(f"{self.name}: {name}", error)
 
     def call(self, function: Any, input: Any, fields: Mapping[str, Any]) -> Call:
         """The call as a worker would read it. Raises what a client raises for what it cannot send."""
@@ -210,8 +221,10 @@ class AppClient:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.end()
-        self._close()
+        try:
+            self.end()
+        finally:
+            self._close()
 
     def call(self, function: Any = None, input: Any = None, /, **fields: Any) -> Any:
         """Calls a function and gives its output, or raises its error, as a session's `call` does."""
@@ -233,7 +246,7 @@ class AppClient:
             try:
                 self._run(self._life.hook(name), *arguments)
             except BaseException as error:
-                print_failure(f"{self._life.name}: {name}", error)
+                self._life.hook_failed(name, error)
 
     def _run(self, hook: Callable[..., Any] | None, *arguments: Any) -> None:
         if hook is None:
@@ -258,8 +271,10 @@ class AppClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await AsyncAppClient(self._life).end()
-        self._life.close()
+        try:
+            await AsyncAppClient(self._life).end()
+        finally:
+            self._life.close()
 
 
 class AsyncAppClient:
@@ -293,7 +308,7 @@ class AsyncAppClient:
             try:
                 await _awaited(self._life.hook(name), *arguments)
             except BaseException as error:
-                print_failure(f"{self._life.name}: {name}", error)
+                self._life.hook_failed(name, error)
 
     async def _begin(self) -> None:
         life = self._life
@@ -309,6 +324,21 @@ class AsyncAppClient:
             life.close()
             raise life.broken(doing, error) from error
         life.lease()
+
+
+def _let_pass(error: BaseException) -> None:
+    """Raises what is not the app's, though it fell there: it is for whoever runs the test."""
+    is_theirs = _is_cancelled() if isinstance(error, asyncio.CancelledError) else not isinstance(error, _TOLD)
+    if is_theirs:
+        raise error
+
+
+def _is_cancelled() -> bool:
+    """Whether the task that runs is to stop. If not, a CancelledError is the app's: what it awaited was cancelled."""
+    with suppress(RuntimeError):  # no loop runs
+        task = asyncio.current_task()
+        return task is not None and task.cancelling() > 0
+    return False
 
 
 async def _awaited(hook: Callable[..., Any] | None, *arguments: Any) -> None:
