@@ -7,7 +7,9 @@ import importlib.util
 import re
 import signal
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from support import APPS
@@ -228,6 +230,79 @@ def test_in_a_running_loop_an_async_app_is_awaited(app_class):
 
     asyncio.run(wrong())
     asyncio.run(right())
+
+
+# --- one at a time --------------------------------------------------------------------------------------------
+
+
+class Alone(BaseApp):
+    """Says who was in it when a call began and ended."""
+
+    def setup(self):
+        self.seen: list[str] = []
+        self.began = threading.Event()
+        self.may_end = threading.Event()
+
+    def stay(self, name: str) -> None:
+        self.seen.append(f"{name} in")
+        self.began.set()
+        assert self.may_end.wait(30)
+        self.seen.append(f"{name} out")
+
+    def call_back(self) -> None:
+        CALL_BACK[0].call("stay", name="inner")
+
+
+class AsyncAlone(BaseApp):
+    def setup(self):
+        self.seen: list[str] = []
+
+    async def stay(self, name: str) -> str:
+        self.seen.append(f"{name} in")
+        for _ in range(3):
+            await asyncio.sleep(0)
+        self.seen.append(f"{name} out")
+        return name
+
+    async def call_back(self) -> None:
+        await CALL_BACK[0].call("stay", name="inner")
+
+
+CALL_BACK: list = [None]
+"""The client of the app that runs."""
+
+
+def test_calls_from_many_threads_take_turns():
+    with Alone.test_client() as client, ThreadPoolExecutor(2) as threads:
+        first = threads.submit(client.call, "stay", name="a")
+        assert client.app.began.wait(30)
+        second = threads.submit(client.call, "stay", name="b")
+        client.app.may_end.set()
+        first.result()
+        second.result()
+        assert client.app.seen == ["a in", "a out", "b in", "b out"]
+
+
+def test_calls_from_many_tasks_take_turns_in_their_order():
+    async def story() -> None:
+        async with AsyncAlone.test_client() as client:
+            assert await asyncio.gather(*(client.call("stay", name=name) for name in "ab")) == ["a", "b"]
+            assert client.app.seen == ["a in", "a out", "b in", "b out"]
+
+    asyncio.run(story())
+
+
+def test_a_call_from_inside_a_call_is_refused_and_not_waited_for():
+    async def story() -> None:
+        async with AsyncAlone.test_client() as CALL_BACK[0]:
+            with pytest.raises(AppError, match="would wait for it"):
+                await CALL_BACK[0].call("call_back")
+            assert await CALL_BACK[0].call("stay", name="after") == "after"
+
+    asyncio.run(story())
+    for app in (Alone, AsyncAlone):
+        with app.test_client() as CALL_BACK[0], pytest.raises(AppError, match="would wait for it"):
+            CALL_BACK[0].call("call_back")
 
 
 # --- what is meant for whoever runs the test ------------------------------------------------------------------

@@ -16,9 +16,10 @@ import hashlib
 import inspect
 import secrets
 import sys
+import threading
 import weakref
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack, closing, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -89,6 +90,7 @@ class _Life:
         self.host = _Host()
         self.name = _name_of(app_class)
         self.writer = MessageWriter(_LIMIT)
+        self._caller_now: object = None
         self._labels = dict(labels)
         self._resources = ExitStack()
         self.caller: _Caller
@@ -115,6 +117,22 @@ class _Life:
     def hook_failed(self, name: str, error: BaseException) -> None:
         _let_pass(error)
         print_failure(f"{self.name}: {name}", error)
+
+    def refuse_nested(self, me: object) -> None:
+        """Before `me`, a thread or a task, waits for its turn: calls of one session run one at a time."""
+        if me == self._caller_now:
+            raise InvalidRequestError(
+                "a call of this session runs here, and calls run one at a time: one from inside it would wait for it"
+            )
+
+    @contextmanager
+    def turn(self, me: object) -> Iterator[None]:
+        """Whose turn it is."""
+        self._caller_now = me
+        try:
+            yield
+        finally:
+            self._caller_now = None
 
     def call(self, function: Any, input: Any, fields: Mapping[str, Any]) -> Call:
         """The call as a worker would read it. Raises what a client raises for what it cannot send."""
@@ -176,6 +194,7 @@ class AppClient:
     def __init__(self, app_class: type[BaseApp], labels: Mapping[str, str] | None = None) -> None:
         self._life = _Life(app_class, labels or {})
         self._runner: asyncio.Runner | None = None
+        self._turns = threading.Lock()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._life.name} {self._life.end_reason or 'open'}>"
@@ -228,14 +247,17 @@ class AppClient:
 
     def call(self, function: Any = None, input: Any = None, /, **fields: Any) -> Any:
         """Calls a function and gives its output, or raises its error, as a session's `call` does."""
-        life = self._life
-        if life.host.ends:  # by a thread of the app's, since the last call
-            self.end("app")
-        call = life.call(function, input, fields)
-        reply = life.caller.answer(call, life.writer) if self._runner is None else self._runner.run(life.answer(call))
-        if life.host.ends:
-            self.end("app")
-        return life.result(reply)
+        life, me = self._life, threading.get_ident()
+        life.refuse_nested(me)
+        with self._turns, life.turn(me):
+            if life.host.ends:  # by a thread of the app's, since the last call
+                self.end("app")
+            call = life.call(function, input, fields)
+            runner = self._runner
+            reply = life.caller.answer(call, life.writer) if runner is None else runner.run(life.answer(call))
+            if life.host.ends:
+                self.end("app")
+            return life.result(reply)
 
     def end(self, reason: str = "client") -> None:
         """Ends the session: runs its hooks. What these raise goes to stderr, as a worker's goes to its log."""
@@ -282,6 +304,7 @@ class AsyncAppClient:
 
     def __init__(self, life: _Life) -> None:
         self._life = life
+        self._turns = asyncio.Lock()
 
     @property
     def app(self) -> BaseApp:
@@ -292,13 +315,16 @@ class AsyncAppClient:
         return self._life.id
 
     async def call(self, function: Any = None, input: Any = None, /, **fields: Any) -> Any:
-        life = self._life
-        if life.host.ends:
-            await self.end("app")
-        reply = await life.answer(life.call(function, input, fields))
-        if life.host.ends:
-            await self.end("app")
-        return life.result(reply)
+        life, me = self._life, asyncio.current_task()
+        life.refuse_nested(me)
+        async with self._turns:
+            with life.turn(me):
+                if life.host.ends:
+                    await self.end("app")
+                reply = await life.answer(life.call(function, input, fields))
+                if life.host.ends:
+                    await self.end("app")
+                return life.result(reply)
 
     async def end(self, reason: str = "client") -> None:
         if self._life.end_reason is not None:
