@@ -95,13 +95,25 @@ STORIES = {
 }
 
 
+def told(error: WarmpoolError) -> object:
+    """An error without what differs from one session to the next."""
+    fields = {**error.to_wire(), "session_id": error.session_id is not None}
+    return type(error).__name__, re.sub(r"sess_[\w-]+", "sess_X", repr(fields))
+
+
 def outcome(call) -> object:
-    """What a call comes to, without what differs from one session to the next."""
+    """What a call comes to."""
     try:
         return call()
     except WarmpoolError as error:
-        told = {**error.to_wire(), "session_id": error.session_id is not None}
-        return type(error).__name__, re.sub(r"sess_[\w-]+", "sess_X", repr(told))
+        return told(error)
+
+
+async def outcome_of(call) -> object:
+    try:
+        return await call
+    except WarmpoolError as error:
+        return told(error)
 
 
 @pytest.mark.parametrize(("name", "cls", "calls"), STORIES.values(), ids=STORIES.keys())
@@ -118,14 +130,8 @@ def test_so_does_its_async_twin(client: TestingClient, app_class, name, cls, cal
     kind = app_class(name, cls)
 
     async def story() -> list[object]:
-        found = []
         async with kind.test_client() as here:
-            for function, value in calls:
-                try:
-                    found.append(await here.call(function, value))
-                except WarmpoolError as error:
-                    found.append(outcome(lambda error=error: (_ for _ in ()).throw(error)))
-        return found
+            return [await outcome_of(here.call(function, value)) for function, value in calls]
 
     with kind.test_client() as here:
         known = [outcome(lambda f=f, v=v: here.call(f, v)) for f, v in calls]
@@ -303,6 +309,65 @@ def test_a_call_from_inside_a_call_is_refused_and_not_waited_for():
     for app in (Alone, AsyncAlone):
         with app.test_client() as CALL_BACK[0], pytest.raises(AppError, match="would wait for it"):
             CALL_BACK[0].call("call_back")
+
+
+# --- time-outs ------------------------------------------------------------------------------------------------
+
+
+class Patient(BaseApp):
+    async def wait(self, how: str) -> str:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            if how == "raises":
+                raise ValueError("what it likes") from None
+            if how == "passes":
+                raise
+        return how
+
+    def take(self, timeout: float) -> float:
+        return timeout
+
+
+class Plain(BaseApp):
+    def take(self, timeout: float) -> float:
+        return timeout
+
+
+@pytest.mark.parametrize("how", ["passes", "raises", "returns"])
+def test_a_call_that_awaits_is_late_as_in_a_session(client: TestingClient, how):
+    call = "wait", {"how": how}
+
+    async def story() -> object:
+        async with Patient.test_client() as here:
+            found = await outcome_of(here.call(*call, timeout=0.01))
+            assert await here.call("take", {"timeout": 5}) == 5, "it goes on"
+            return found
+
+    with client.session(Patient) as session, Patient.test_client() as here:
+        real = outcome(lambda: session.call(*call, timeout=0.01))
+        assert outcome(lambda: here.call(*call, timeout_seconds=0.01)) == real
+    assert asyncio.run(story()) == real
+
+
+@pytest.mark.parametrize("app", [Plain, Patient])
+def test_a_timeout_is_taken_as_a_session_takes_it(client: TestingClient, app):
+    calls = [
+        lambda face: face.call("take", {"timeout": 5}, timeout=5),
+        lambda face: face.call("take", timeout=5),  # the call's, and none for the function
+        lambda face: face.call("take", {"timeout": 5}, timeout=0),
+        lambda face: face.call("take", {"timeout": 5}, timeout="soon"),
+        lambda face: face.call("take", {"timeout": 5}, timeout=1, timeout_seconds=1),
+    ]
+
+    async def story() -> list[object]:
+        async with app.test_client() as here:
+            return [await outcome_of(call(here)) for call in calls]
+
+    with client.session(app) as session, app.test_client() as here:
+        real = [outcome(lambda call=call: call(session)) for call in calls]
+        assert [outcome(lambda call=call: call(here)) for call in calls] == real
+    assert asyncio.run(story()) == real
 
 
 # --- what is meant for whoever runs the test ------------------------------------------------------------------

@@ -13,7 +13,7 @@ from collections import deque
 from functools import partial
 from typing import Any, Final
 
-from ..errors import DaemonUnavailableError, InvalidRequestError, ProtocolError, WarmpoolError
+from ..errors import CallTimeoutError, DaemonUnavailableError, InvalidRequestError, ProtocolError, WarmpoolError
 from ..errors import from_wire as error_from_wire
 from ..memory import enclose, receive_memory
 from ..packets import FD_SIZE, Ancillary, close_all, fds_in
@@ -163,6 +163,10 @@ def request_frame(writer: FrameWriter, request: Message) -> bytes:
     except (TypeError, ValueError, OverflowError) as error:
         what = shorten(error.object) if isinstance(error, UnicodeEncodeError) else "the request"
         raise InvalidRequestError(f"{what} cannot be sent: {error}") from None
+
+
+def no_answer(timeout: float | None, session_id: str | None) -> CallTimeoutError:
+    return CallTimeoutError(f"no answer within {timeout:g} s; the call was cancelled", session_id=session_id)
 
 
 def cannot_use(broken: str) -> Exception:

@@ -26,7 +26,6 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 
 from ..errors import (
     AppBrokenWarning,
-    CallTimeoutError,
     DaemonUnavailableError,
     InvalidRequestError,
     PoolExhaustedError,
@@ -36,7 +35,7 @@ from ..errors import (
 )
 from ..paths import Places, working_directory
 from ..wire.messages import Opened
-from .connections import FORKED, HangupError, OverdueError, connect
+from .connections import FORKED, HangupError, OverdueError, connect, no_answer
 from .requests import NEW, Data, RunRequest, run_result
 
 KEPT_LINKS: Final = 256
@@ -309,7 +308,7 @@ class Core(ABC, Generic[L]):
     ) -> WarmpoolError:
         """Cancels a call whose time is up, and waits until it has stopped if it was running. Gives the error."""
         session_id = link.opened.session_id
-        late = CallTimeoutError(f"no answer within {timeout:g} s; the call was cancelled", session_id=session_id)
+        late = no_answer(timeout, session_id)
         if overdue.call_id is None:
             return late
         try:

@@ -4,8 +4,9 @@ No daemon, no worker, no socket. A call goes through the worker's own `Caller`, 
 packed, unpacked, validated, run, serialised, packed and unpacked again, so what a real session refuses is refused here,
 with the same error. What the app raised is the error's `__cause__`, with all its frames, for `pdb` to stop at.
 
-What it does not have is what a process of one's own gives: isolation, time-outs, cancels, a window that ends. And what
-is meant for whoever runs the test (Ctrl-C, pytest's outcomes, the end of its task) passes through the app as it is.
+What it does not have is what a process of one's own gives: isolation, cancels, a window that ends, a time-out for code
+that does not wait in a loop. And what is meant for whoever runs the test (Ctrl-C, pytest's outcomes, the end of its
+task) passes through the app as it is.
 (Refused: a mock of the session. It would agree with its author and not with the worker.)
 """
 
@@ -21,6 +22,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from ..app import BaseApp
+from ..client.requests import call_timeout
 from ..errors import InvalidRequestError
 from .life import Life
 
@@ -87,16 +89,30 @@ class AppClient:
         finally:
             self._close()
 
-    def call(self, function: Any = None, input: Any = None, /, **fields: Any) -> Any:
-        """Calls a function and gives its output, or raises its error, as a session's `call` does."""
+    def call(
+        self,
+        function: Any = None,
+        input: Any = None,
+        /,
+        *,
+        timeout: float | None = None,
+        timeout_seconds: float | None = None,
+        **fields: Any,
+    ) -> Any:
+        """Calls a function and gives its output, or raises its error, as a session's `call` does. But a plain function
+        runs to its end, whatever its `timeout`.
+        """
+        patience = call_timeout(timeout, timeout_seconds)
         life, me = self._life, threading.get_ident()
         life.refuse_nested(me)
         with self._turns, life.turn(me):
             if life.host.ends:  # by a thread of the app's, since the last call
                 self.end("app")
             call = life.call(function, input, fields)
-            runner = self._runner
-            reply = life.caller.answer(call, life.writer) if runner is None else runner.run(life.answer(call))
+            if self._runner is None:
+                reply = life.caller.answer(call, life.writer)
+            else:
+                reply = self._runner.run(life.within(patience, life.answer(call)))
             if life.host.ends:
                 self.end("app")
             return life.result(reply)
@@ -156,7 +172,20 @@ class AsyncAppClient:
     def id(self) -> str:
         return self._life.id
 
-    async def call(self, function: Any = None, input: Any = None, /, **fields: Any) -> Any:
+    async def call(
+        self,
+        function: Any = None,
+        input: Any = None,
+        /,
+        *,
+        timeout: float | None = None,
+        timeout_seconds: float | None = None,
+        **fields: Any,
+    ) -> Any:
+        patience = call_timeout(timeout, timeout_seconds)
+        return await self._life.within(patience, self._call(function, input, fields))
+
+    async def _call(self, function: Any, input: Any, fields: Mapping[str, Any]) -> Any:
         life, me = self._life, asyncio.current_task()
         life.refuse_nested(me)
         async with self._turns:

@@ -6,14 +6,14 @@ import asyncio
 import hashlib
 import secrets
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from ..app import BaseApp, CallCancelled
 from ..board import Board
-from ..client.connections import cannot_send
+from ..client.connections import cannot_send, no_answer
 from ..client.requests import call_arguments
 from ..errors import AppBrokenError, InvalidRequestError, SessionEndedError, WarmpoolError, from_wire
 from ..options import Settings
@@ -26,6 +26,8 @@ from ..worker.caller import Caller
 from ..worker.cancelling import Inbox
 from ..worker.failures import app_broken, print_failure
 from ..worker.runner import any_async, constructed
+
+T = TypeVar("T")
 
 _LIMIT: Final = Settings().call_memory_limit
 
@@ -138,6 +140,19 @@ class Life:
         assert not isinstance(call, Stream)
         self.caller.cause = None
         return call
+
+    async def within(self, patience: float | None, work: Awaitable[T]) -> T:
+        """What comes of `work` in time. What comes of it later, error or not, is dropped, as a client does."""
+        clock = asyncio.timeout(patience)
+        try:
+            async with clock:
+                result = await work
+        except Exception:
+            if not clock.expired():
+                raise
+        if clock.expired():
+            raise no_answer(patience, self.id)
+        return result
 
     async def answer(self, call: Call) -> Frame:
         """As the worker's event loop does it, with nobody to cancel it."""
