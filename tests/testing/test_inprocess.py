@@ -196,6 +196,19 @@ def test_an_app_may_end_its_own_session():
             client.call("write", line="too late")
 
 
+def test_one_that_is_awaited_shows_the_same():
+    async def story() -> None:
+        async with Diary.test_client() as client:
+            await client.call("write", line="one")
+            assert client.progress == [(2, 9, "writing")]
+            assert client.end_reason is None
+            await client.call("stop")
+            assert client.end_reason == "app"
+            assert "app" in repr(client)
+
+    asyncio.run(story())
+
+
 def test_a_debugger_finds_what_was_raised():
     with Diary.test_client() as client:
         with pytest.raises(AppError, match="as it was meant") as caught:

@@ -29,16 +29,10 @@ from .life import Life
 _preloaded: weakref.WeakSet[type[BaseApp]] = weakref.WeakSet()
 
 
-class AppClient:
-    """A session on an app in this process; use it as `with CounterApp.test_client() as client`.
+class _AnyClient:
+    """What can be seen of a session, awaited or not."""
 
-    `client.call` is a session's. `client.app` is the instance: a unit test may look into it.
-    """
-
-    def __init__(self, app_class: type[BaseApp], labels: Mapping[str, str] | None = None) -> None:
-        self._life = Life(app_class, labels or {})
-        self._runner: asyncio.Runner | None = None
-        self._turns = threading.Lock()
+    _life: Life
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._life.name} {self._life.end_reason or 'open'}>"
@@ -59,6 +53,18 @@ class AppClient:
     def progress(self) -> list[tuple[float, float | None, str]]:
         """All that the app has reported by `self.context.progress`, as (done, total, message)."""
         return self._life.host.progressed
+
+
+class AppClient(_AnyClient):
+    """A session on an app in this process; use it as `with CounterApp.test_client() as client`.
+
+    `client.call` is a session's. `client.app` is the instance: a unit test may look into it.
+    """
+
+    def __init__(self, app_class: type[BaseApp], labels: Mapping[str, str] | None = None) -> None:
+        self._life = Life(app_class, labels or {})
+        self._runner: asyncio.Runner | None = None
+        self._turns = threading.Lock()
 
     def __enter__(self) -> Self:
         life = self._life
@@ -157,20 +163,12 @@ class AppClient:
             self._life.close()
 
 
-class AsyncAppClient:
+class AsyncAppClient(_AnyClient):
     """The same for an async test: `async with CounterApp.test_client() as client`, and `await client.call(…)`."""
 
     def __init__(self, life: Life) -> None:
         self._life = life
         self._turns = asyncio.Lock()
-
-    @property
-    def app(self) -> BaseApp:
-        return self._life.caller.app
-
-    @property
-    def id(self) -> str:
-        return self._life.id
 
     async def call(
         self,
