@@ -107,6 +107,18 @@ async def use_an_async_proxy(client: AsyncClient) -> list[object]:
         return [total, [number async for number in cart.count(2)]]
 
 
+def use_a_test_client() -> list[object]:
+    with Cart.test_client(labels={"by": "test"}) as client:
+        assert_type(client.app, Cart)
+        return [client.call("add", amount=2, timeout=5)["total"], client.app.total, client.progress]
+
+
+async def use_an_async_test_client() -> list[object]:
+    async with AsyncCart.test_client() as client:
+        assert_type(client.app, AsyncCart)
+        return [(await client.call("add", amount=5))["total"], client.app.plain(), client.progress]
+
+
 def run(client: Client) -> Data:
     assert_type(client.run(app=__file__ + ":Cart", function="clear", stream=True), Stream)
     return client.run(app=__file__ + ":Cart", function="price", input={"count": 1})
@@ -122,6 +134,8 @@ def wrong(client: Client) -> None:
         cart.add(5)  # type: ignore[arg-type]
         cart.remove()  # type: ignore[attr-defined]
         cart.price("two")  # type: ignore[arg-type]
+    with Cart.test_client() as here:
+        here.app.remove()  # type: ignore[attr-defined]
     client.session("cart", colour="red")  # type: ignore[call-arg]
     client.session("cart", if_exists="replace")  # type: ignore[arg-type]
 

@@ -27,7 +27,7 @@ import re
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, get_origin
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, Self, get_origin
 
 from pydantic import BaseModel
 
@@ -146,7 +146,7 @@ class BaseApp:
         return app
 
     @classmethod
-    def test_client(cls, labels: Mapping[str, str] | None = None) -> AppClient:
+    def test_client(cls, labels: Mapping[str, str] | None = None) -> AppClient[Self]:
         """A session on this app in this process, without a daemon: `with CounterApp.test_client() as client`, then
         `client.call("add", amount=2)`. For unit tests and debuggers.
         """

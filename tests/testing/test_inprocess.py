@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import user_code
 from support import APPS
 
 from warmpool import (
@@ -207,6 +208,11 @@ def test_one_that_is_awaited_shows_the_same():
             assert "app" in repr(client)
 
     asyncio.run(story())
+
+
+def test_user_code_has_an_instance_of_its_own_class():
+    assert user_code.use_a_test_client() == [2, 2, []]
+    assert asyncio.run(user_code.use_an_async_test_client()) == [5, 1, []]
 
 
 def test_a_debugger_finds_what_was_raised():

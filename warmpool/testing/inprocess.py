@@ -19,27 +19,29 @@ import weakref
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Generic, Self, TypeVar
 
 from ..app import BaseApp
 from ..client.requests import call_timeout
 from ..errors import InvalidRequestError
 from .life import Life
 
+A = TypeVar("A", bound=BaseApp)
+
 _preloaded: weakref.WeakSet[type[BaseApp]] = weakref.WeakSet()
 
 
-class _AnyClient:
+class _AnyClient(Generic[A]):
     """What can be seen of a session, awaited or not."""
 
-    _life: Life
+    _life: Life[A]
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._life.name} {self._life.end_reason or 'open'}>"
 
     @property
-    def app(self) -> BaseApp:
-        return self._life.caller.app
+    def app(self) -> A:
+        return self._life.app
 
     @property
     def id(self) -> str:
@@ -55,13 +57,13 @@ class _AnyClient:
         return self._life.host.progressed
 
 
-class AppClient(_AnyClient):
+class AppClient(_AnyClient[A]):
     """A session on an app in this process; use it as `with CounterApp.test_client() as client`.
 
     `client.call` is a session's. `client.app` is the instance: a unit test may look into it.
     """
 
-    def __init__(self, app_class: type[BaseApp], labels: Mapping[str, str] | None = None) -> None:
+    def __init__(self, app_class: type[A], labels: Mapping[str, str] | None = None) -> None:
         self._life = Life(app_class, labels or {})
         self._runner: asyncio.Runner | None = None
         self._turns = threading.Lock()
@@ -149,7 +151,7 @@ class AppClient(_AnyClient):
 
     # --- in a loop that runs already --------------------------------------------------------------------------
 
-    async def __aenter__(self) -> AsyncAppClient:
+    async def __aenter__(self) -> AsyncAppClient[A]:
         client = AsyncAppClient(self._life)
         await client._begin()
         return client
@@ -163,10 +165,10 @@ class AppClient(_AnyClient):
             self._life.close()
 
 
-class AsyncAppClient(_AnyClient):
+class AsyncAppClient(_AnyClient[A]):
     """The same for an async test: `async with CounterApp.test_client() as client`, and `await client.call(…)`."""
 
-    def __init__(self, life: Life) -> None:
+    def __init__(self, life: Life[A]) -> None:
         self._life = life
         self._turns = asyncio.Lock()
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from ..app import BaseApp, CallCancelled
 from ..board import Board
@@ -27,6 +27,7 @@ from ..worker.cancelling import Inbox
 from ..worker.failures import app_broken, print_failure
 from ..worker.runner import any_async, constructed
 
+A = TypeVar("A", bound=BaseApp)
 T = TypeVar("T")
 
 _LIMIT: Final = Settings().call_memory_limit
@@ -64,10 +65,10 @@ class _Host:
         self.ends = True
 
 
-class Life:
+class Life(Generic[A]):
     """All of it but for how it waits for what is async."""
 
-    def __init__(self, app_class: type[BaseApp], labels: Mapping[str, str]) -> None:
+    def __init__(self, app_class: type[A], labels: Mapping[str, str]) -> None:
         self.app_class = app_class
         self.functions = functions_of(app_class)
         self.is_async = any_async(self.functions)
@@ -80,21 +81,22 @@ class Life:
         self._caller_now: object = None
         self._labels = dict(labels)
         self._resources = ExitStack()
+        self.app: A
         self.caller: _Caller
-        """Once it has been constructed."""
+        """Once it has been constructed, both."""
 
     def construct(self) -> None:
-        app = constructed(self.app_class, self.name, _version_of(self.app_class), "w_test", self.host)
+        self.app = constructed(self.app_class, self.name, _version_of(self.app_class), "w_test", self.host)
         ours, _ = map(self._resources.enter_context, pair())
         board = self._resources.enter_context(closing(Board.scratch()))
-        self.caller = _Caller(app, self.functions, board, 0, self.name, Inbox(ours, lambda _: False))
+        self.caller = _Caller(self.app, self.functions, board, 0, self.name, Inbox(ours, lambda _: False))
 
     def lease(self) -> None:
-        context = self.caller.app.context
+        context = self.app.context
         context.session_id, context.labels = self.id, self._labels
 
     def hook(self, name: str) -> Callable[..., Any] | None:
-        hook: Callable[..., Any] | None = getattr(self.caller.app, name, None)
+        hook: Callable[..., Any] | None = getattr(self.app, name, None)
         return hook
 
     def broken(self, doing: str, error: BaseException) -> AppBrokenError:

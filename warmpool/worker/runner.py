@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from threading import get_ident
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 from ..app import BaseApp, Host
 from ..board import CANCELLED, Board
@@ -48,6 +48,8 @@ from .forks import mute, parent_only
 from .limits import LimitedCaller, Limits
 from .logs import follow, sendable
 from .streams import Outlet, wait_until_taken
+
+A = TypeVar("A", bound=BaseApp)
 
 END_VALUE_LIMIT: Final = 64 * 1024
 """Bytes of what `on_end` returns."""
@@ -350,9 +352,9 @@ def _keepable(value: object) -> object:
     return value
 
 
-def constructed(app_class: type[BaseApp], name: str, version: str, worker_id: str, host: Host | None) -> BaseApp:
+def constructed(app_class: type[A], name: str, version: str, worker_id: str, host: Host | None) -> A:
     """An instance that knows its context before its `__init__` runs."""
-    app = app_class.__new__(app_class)
+    app: A = app_class.__new__(app_class)  # type: ignore[assignment]
     context = app.context
     context.app, context.version, context.worker_id, context._host = name, version, worker_id, host
     app.__init__()  # type: ignore[misc]
