@@ -150,3 +150,21 @@ def decorated(amount: int, *, session: Session) -> int:
 async def decorated_async(amount: int, *, session: AsyncSession) -> str:
     await session.call("add", amount=amount)
     return session.id
+
+
+class Till:
+    currency = "EUR"
+
+    @warmpool.session(__file__ + ":Cart")
+    def ring(self, amount: int, session: Session) -> str:
+        return f"{self.currency} {session.call('add', amount=amount)['total']}"
+
+
+async def use_the_decorated() -> list[object]:
+    total = decorated(2)
+    assert_type(total, int)
+    told = Till().ring(amount=4)
+    assert_type(told, str)
+    session_id = await decorated_async(1)
+    assert_type(session_id, str)
+    return [total, decorated(amount=3), told, session_id]

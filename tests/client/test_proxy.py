@@ -136,8 +136,8 @@ def at_the_daemon(shared_daemon: Daemon, client: Client, monkeypatch: pytest.Mon
 
 @pytest.mark.usefixtures("at_the_daemon")
 def test_a_decorated_function_has_a_session_while_it_runs(client: Client):
-    assert [user_code.decorated(2), user_code.decorated(amount=3)] == [2, 3]
-    session_id = asyncio.run(user_code.decorated_async(1))
+    *found, session_id = asyncio.run(user_code.use_the_decorated())
+    assert found == [2, 3, "EUR 4"]
     assert client.sessions.get(session_id).status == "ended"
     assert client.sessions.list() == []
     assert user_code.decorated.__name__ == "decorated"

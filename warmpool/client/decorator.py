@@ -13,7 +13,7 @@ from ..paths import working_directory
 from .requests import SessionOptions, session_request
 from .sync import Client
 
-F = TypeVar("F", bound=Callable[..., Any])
+R = TypeVar("R")
 
 
 def session(
@@ -22,13 +22,15 @@ def session(
     socket: str | os.PathLike[str] | None = None,
     autostart: bool = True,
     **options: Unpack[SessionOptions],
-) -> Callable[[F], F]:
+) -> Callable[[Callable[..., R]], Callable[..., R]]:
     """Calls the function with `session=`: a new session each time, which is ended when the function returns or raises.
     An `async def` function has an AsyncSession. What is wrong in `options` is said at once.
+
+    A type checker knows what the decorated function gives and not what it takes: no type says «all but `session`».
     """
     session_request(app, options, working_directory())
 
-    def decorate(function: F) -> F:
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise InvalidRequestError(
                 f"{function.__qualname__} is a generator, and may never be run to its end: open a session inside it"
@@ -48,8 +50,7 @@ def session(
             async with AsyncClient(socket, autostart=autostart) as client, client.session(app, **options) as held:
                 return await function(*arguments, session=held, **keywords)
 
-        chosen: Any = call_async if inspect.iscoroutinefunction(function) else call
-        return chosen  # type: ignore[no-any-return]
+        return call_async if inspect.iscoroutinefunction(function) else call
 
     return decorate
 
