@@ -20,10 +20,9 @@ if TYPE_CHECKING:
     from .client.sync import Session
     from .testing.embedded import TestingClient
     from .testing.embedded_async import AsyncTestingClient
-    from .testing.watch import Ledger, Watch
+    from .testing.watch import Ledger
 
 _LEDGER: Final[pytest.StashKey[Ledger]] = pytest.StashKey()
-_WATCH: Final[pytest.StashKey[Watch]] = pytest.StashKey()
 _WATCHER: Final = "_warmpool_watch"
 
 
@@ -118,18 +117,27 @@ def _log_file(config: pytest.Config) -> str | None:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Set up first, so that it is torn down after all else of the test."""
+    """Set up first, so that it is torn down after all else of the test; also for who has `request`, and may ask for the
+    client on the way.
+    """
     names: list[str] = getattr(item, "fixturenames", [])
-    if "warmpool" in names and _WATCHER not in names:
+    if not {"warmpool", "request"}.isdisjoint(names) and _WATCHER not in names:
         names.insert(0, _WATCHER)
 
 
+def _ledger(config: pytest.Config) -> Ledger | None:
+    """None as long as nobody has asked for the client."""
+    return config.stash.get(_LEDGER, None)
+
+
 @pytest.fixture
-def _warmpool_watch(request: pytest.FixtureRequest, warmpool: TestingClient) -> Iterator[None]:
+def _warmpool_watch(request: pytest.FixtureRequest) -> Iterator[None]:
     config = request.config
-    watch = request.node.stash[_WATCH] = config.stash[_LEDGER].watch()
+    if (ledger := _ledger(config)) is not None:
+        ledger.begin_test()
     yield
-    left = watch.end_what_is_left()
+    ledger = _ledger(config)
+    left = [] if ledger is None else ledger.watch.end_what_is_left()
     if left:
         said = f"left open: {', '.join(left)}; end it, or open it by the fixture warmpool_session"
         if config.getoption("--warmpool-strict") or config.getini("warmpool_strict"):
@@ -142,11 +150,15 @@ def pytest_fixture_setup(
     fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
 ) -> Generator[None, object, object]:
     """What a fixture of a wider scope opens is not the test's."""
-    ledger = request.config.stash.get(_LEDGER, None)
-    if ledger is None or fixturedef.scope == "function":
+    if fixturedef.scope == "function":
         return (yield)
-    with ledger.fixture():
+    ledger = _ledger(request.config)
+    before = set() if ledger is None else ledger.open_sessions()
+    try:
         return (yield)
+    finally:
+        if (ledger := _ledger(request.config)) is not None:
+            ledger.wider |= ledger.open_sessions() - before
 
 
 @pytest.hookimpl(wrapper=True)
@@ -154,8 +166,9 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    if report.failed and (watch := item.stash.get(_WATCH, None)) is not None:
+    ledger = _ledger(item.config)
+    if report.failed and ledger is not None and _WATCHER in getattr(item, "fixturenames", ()):
         if call.excinfo is not None and (trace := getattr(call.excinfo.value, "traceback", None)):
             report.sections.append(("warmpool: raised in the app", str(trace).rstrip()))
-        report.sections.extend(watch.sections())
+        report.sections.extend(ledger.watch.sections())
     return report

@@ -190,6 +190,16 @@ def test_a_failure_in_a_fixture_is_told_too(suite, run):
     result.stdout.fnmatch_lines(["*- warmpool session sess_* -*"])
 
 
+def test_a_failure_of_who_asked_for_its_client_on_the_way_is_told_too(suite, run):
+    suite.makepyfile("""
+        def test_it(request):
+            request.getfixturevalue("warmpool").session("counter").call("no_such_function")
+    """)
+    result = run()
+    result.assert_outcomes(failed=1, warnings=1)
+    result.stdout.fnmatch_lines(["*- warmpool session sess_* -*"])
+
+
 def test_only_the_sessions_of_the_failed_test_are_told_of(suite, run):
     suite.makepyfile("""
         import pytest
@@ -245,6 +255,76 @@ def test_in_strict_mode_it_fails(suite, run, how):
     result.assert_outcomes(passed=3, errors=2)
     result.stdout.fnmatch_lines(["*left open: sess_* of counter; end it, or open it by the fixture warmpool_session*"])
     assert result.ret == pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.mark.parametrize(
+    ("chosen", "outcomes"),
+    [
+        ("", {"passed": 7, "errors": 3}),
+        ("clean", {"passed": 2, "deselected": 5}),
+        ("shared", {"passed": 1, "deselected": 6}),
+    ],
+)
+def test_a_test_may_ask_for_the_client_on_its_way(suite, run, chosen, outcomes):
+    """The first one begins the daemon by that, the next one finds it."""
+    suite.makepyfile("""
+        import pytest
+
+        @pytest.fixture
+        def ended_later():
+            sessions = []
+            yield sessions
+            for session in sessions:
+                session.end()
+
+        @pytest.fixture
+        def client(request):
+            return request.getfixturevalue("warmpool")
+
+        @pytest.fixture(scope="module")
+        def shared(request):
+            with request.getfixturevalue("warmpool").session("counter") as session:
+                yield session
+
+        @pytest.mark.parametrize("turn", range(2))
+        def test_leaves_one_open(request, turn):
+            request.getfixturevalue("warmpool").session("counter")
+
+        def test_leaves_one_open_by_a_fixture(client):
+            client.session("counter")
+
+        @pytest.mark.parametrize("turn", range(2))
+        def test_clean(request, ended_later, turn):
+            ended_later.append(request.getfixturevalue("warmpool").session("counter"))
+
+        def test_shared(shared):
+            assert shared.call("add") == {"total": 1}
+
+        def test_without(request):
+            pass
+    """)
+    run("--warmpool-strict", "-k", chosen).assert_outcomes(**outcomes)
+
+
+def test_a_daemon_that_is_gone_is_no_matter_to_who_does_not_use_it(suite, run):
+    suite.makepyfile("""
+        import pytest
+
+        def test_stops_it(warmpool):
+            warmpool.clock.freeze()
+            warmpool.stop()
+
+        @pytest.fixture(scope="module")
+        def number():
+            return 1
+
+        def test_without(request, number):
+            assert number == 1
+
+        def test_with(warmpool):
+            warmpool.session("counter")
+    """)
+    run("--warmpool-strict").assert_outcomes(passed=2, failed=1)
 
 
 def test_what_a_wider_fixture_opens_is_no_tests(suite, run):

@@ -7,8 +7,8 @@ failed because its client, or the daemon, is stuck.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from threading import Thread
@@ -28,34 +28,34 @@ Section = tuple[str, str]
 
 
 class Ledger:
-    """Of one run: the client of its tests, and the sessions that belong to no single test."""
+    """Of one run: the client of its tests, and the sessions that belong to no single test.
+
+    A daemon that is gone has no sessions. To say so is for those who use it, and not for every test that is watched.
+    """
 
     def __init__(self, client: TestingClient, log: Path | None) -> None:
         """`log`: of a daemon that this run has for itself; None: the daemon may have other clients."""
         self.client = client
         self.log = log
         self.wider: set[str] = set()
+        self.watch = Watch(self)
+        """Of the test that runs. It may be one that has asked for the client in its middle."""
+
+    def begin_test(self) -> None:
+        self.watch = Watch(self)
 
     def open_sessions(self) -> set[str]:
         """Ids of the open sessions that are this run's own."""
-        ids = {info["id"] for info in self.client.request("sessions.list", limit=PAGE_MAX)["sessions"]}
-        return ids & self.client.opened if self.log is None else ids
-
-    @contextmanager
-    def fixture(self) -> Iterator[None]:
-        """A fixture of a wider scope is set up: what it opens is no test's."""
-        before = self.open_sessions()
-        try:
-            yield
-        finally:
-            self.wider |= self.open_sessions() - before
-
-    def watch(self) -> Watch:
-        """For a test that begins."""
-        return Watch(self)
+        with suppress(WarmpoolError):
+            ids = {info["id"] for info in self.client.request("sessions.list", limit=PAGE_MAX)["sessions"]}
+            return ids & self.client.opened if self.log is None else ids
+        return set()
 
     def now(self) -> float:
-        return time.time() if self.log is None else self.client.clock.now()
+        with suppress(WarmpoolError):
+            if self.log is not None:
+                return self.client.clock.now()
+        return time.time()
 
     def log_size(self) -> int:
         with suppress(OSError):
@@ -84,7 +84,8 @@ class Watch:
     def end_what_is_left(self) -> list[str]:
         """Ends the sessions that the test has left open, and gives their names. Time goes on if it stood."""
         client = self._ledger.client
-        client.clock.let_go()
+        with suppress(WarmpoolError):
+            client.clock.let_go()
         left = sorted(self._ledger.open_sessions() - self._before - self._ledger.wider)
         shown = [f"{id} of {client.sessions.get(id).app}" for id in left]
         end_all(client, left)
