@@ -461,6 +461,7 @@ MODEL_CALLS: dict[str, tuple[Callable[..., Any], Any, Any]] = {
     "keyword-only": (add_keyword, {"amount": 3}, 3),
     "positional-only": (add_positional, {"amount": 3}, 3),
     "root-model": (total, [1, 2, 3], 6),
+    "root-model-by-the-parameters-name": (total, {"numbers": [1, 2, 3]}, 6),
     "nested-models-sets-bytes-and-times": (
         order,
         {"items": [{"amount": 1}], "tags": ["a"], "when": "2026-01-02T03:04:05Z", "raw": b"\xff"},

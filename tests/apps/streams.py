@@ -293,5 +293,19 @@ class Async(Base):
         self._end("worked")
         return "worked"
 
+    async def leave_at_work(self) -> None:
+        """Until `work_beside` is called."""
+        self.called = asyncio.Event()
+        self.left = asyncio.create_task(self._work_when_called())
+
+    async def _work_when_called(self) -> None:
+        await self.called.wait()
+        self.context.progress(1, 1, "of another call")
+
+    async def work_beside(self) -> str:
+        self.called.set()
+        await self.left
+        return await self.work(1)
+
     plain_work_forever = Plain.work_forever
     plain_work = Plain.work

@@ -124,6 +124,13 @@ def test_any_function_tells_its_progress_to_who_follows(start: Start, kind: str,
     assert worker.client.call(8, "fine") == ["Result", 8, 1]
 
 
+def test_what_a_call_has_left_running_tells_nothing_to_who_follows_another(start: Start):
+    worker = start("Async")
+    assert worker.client.call(1, "leave_at_work") == ["Result", 1, None]
+    events = stream(worker, "work_beside")
+    assert data_of(events, "progress") == [{"done": 1, "total": 1, "message": ""}]
+
+
 @pytest.mark.parametrize("what", ["text", "none", "message", "huge"])
 def test_nonsense_about_progress_is_an_error_of_the_app_or_lost(start: Start, what: str):
     events = stream(start("Plain"), "tell_nonsense", what=what)

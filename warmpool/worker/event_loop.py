@@ -32,7 +32,7 @@ from .cancelling import NOTHING
 from .connection import LARGE_ATTACH, Connection
 from .failures import OUTSIDE, print_failure
 from .forks import leave
-from .streams import AsyncItems, Items, Outlet
+from .streams import AsyncItems, Items, Outlet, speaker
 
 if TYPE_CHECKING:
     from .runner import AppProcess
@@ -192,6 +192,7 @@ class EventLoop:
 
     async def _run(self, connection: Connection, call: Call | Stream) -> None:
         caller, writer = self._process.caller, connection.writer
+        speaker.set(call.id)
         outlet = None
         if type(call) is Stream:
             self._following, outlet = connection, self._process.follow(connection, call.id)

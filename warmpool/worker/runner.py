@@ -47,7 +47,7 @@ from .faults import hanging_once
 from .forks import mute, parent_only
 from .limits import LimitedCaller, Limits
 from .logs import follow, sendable
-from .streams import Outlet, wait_until_taken
+from .streams import Outlet, speaker, wait_until_taken
 
 A = TypeVar("A", bound=BaseApp)
 
@@ -247,8 +247,9 @@ class AppProcess:
         return activity.busy and cancelled == activity.call_id != 0
 
     def progress(self, done: float, total: float | None, message: str) -> None:
-        if self.outlet is not None:
-            self._tell(self.outlet, "progress", {"done": done, "total": total, "message": message})
+        outlet = self.outlet
+        if outlet is not None and speaker.get(outlet.call_id) == outlet.call_id:
+            self._tell(outlet, "progress", {"done": done, "total": total, "message": message})
 
     def log(self, level: str, logger: str, message: str) -> None:
         if self.outlet is not None:

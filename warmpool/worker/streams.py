@@ -16,6 +16,7 @@ import socket
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
+from contextvars import ContextVar
 from threading import Lock
 from time import time
 from typing import TYPE_CHECKING, Any, Final
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 
 LINE_LENGTH: Final = 1000
 """Events that may wait in the line."""
+
+speaker: Final[ContextVar[int]] = ContextVar("speaker")
+"""Id of the call that async code belongs to, and what that leaves running. Threads and plain code have none."""
 
 
 class Outlet:
