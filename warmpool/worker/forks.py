@@ -3,7 +3,7 @@ the client would have the child's answer for the parent's, and two processes wou
 
 So in the child all writers are mute. The app's code may go on for as long as it likes; when it comes back to ours the
 process ends as any that was forked: with the status of `sys.exit`, and a traceback for other exceptions. From a call it
-comes back to make an answer, and from a hook out of `parent_only`. Async code comes back to the event loop, as soon as
+comes back to make an answer, and from a hook out of `ParentOnly`. Async code comes back to the event loop, as soon as
 it awaits anything, and ends there. Until then the child has an epoll of its own in the place of the loop's: that is one
 thing in the kernel for both processes, and what one of them forgets the other would not hear of any more.
 (`multiprocessing` leaves by itself.)
@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
+from types import TracebackType
 from typing import NoReturn
 
 from ..wire.large import MessageWriter
@@ -34,15 +35,17 @@ def mute(writers: Iterable[MessageWriter]) -> None:
         writer.__class__ = _MuteWriter
 
 
-@contextmanager
-def parent_only() -> Iterator[None]:
+class ParentOnly:
     """Around code of the app's that is no call: who comes out of it is who went in."""
-    own = os.getpid()
-    try:
-        yield
-    finally:
-        if os.getpid() != own:
-            leave(sys.exception())
+
+    def __enter__(self) -> None:
+        self._pid = os.getpid()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if os.getpid() != self._pid:
+            leave(error)
 
 
 def leave(error: BaseException | None) -> NoReturn:

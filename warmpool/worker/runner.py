@@ -44,7 +44,7 @@ from .cancelling import NOTHING, Inbox
 from .connection import Connection
 from .failures import app_broken, name_of, print_failure, words_of
 from .faults import hanging_once
-from .forks import mute, parent_only
+from .forks import ParentOnly, mute
 from .limits import LimitedCaller, Limits
 from .logs import follow, sendable
 from .streams import Outlet, speaker, wait_until_taken
@@ -159,7 +159,7 @@ class AppProcess:
         """From setup to the last hook. `first`: the connection that the first client will have."""
         self.loop = loop(self)
         try:
-            with parent_only():
+            with ParentOnly():
                 self._set_up()
         except BaseException as error:
             send(self.channel, SetupFailed(app_broken(self._name, "its setup", error).to_wire()))
@@ -337,7 +337,7 @@ class AppProcess:
         if hook is None:
             return None
         try:
-            with parent_only():
+            with ParentOnly():
                 return self.loop.run_hook(hook, *arguments, timeout=timeout)
         except BaseException as error:
             print_failure(f"{self._name}: {name}", error)

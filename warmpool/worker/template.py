@@ -45,7 +45,7 @@ from .birth import (
     threads_besides_main,
 )
 from .failures import app_broken
-from .forks import parent_only
+from .forks import ParentOnly
 from .limits import options_of
 from .loading import AppImporter
 from .logs import replace_streams
@@ -191,7 +191,7 @@ def _load_app(channel: socket.socket, load: Load) -> Template | None:
     importer = AppImporter(load)
     doing = "its import"
     try:
-        with parent_only():
+        with ParentOnly():
             app = importer.import_app()
             if (preload := getattr(app, "preload", None)) is not None:
                 doing = "preload"
