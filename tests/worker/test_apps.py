@@ -158,17 +158,25 @@ def test_a_broken_app_reaches_its_caller(client: Client, app: str, words: str, f
 
 
 def test_a_file_without_an_app_and_one_with_two(client: Client, directory: Path):
+    """What is wrong is said once, and with no class of ours: nothing of the user's has raised."""
     path = directory / "several.py"
     path.write_text("x = 1\n")
-    with pytest.raises(AppBrokenError, match="has no subclass of warmpool.BaseApp"):
+    with pytest.raises(AppBrokenError) as raised:
         client.session(str(path))
+    assert raised.value.message == f"app several is broken: {path} has no subclass of warmpool.BaseApp"
+    assert raised.value.traceback == ""
     path.write_text(
         "from warmpool import BaseApp\n"
         "class Base(BaseApp):\n    def run(self) -> str:\n        return type(self).__name__\n"
         "class One(Base): pass\nclass Two(Base): pass\n"
     )
-    with pytest.raises(AppBrokenError, match=r"has 2 apps, One, Two: name one"):
-        client.session(str(path))
+    for named, words in (
+        ("", f"{path} has 2 apps, One, Two: name one, as in {path}:One"),
+        (":Three", "several has no subclass of warmpool.BaseApp that is called Three"),
+    ):
+        with pytest.raises(AppBrokenError) as raised:
+            client.session(f"{path}{named}")
+        assert (raised.value.message, raised.value.traceback) == (f"app several{named} is broken: {words}", "")
     with client.session(f"{path}:Two") as session:
         assert session.call() == "Two"
     with pytest.raises(AppNotFoundError):

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from ..app import CallCancelled
 from ..errors import AppBrokenError, AppError, CallCancelledError
+from .loading import AppLoadError
 from .logs import sendable
 
 _OURS: Final = str(Path(__file__).resolve().parent.parent)
@@ -33,7 +34,9 @@ def call_cancelled(function: str, error: BaseException) -> CallCancelledError:
 
 
 def app_broken(app: str, doing: str, error: BaseException) -> AppBrokenError:
-    """`doing`: "its import", "its setup"."""
+    """`doing`: "its import", "its setup". What is no app has raised nothing: that is said in our words, once."""
+    if isinstance(error, AppLoadError):
+        return AppBrokenError(f"app {app} is broken: {words_of(error)}", details={"message": words_of(error)})
     return AppBrokenError(f"app {app} is broken: {doing} raised {_summary(error)}", details=_details(error))
 
 
