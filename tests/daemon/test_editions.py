@@ -172,3 +172,22 @@ def test_an_app_that_is_deleted_serves_on_under_its_name_only(client: Client, ap
         assert session.call() == "one"
         with pytest.raises(AppNotFoundError):
             client.session(str(app))
+
+
+def test_what_is_no_file_any_more_keeps_nobody_waiting(client: Client, app: Path):
+    """A pipe in the place of an app and of its helper, which nobody writes to."""
+    helper = app.with_name("aside.py")
+    helper.write_text("")
+    app.write_text("import aside\n" + TEXT.format(answer="one"))
+    assert client.run(app=str(app)).output == "one"
+    for path in (helper, app):
+        text = path.read_text()
+        path.unlink()
+        os.mkfifo(path)
+        with pytest.warns(AppBrokenWarning, match="aside" if path is helper else "it is no file"):
+            assert client.run(app="edited").output == "one", "as where it is deleted"
+        with pytest.raises(AppNotFoundError):
+            client.run(app=str(path))
+        path.unlink()
+        path.write_text(text)
+        assert client.run(app=str(app)).output == "one"

@@ -8,11 +8,12 @@ import shutil
 import sys
 import sysconfig
 import venv
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
-from support import APPS
+from support import APPS, open_files
 
 from warmpool import AppBrokenError, AppBrokenWarning, Client, __version__
 from warmpool.daemon.interpreters import Interpreter, interpreter_for
@@ -126,12 +127,16 @@ def test_a_neighbour_of_the_daemons_own_is_another(project: Path, monkeypatch: p
     assert not interpreter_for(str(project)).is_ours
 
 
-def test_settings_that_can_be_read_again_are(project: Path):
-    settings = project / "pyproject.toml"
-    settings.mkdir()
+@pytest.mark.parametrize(("make", "remove"), [(os.mkdir, os.rmdir), (os.mkfifo, os.unlink)])
+def test_settings_that_can_be_read_again_are(
+    project: Path, make: Callable[[Path], None], remove: Callable[[Path], None]
+):
+    settings, files = project / "pyproject.toml", open_files()
+    make(settings)
     assert "settings cannot be used" in (interpreter_for(str(project)).problem or "")
-    settings.rmdir()
+    remove(settings)
     assert interpreter_for(str(project)) == Interpreter(sys.executable)
+    assert open_files() == files
 
 
 @pytest.mark.parametrize(

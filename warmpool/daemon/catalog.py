@@ -25,7 +25,7 @@ from ..errors import AppNotFoundError, InvalidRequestError
 from ..policy.events import AppEdition
 from ..settings import shorten
 from ..wire.references import PRIMED, AppReference, parse
-from .interpreters import Interpreter, interpreter_for
+from .interpreters import Interpreter, interpreter_for, text_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +78,9 @@ class AppEntry:
             status = os.stat(path)
             if (status.st_mtime_ns, status.st_size) == (mark.mtime_ns, mark.size):
                 return True
-            digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+            digest = hashlib.sha256(text_of(path)).hexdigest()
         except OSError:
-            self.files.pop(path)  # it is gone, or a directory: once counts
+            self.files.pop(path)  # it is gone, or no file: once counts
             return False
         self.files[path] = FileMark(status.st_mtime_ns, status.st_size, digest)
         return digest == mark.digest
@@ -149,7 +149,7 @@ class Catalog:
 
     def _of_path(self, path: str, class_name: str | None) -> AppEntry:
         known = self._entries.get(_key_of_path(path, class_name))
-        if known is not None and os.path.exists(path):
+        if known is not None and (os.path.isfile(path) or os.path.isdir(path)):
             return self._register(known)
         try:
             return self._register(_entry_of_path(Path(path), class_name))
@@ -205,7 +205,7 @@ def _class_in_path(text: str) -> AppReference | None:
 
 def _speaks_of_apps(path: Path) -> bool:
     try:
-        return path.is_file() and b"BaseApp" in path.read_bytes()
+        return b"BaseApp" in text_of(str(path))
     except OSError:
         return False
 

@@ -10,10 +10,12 @@ the order of their paths: for an app of one file, what `sha256sum` says of it.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib
 import importlib.util
 import os
+import stat
 import sys
 from dataclasses import dataclass
 from importlib.machinery import EXTENSION_SUFFIXES, SOURCE_SUFFIXES, ExtensionFileLoader, FileFinder, SourceFileLoader
@@ -103,6 +105,8 @@ class AppImporter:
 
             def get_data(self, path: Any) -> bytes:
                 status = os.stat(path)
+                if not stat.S_ISREG(status.st_mode):
+                    raise OSError(errno.EINVAL, "it is no file", path)  # and may have its reader wait for ever
                 data = super().get_data(path)
                 sources[path] = Source(path, status.st_mtime_ns, status.st_size, data)
                 return data
