@@ -25,7 +25,18 @@ from warmpool.board import Activity, Board
 from warmpool.daemon.workers import NUDGE_AFTER
 from warmpool.launch import python_command
 from warmpool.settings import MIB
-from warmpool.wire.processes import FROM_TEMPLATE, FROM_WORKER, Attach, Cancel, Fork, Forked, Load, Ready, Serve
+from warmpool.wire.processes import (
+    FROM_TEMPLATE,
+    FROM_WORKER,
+    Attach,
+    Cancel,
+    Fork,
+    Forked,
+    Load,
+    Ready,
+    Serve,
+    SourceRead,
+)
 from warmpool.wire.shapes import Message, to_wire
 
 FIRST_ID = 2**62
@@ -96,9 +107,7 @@ class Worker:
             256,
         )  # fmt: skip
         packets.send(to_template, load)
-        received = packets.receive(to_template, FROM_TEMPLATE)
-        assert received is not None
-        self.loaded = received[0]
+        self.loaded = _loaded(to_template)
         ours, first = socket.socketpair()
         packets.send(to_template, Fork("w_1", 0, in_place=True), (worker_end.fileno(), write_end, first.fileno()))
         to_template.close()
@@ -192,3 +201,12 @@ def _spawn(channel: socket.socket, log: int) -> subprocess.Popen[bytes]:
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=[number])
     channel.close()
     return process
+
+
+def _loaded(channel: socket.socket) -> Message:
+    """What a template says when it has read all its sources."""
+    while True:
+        received = packets.receive(channel, FROM_TEMPLATE)
+        assert received is not None
+        if not isinstance(received[0], SourceRead):
+            return received[0]

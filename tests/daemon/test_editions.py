@@ -7,10 +7,11 @@ import hashlib
 import importlib
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from support import Daemon
+from support import Daemon, wait_for_exit
 
 from warmpool import AppBrokenError, AppBrokenWarning, AppNotFoundError, AsyncClient, Client, VersionMismatchError
 
@@ -145,6 +146,40 @@ def test_editing_a_helper_is_an_edit(client: Client, app: Path):
     helper.write_text("ANSWER = 'b'\n")
     with client.session(str(app)) as session:
         assert session.call() == "b"
+
+
+@pytest.fixture(params=["edited.py", "aside.py"])
+def faulty(app: Path, request: pytest.FixtureRequest) -> Path:
+    """The app's file, or one that it imports: the one that is at fault when the app is first used."""
+    app.with_name("aside.py").write_text("")
+    app.write_text("import aside\n" + TEXT.format(answer="one"))
+    return app.with_name(request.param)
+
+
+def test_an_edit_is_there_at_once_where_the_first_import_hangs(
+    client: Client, shared_daemon: Daemon, app: Path, faulty: Path
+):
+    sound, pipe = faulty.read_text(), app.with_name("pipe")
+    os.mkfifo(pipe)
+    says = f"import os, time\nwith open({str(pipe)!r}, 'w') as pipe:\n    print(os.getpid(), file=pipe)\n"
+    faulty.write_text(f"{says}time.sleep(10000)\n{sound}")
+    with Client(shared_daemon.socket, autostart=False) as other, ThreadPoolExecutor() as threads:
+        waits = threads.submit(other.run, app=str(app))
+        template = int(pipe.read_text())
+        faulty.write_text(sound)
+        assert client.run(app=str(app)).output == "one"
+        assert waits.result().output == "one", "who has waited for the edition before gets this one"
+    assert wait_for_exit(template)
+
+
+def test_an_edit_is_there_at_once_where_the_first_import_ends_its_process(client: Client, app: Path, faulty: Path):
+    sound = faulty.read_text()
+    faulty.write_text(f"import os\nos._exit(4)\n{sound}")
+    for _ in range(2):
+        with pytest.raises(AppBrokenError, match="exited with status 4 while it imported the app"):
+            client.run(app=str(app))
+    faulty.write_text(sound)
+    assert client.run(app=str(app)).output == "one"
 
 
 def test_a_named_version_is_what_the_class_says(client: Client, app: Path):

@@ -219,6 +219,7 @@ def test_a_worker_that_was_just_born_is_never_taken_for_a_stranger(tmp_path: Pat
         load_for=lambda _: None,  # type: ignore[arg-type]
         interpreter_for=lambda _: None,  # type: ignore[arg-type]
         report=reported.append,
+        source_read=lambda *_: None,
         loaded=lambda *_: None,
         described=lambda *_: None,
     )

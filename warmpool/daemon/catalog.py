@@ -62,11 +62,18 @@ class AppEntry:
         self.revision += bool(changed) or interpreter != before
         return AppEdition(self.key, self.name, self.revision)
 
+    def note(self, source: Sequence[Any]) -> None:
+        """A template has read this file, and may never come to say so of all of them."""
+        path, mtime_ns, size, digest = source
+        self.files[path] = FileMark(mtime_ns, size, digest)
+
     def remember(self, sources: Iterable[Sequence[Any]], *, complete: bool) -> None:
-        """Takes note of what a template read. If the import failed, a file that is added may mend it, so the
-        directory counts too.
+        """These are all that a template read, and no others. If the import failed, a file that is added may mend it,
+        so the directory counts too.
         """
-        self.files = {path: FileMark(mtime_ns, size, digest) for path, mtime_ns, size, digest in sources}
+        self.files = {}
+        for source in sources:
+            self.note(source)
         if not complete:
             with suppress(OSError):
                 status = os.stat(self.root)

@@ -40,6 +40,7 @@ from ..wire.processes import (
     Released,
     RouseMe,
     SetupFailed,
+    SourceRead,
 )
 from ..wire.shapes import Message
 from .children import Channel, Child, Exit
@@ -87,12 +88,13 @@ class Processes:
         load_for: Callable[[str], Load],
         interpreter_for: Callable[[str], Interpreter],
         report: Report,
+        source_read: Callable[[str, list[Any]], None],
         loaded: Callable[[str, Loaded | LoadFailed], None],
         described: Callable[[ev.Ticket, list[Any] | None], None],
         hangs_next: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`load_for` and `interpreter_for` say how to load an app by its key, and under what; `loaded` and `described`
-        are told what templates answer (None: it died), `report` everything that the broker should know.
+        """`load_for` and `interpreter_for` say how to load an app by its key, and under what; `source_read`, `loaded`
+        and `described` are told what templates say (None: it died), `report` everything that the broker should know.
         """
         self._loop = loop
         self._board = board
@@ -100,6 +102,7 @@ class Processes:
         self._load_for = load_for
         self._interpreter_for = interpreter_for
         self._report = report
+        self._source_read = source_read
         self._loaded = loaded
         self._described = described
         self._hangs_next = hangs_next
@@ -143,6 +146,8 @@ class Processes:
     def _from_template(self, pool: str, message: Message) -> None:
         template = self._templates[pool]
         match message:
+            case SourceRead():
+                self._source_read(self._apps[pool], message.source)
             case Loaded():
                 template.can_fork = not message.threads
                 self._loaded(self._apps[pool], message)

@@ -90,6 +90,7 @@ class Server:
             load_for=self._load_for,
             interpreter_for=lambda app_key: catalog.by_key(app_key).interpreter,
             report=self.report,
+            source_read=lambda app_key, source: catalog.by_key(app_key).note(source),
             loaded=self._loaded,
             described=self._described,
             hangs_next=lambda worker: self._controls.hangs_next(worker) if self._controls else None,

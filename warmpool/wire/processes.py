@@ -10,7 +10,7 @@ from .shapes import conversation_of
 
 
 class Load(NamedTuple):
-    """Import this app. Answered by Loaded or LoadFailed."""
+    """Import this app. Answered by Loaded or LoadFailed, after a SourceRead for each of its files."""
 
     app: str
     root: str
@@ -46,10 +46,17 @@ class Describe(NamedTuple):
 # --- template → daemon --------------------------------------------------------------------------------------
 
 
+class SourceRead(NamedTuple):
+    """Said of each source file before it runs: it may never end, or end the process, and an edit of it is the cure."""
+
+    source: list[Any]
+    """[path, mtime in ns, size, SHA-256] of the file, as it was read."""
+
+
 class Loaded(NamedTuple):
     version: str
     sources: list[Any]
-    """[path, mtime in ns, size, SHA-256] of each of the app's source files, as they were read."""
+    """All of the app's source files."""
     options: dict[str, Any]
     """The app's own `warm`, `max_workers`, `cancel_grace` and `max_lifetime`."""
     threads: list[Any]
@@ -172,7 +179,7 @@ class Ended(NamedTuple):
 
 
 TO_TEMPLATE: Final = conversation_of(Load, Fork, Describe)
-FROM_TEMPLATE: Final = conversation_of(Loaded, LoadFailed, Described, ForkFailed)
+FROM_TEMPLATE: Final = conversation_of(SourceRead, Loaded, LoadFailed, Described, ForkFailed)
 TO_WORKER: Final = conversation_of(Serve, Expire, Stop, Cancel, Relabel, LookUp, HangNext)
 TO_CONNECTION: Final = conversation_of(Attach)
 FROM_WORKER: Final = conversation_of(Forked, Ready, SetupFailed, Busy, Released, Leaving, Ended, RouseMe, HangsNext)

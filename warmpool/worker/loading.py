@@ -17,6 +17,7 @@ import importlib.util
 import os
 import stat
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.machinery import EXTENSION_SUFFIXES, SOURCE_SUFFIXES, ExtensionFileLoader, FileFinder, SourceFileLoader
 from pathlib import Path
@@ -50,8 +51,10 @@ class Source:
 class AppImporter:
     """Imports one app, once, and remembers what it read, also when the import fails."""
 
-    def __init__(self, load: Load) -> None:
+    def __init__(self, load: Load, tell: Callable[[Source], None]) -> None:
+        """`tell` is called with each source file before it runs."""
         self._load = load
+        self._tell = tell
         self._root = Path(load.root)
         self._sources: dict[str, Source] = {}
 
@@ -97,7 +100,7 @@ class AppImporter:
         return FileFinder(directory, (ExtensionFileLoader, EXTENSION_SUFFIXES), (loader, SOURCE_SUFFIXES))
 
     def _loader_class(self) -> type[SourceFileLoader]:
-        sources = self._sources
+        sources, tell = self._sources, self._tell
 
         class FreshLoader(SourceFileLoader):
             def path_stats(self, path: Any) -> Any:
@@ -108,7 +111,8 @@ class AppImporter:
                 if not stat.S_ISREG(status.st_mode):
                     raise OSError(errno.EINVAL, "it is no file", path)  # and may have its reader wait for ever
                 data = super().get_data(path)
-                sources[path] = Source(path, status.st_mtime_ns, status.st_size, data)
+                sources[path] = source = Source(path, status.st_mtime_ns, status.st_size, data)
+                tell(source)
                 return data
 
         return FreshLoader

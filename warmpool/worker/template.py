@@ -35,6 +35,7 @@ from ..wire.processes import (
     Load,
     Loaded,
     LoadFailed,
+    SourceRead,
 )
 from .birth import (
     await_adoption,
@@ -47,7 +48,7 @@ from .birth import (
 from .failures import app_broken
 from .forks import ParentOnly
 from .limits import options_of
-from .loading import AppImporter
+from .loading import AppImporter, Source
 from .logs import replace_streams
 from .priming import prime
 from .rehearsal import acquaint, rehearse
@@ -188,7 +189,11 @@ def main() -> None:
 
 
 def _load_app(channel: socket.socket, load: Load) -> Template | None:
-    importer = AppImporter(load)
+    def tell(source: Source) -> None:
+        with suppress(OSError):  # a worker, which has closed it, or a child of the app's that outlives us
+            send(channel, SourceRead(source.to_wire()))
+
+    importer = AppImporter(load, tell)
     doing = "its import"
     try:
         with ParentOnly():
