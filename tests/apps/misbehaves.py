@@ -63,6 +63,9 @@ class Misbehaves(BaseApp):
         far = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
         return [near.pid, int(far.stdout)]
 
+    def leave_generations(self) -> None:
+        subprocess.Popen(["sh", "-c", "sh -c 'sh -c \"sleep 1000; true\"; true'; true"])
+
     def read_stdin(self) -> str:
         return input()
 

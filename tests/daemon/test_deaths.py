@@ -109,6 +109,12 @@ def test_what_an_app_leaves_running_dies_with_its_session(client: Client):
         assert wait_for_exit(pid, PATIENCE)
 
 
+def test_what_an_app_leaves_running_dies_with_the_daemon_and_what_that_leaves(daemon: Daemon):
+    daemon.client.session(MISBEHAVES).call("leave_generations")
+    daemon.stop()
+    assert processes_marked(daemon.mark) == []
+
+
 def test_a_deaf_worker_is_killed_when_its_session_ends(client: Client):
     session = client.session(MISBEHAVES)
     assert session.call("ignore_signals") == "deaf"

@@ -111,11 +111,13 @@ class Family:
                     self._sweep_later()
 
     def close(self) -> None:
-        """The last to die may have left something: sweeps once more, and waits until that is gone."""
-        self.sweep()
+        """The last to die may have left something, and that again: sweeps until nothing is left, and waits for it."""
         latest = time.monotonic() + BURIAL
-        for child in list(self._known.values()):
-            child.wait(latest - time.monotonic())
+        self.sweep()
+        while self._known and time.monotonic() < latest:
+            for child in list(self._known.values()):
+                child.wait(latest - time.monotonic())
+            self.sweep()
 
     def _sweep_later(self) -> None:
         """Clients have taken the last descriptor, and nothing can be looked at without one."""
