@@ -66,6 +66,18 @@ class Misbehaves(BaseApp):
     def leave_generations(self) -> None:
         subprocess.Popen(["sh", "-c", "sh -c 'sh -c \"sleep 1000; true\"; true'; true"])
 
+    def leave_runners(self, pipe: str) -> None:
+        """Each forks the next one and goes. Who lives has the pipe open."""
+        code = "import os, sys, time\npipe = open(sys.argv[1], 'w')\nwhile not os.fork():\n    time.sleep(0.02)\n"
+        subprocess.Popen([sys.executable, "-c", code, pipe])
+
+    def share_memory(self) -> tuple[str, int]:
+        """Its name, and the process that is to remove it."""
+        from multiprocessing import resource_tracker, shared_memory
+
+        self.shared = shared_memory.SharedMemory(create=True, size=1)
+        return self.shared.name, resource_tracker._resource_tracker._pid
+
     def read_stdin(self) -> str:
         return input()
 

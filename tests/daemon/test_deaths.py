@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import psutil
 import pytest
@@ -107,6 +108,44 @@ def test_what_an_app_leaves_running_dies_with_its_session(client: Client):
     session.end()
     for pid in left:
         assert wait_for_exit(pid, PATIENCE)
+
+
+def kill(daemon: Daemon, _: Session) -> None:
+    os.kill(daemon.pid, signal.SIGKILL)
+    assert all_are_gone(daemon.mark, 1)
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda _, session: session.end(),
+        lambda _, session: os.kill(session.info().pid, signal.SIGKILL),
+        lambda daemon, _: daemon.stop(),
+        kill,
+    ],
+    ids=["it is ended", "it is killed", "the daemon is stopped", "the daemon is killed"],
+)
+def test_shared_memory_goes_with_its_session(daemon: Daemon, end: Callable[[Daemon, Session], object]):
+    session = daemon.client.session(MISBEHAVES)
+    name, tracker = session.call("share_memory")
+    shared = Path("/dev/shm", name)
+    assert shared.exists()
+    try:
+        end(daemon, session)
+        assert wait_for_exit(tracker)
+        assert not shared.exists()
+    finally:
+        shared.unlink(missing_ok=True)
+
+
+def test_what_is_forked_by_what_an_app_has_left_is_not_spared_anew(client: Client, directory: Path):
+    pipe = directory / "pipe"
+    os.mkfifo(pipe)
+    session = client.session(MISBEHAVES)
+    session.call("leave_runners", pipe=str(pipe))
+    with pipe.open() as runners:
+        session.end()
+        assert runners.read() == "", "the last of them is dead"
 
 
 def test_what_an_app_leaves_running_dies_with_the_daemon_and_what_that_leaves(daemon: Daemon):

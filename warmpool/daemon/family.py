@@ -3,6 +3,10 @@
 The daemon is a subreaper, so what a dead worker or template has left running becomes its child. Any child that it does
 not know is such a stranger, and is killed. They are looked for when a child that we know has died, and when one has
 died that we do not know; but not after each of many, since a look takes longer the more children there are.
+
+Some strangers end by themselves when they see that their worker is dead, and must: multiprocessing has a process that
+removes then what shared memory is left. So who is in the kernel's session of one that has just died is spared for a
+moment. That is counted from the death, so whatever is forked meanwhile gains nothing by it.
 """
 
 from __future__ import annotations
@@ -23,6 +27,9 @@ from .room import check_room
 SWEEP_PAUSE: Final = 0.05
 """Seconds from one look for strangers to the next. With 3,000 children one takes 2 ms."""
 
+MERCY: Final = 0.5
+"""Seconds from the death of a worker until what it has left is killed. Python takes a tenth of it to leave."""
+
 BURIAL: Final = 1.0
 """Seconds that the daemon's end waits for what it has killed."""
 
@@ -33,6 +40,10 @@ class Family:
         self._loop = loop
         self._announced = announced
         self._known: dict[int, Child] = {}
+        self._strangers: dict[int, Child] = {}
+        """Those of them that nobody has told us of."""
+        self._bereaved: dict[int, float] = {}
+        """By the pid of a dead child that was no stranger, until when its session is spared."""
         self._sweep_due = False
         self._swept_at = -SWEEP_PAUSE
 
@@ -77,6 +88,8 @@ class Family:
 
     def _reaped(self, child: Child, end: Exit) -> None:
         del self._known[child.pid]
+        if self._strangers.pop(child.pid, None) is None:
+            self._bereaved[child.pid] = time.monotonic() + MERCY
         child.on_exit(end)
         self._sweep_soon()
 
@@ -93,7 +106,7 @@ class Family:
             self._loop.call_later(max(0.0, self._swept_at + SWEEP_PAUSE - self._loop.time()), self.sweep)
 
     def sweep(self) -> None:
-        """Kills and reaps the children that we do not know: what others have left behind."""
+        """Watches the children that we do not know: what others have left behind. Kills those that are not spared."""
         self._sweep_due, self._swept_at = False, self._loop.time()
         try:
             children = children_of_this_process()
@@ -104,19 +117,26 @@ class Family:
         for pid in children:
             if pid not in self._known:
                 try:
-                    self.watch(pid).kill()
+                    self._strangers[pid] = self.watch(pid)
                 except ProcessLookupError:
                     pass  # reaped meanwhile
                 except OSError:
                     self._sweep_later()
+        now = time.monotonic()
+        self._bereaved = {pid: until for pid, until in self._bereaved.items() if until > now}
+        spared = [pid for pid in self._strangers if os.getsid(pid) in self._bereaved]
+        if spared:
+            self._loop.call_later(MERCY, self._sweep_soon)
+        for pid in self._strangers.keys() - spared:
+            self._strangers[pid].kill()
 
     def close(self) -> None:
         """The last to die may have left something, and that again: sweeps until nothing is left, and waits for it."""
         latest = time.monotonic() + BURIAL
         self.sweep()
-        while self._known and time.monotonic() < latest:
+        while self._known and (now := time.monotonic()) < latest:
             for child in list(self._known.values()):
-                child.wait(latest - time.monotonic())
+                child.wait(min(latest, now + MERCY) - time.monotonic())
             self.sweep()
 
     def _sweep_later(self) -> None:
