@@ -8,14 +8,16 @@ import resource
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from itertools import cycle
 from typing import Any
 
 import psutil
 import pytest
 from support import APPS, PATIENCE, Daemon, Raw, framed
 
-from warmpool import AppNotFoundError, AsyncClient, Client
+from warmpool import AppNotFoundError, AsyncClient, Client, Session
 from warmpool.client.aio_links import AsyncControlLink
 from warmpool.client.requests import RunRequest
 from warmpool.wire.messages import Open, Opened
@@ -53,9 +55,12 @@ def ask(control: Raw, number: int, app: str | None = COUNTER, session: str | Non
     control.say("Open", *Open(number, app, session, "/", **fields))
 
 
-def ask_much(control: Raw, session: str) -> None:
-    """All at once: who asks one by one is held up when nobody reads."""
-    control.send(b"".join(framed(["Open", *Open(number + 1, None, session, "/")]) for number in range(MANY)))
+def ask_much(control: Raw, sessions: Sequence[Session]) -> None:
+    """All at once: who asks one by one is held up when nobody reads. In turns, since a worker is told of no more than
+    some 280 connections that it has not taken yet.
+    """
+    turns = zip(range(MANY), cycle(sessions), strict=False)
+    control.send(b"".join(framed(["Open", *Open(number + 1, None, session.id, "/")]) for number, session in turns))
 
 
 def answer(control: Raw) -> list[Any]:
@@ -122,20 +127,21 @@ def test_a_refusal_ends_nothing_else(control: Raw):
 
 
 def test_answers_that_are_not_read_come_later_with_their_connections(control: Raw, client: Client):
-    with client.session(COUNTER) as session:
-        ask_much(control, session.id)
+    with ExitStack() as stack:
+        sessions = [stack.enter_context(client.session(COUNTER)) for _ in range(4)]
+        ask_much(control, sessions)
         client.status()
         for number in range(MANY):
             assert answer(control)[:2] == ["Opened", number + 1]
             with control.take() as worker:
                 if number % 100 == 0:
                     count(worker)
-        assert session.info().call_count == MANY // 100
+        assert sum(session.info().call_count for session in sessions) == MANY // 100
 
 
 def test_who_does_not_read_and_leaves_leaves_nothing(shared_daemon: Daemon, control: Raw, client: Client):
     with client.session(COUNTER) as session, Raw.to(shared_daemon.socket) as other:
-        ask_much(other, session.id)
+        ask_much(other, [session])
         client.status()
 
 
