@@ -197,7 +197,7 @@ def _spawn(channel: socket.socket, log: int) -> subprocess.Popen[bytes]:
     """A template, which wants its channel as descriptor 3."""
     to_three = "import os, sys; os.dup2(int(sys.argv[1]), 3); os.execv(sys.argv[2], sys.argv[2:])"
     number = channel.fileno()
-    command = [sys.executable, "-c", to_three, str(number), *python_command("warmpool.worker.template")]
+    command = [sys.executable, "-c", to_three, str(number), *python_command("warmpool.worker.start")]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=[number])
     channel.close()
     return process

@@ -329,6 +329,14 @@ def test_a_process_that_is_forked_in_a_call_does_not_answer_it(client: Client, k
             assert any("ValueError: of the child" in line for line in client.sessions.logs(session.id))
 
 
+def test_locks_are_renewed_in_a_fork_of_the_apps(client: Client):
+    """Though a worker's own birth leaves that out; what others do at a fork is done at both."""
+    with client.session(f"{APPS}/forks_beside_a_thread.py") as session:
+        assert session.call("births") == 2  # of the process in the middle, and its own
+        assert session.call("native_id") == session.info().pid
+        assert session.call("log_in_a_child") == 3
+
+
 def test_a_process_that_is_forked_in_a_generator_goes_on_with_no_item(client: Client):
     with client.session(f"{APPS}/forks_in_a_call.py:Plain") as session, session.stream("items") as events:
         assert [event.output for event in events if event.type == "output"] == [1, 0]

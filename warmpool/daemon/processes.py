@@ -363,7 +363,7 @@ class Processes:
         if interpreter.problem is not None:
             raise OSError(interpreter.problem)
         if interpreter.is_ours:
-            command = python_command("warmpool.worker.template")
+            command = python_command("warmpool.worker.start")
         else:
             command = foreign_command(interpreter.python, app, str(PROTOCOL_VERSION), __version__)
         return self._family.spawn(command)

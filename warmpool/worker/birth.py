@@ -18,6 +18,7 @@ import os
 import select
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -29,6 +30,11 @@ set_handler: Final[Callable[[int, object], object]] = _signal.signal
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
 _KEPT_BLOCK: Final = 1024 * 1024
+_LARGEST_BLOCK: Final = 480
+_BLOCKS_DIFFER: Final = 16
+"""Bytes, in Python's allocator of small objects; a header comes on top."""
+_HOLES: Final = 300
+"""Of each size: of an app that has imported a lot there may be more, which are left."""
 _STDERR: Final = 2
 _OOM_SCORE: Final = b"500"
 """The kernel, short of memory, takes a worker rather than the daemon."""
@@ -66,6 +72,7 @@ def shed_inheritance() -> None:
         score = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
         os.write(score, _OOM_SCORE)
         os.close(score)
+    vars(threading.main_thread())["_native_id"] = os.getpid()  # left out with `threading`'s own (`atfork`)
     reseed()
     gc.enable()
 
@@ -93,6 +100,13 @@ def keep_freed_memory() -> None:
     libc = ctypes.CDLL(None)
     libc.mallopt(_M_TRIM_THRESHOLD, 4 * _KEPT_BLOCK)
     libc.mallopt(_M_MMAP_THRESHOLD, _KEPT_BLOCK)
+
+
+def fill_holes() -> list[bytes]:
+    """Python gives away first what is free between things in use. Each worker would write to the pages around its own
+    choice of these places; with them filled, what it makes lies together, on a few pages that nobody had.
+    """
+    return [bytes(size) for size in range(0, _LARGEST_BLOCK, _BLOCKS_DIFFER) for _ in range(_HOLES)]
 
 
 def threads_besides_main() -> list[str]:

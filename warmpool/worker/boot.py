@@ -22,7 +22,7 @@ def boot(app: str, protocol: int, version: str) -> None:
     try:
         from warmpool.version import __version__
         from warmpool.wire.messages import PROTOCOL_VERSION
-        from warmpool.worker.template import main
+        from warmpool.worker.start import main
     except Exception as error:
         refuse(app, f"its interpreter {found} cannot import warmpool: {type(error).__name__}: {error}; {remedy}")
         return

@@ -37,8 +37,10 @@ from ..wire.processes import (
     LoadFailed,
     SourceRead,
 )
+from .atfork import fork_alone
 from .birth import (
     await_adoption,
+    fill_holes,
     forget_signals,
     keep_freed_memory,
     reseed_in_place,
@@ -72,6 +74,7 @@ class Template:
         self._board = Board.open(Path(load.board))
         self.primed: BaseApp | None = None
         """Set up already: workers have a copy of it each."""
+        self.filling: list[bytes] = []
 
     def serve(self) -> None:
         """Forks and describes until the daemon closes the channel."""
@@ -94,7 +97,7 @@ class Template:
             threads = threads_besides_main()
             if threads:
                 raise RuntimeError(f"it has threads now: {', '.join(threads)}")
-            middle = os.fork()
+            middle = fork_alone()
         except (OSError, RuntimeError) as error:
             self._refuse(fork, f"fork: {error}")
         else:
@@ -109,7 +112,7 @@ class Template:
         """In the middle process, which tells the daemon of its child before the daemon can become its parent."""
         middle = os.getpid()
         try:
-            worker = os.fork()
+            worker = fork_alone()
         except OSError as error:
             os._exit(error.errno or 1)
         if worker == 0:
@@ -216,6 +219,7 @@ def _load_app(channel: socket.socket, load: Load) -> Template | None:
     acquaint(template._functions.values())
     forget_signals()
     gc.collect()
+    template.filling = fill_holes()
     gc.disable()
     gc.freeze()
     send(channel, Loaded(importer.version(app), importer.sources(), options, threads_besides_main()))
