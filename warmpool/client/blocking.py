@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import time
 from _thread import allocate_lock, get_ident
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager, suppress
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from ..errors import WarmpoolError
 from .calls import CallLink
 from .connections import HangupError, connect
-from .core import Core, call_named
+from .core import Core, call_named, finish
 from .links import ControlLink
 from .requests import RunRequest
+
+T = TypeVar("T")
 
 IDLE_CONTROL_LINKS: Final = 4
 """Connections for control that are kept for the next request."""
@@ -135,3 +137,16 @@ class _Turns:
 
     async def __aexit__(self, *_: object) -> None:
         self._lock.release()
+
+
+def drive(work: AsyncGenerator[T, None]) -> Iterator[T]:
+    """Runs an async generator over steps that block, as a generator."""
+    try:
+        while True:
+            try:
+                value = finish(work.__anext__())
+            except StopAsyncIteration:
+                return
+            yield value
+    finally:
+        finish(work.aclose())

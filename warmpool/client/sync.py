@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import builtins
 import os
-from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
 from ..paths import Places, working_directory
-from .blocking import BlockingCore
+from .blocking import BlockingCore, drive
 from .connections import HangupError
 from .core import finish
 from .requests import Data, Page, RunRequest, SessionOptions, call_arguments, run_request, session_request
@@ -25,7 +25,6 @@ from .sessions import AsyncApps, AsyncCalls, AsyncSession, AsyncSessions
 from .streams import AsyncStream
 
 A = TypeVar("A")
-T = TypeVar("T")
 
 
 class Client:
@@ -389,16 +388,3 @@ class Apps:
     def describe(self, app: str) -> builtins.list[Data]:
         """The functions of an app, with their JSON schemas. Loads it if need be."""
         return finish(self._twin.describe(app))
-
-
-def drive(work: AsyncGenerator[T, None]) -> Iterator[T]:
-    """Runs an async generator over steps that block, as a generator."""
-    try:
-        while True:
-            try:
-                value = finish(work.__anext__())
-            except StopAsyncIteration:
-                return
-            yield value
-    finally:
-        finish(work.aclose())
