@@ -100,9 +100,11 @@ def _has_no_use_for(key: str, model: type[BaseModel], schema: Any) -> bool:
     known = {one["ref"]: one for one in schema.get("definitions", ())}
     while schema["type"] in _AROUND:
         schema = known[schema["schema_ref"]] if schema["type"] == "definition-ref" else schema["schema"]
-    if schema["type"] == "model" and schema.get("root_model"):
+    if schema["type"] != "model" or schema.get("custom_init"):
+        return False
+    if schema.get("root_model"):
         return True  # it is asked for what does not fit only
-    if schema["type"] != "model" or schema.get("custom_init") or schema["schema"]["type"] != "model-fields":
+    if schema["schema"]["type"] != "model-fields":
         return False
     keys = {key for name, field in model.model_fields.items() for key in keys_of(name, field)}
     return model.model_config.get("extra") != "allow" and key not in keys
