@@ -180,15 +180,18 @@ class Worker:
     def wait_for_exit(self) -> int:
         return self.process.wait(PATIENCE)
 
-    def close(self) -> None:
+    def hang_up(self) -> None:
         self._closing.set()
         self._nudger.join()
+        self.channel.close()
+
+    def close(self) -> None:
+        self.hang_up()
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGKILL)
         self.process.wait(PATIENCE)
         for client in self._clients:
             client.close()
-        self.channel.close()
         os.close(self._read_end)
         self.board.close()
 

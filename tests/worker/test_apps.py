@@ -480,3 +480,15 @@ def test_a_worker_has_no_descriptors_but_its_own(daemon: Daemon):
     kinds = sorted(target.partition(":")[0] for target in targets)
     files = ["/dev/null", "anon_inode", f"{daemon.socket}.board", "pipe", "pipe", "socket", "socket"]
     assert kinds == sorted(files)
+
+
+def test_an_async_worker_has_one_loop(client: Client, directory: Path):
+    """A quarter of a megabyte each: what the rehearsal had is gone."""
+    (directory / "loops.py").write_text(
+        "import gc, uvloop\n"
+        "from warmpool import BaseApp\n"
+        "class Loops(BaseApp):\n"
+        "    async def run(self) -> int:\n"
+        "        return sum(isinstance(thing, uvloop.Loop) for thing in gc.get_objects())\n"
+    )
+    assert client.run(app=str(directory / "loops.py")).output == 1

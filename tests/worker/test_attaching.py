@@ -9,12 +9,11 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 from scripted import ATTACH, Client, Worker
-from support import APPS, open_files
+from support import APPS
 
 from warmpool.wire.messages import Call
 from warmpool.wire.processes import Cancel, Leaving, Ready, Relabel, Stop
@@ -64,20 +63,13 @@ class Told(Worker):
 
 
 @pytest.fixture
-def start(directory: Path) -> Iterator[Start]:
-    files = open_files()
-    workers: list[Worker] = []
-
+def start(start_worker: Start) -> Start:
     def start(kind: str, when: str, labels: dict[str, str], *words: Message) -> Worker:
         facts: dict[str, Any] = {"words": words, "is_early": when == "before it is ready"}
         told = type("Told", (Told,), {**facts, "attach_with": ATTACH._replace(labels=labels)})
-        workers.append(told(APP, directory, kind))
-        return workers[-1]
+        return start_worker(APP, kind, told)
 
-    yield start
-    for worker in workers:
-        worker.close()
-    assert open_files() - files == set()
+    return start
 
 
 @every_kind

@@ -6,13 +6,13 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from scripted import FIRST_ID, Worker
-from support import APPS, PATIENCE, open_files
+from support import APPS, PATIENCE
 
 from warmpool.settings import HOOK_TIMEOUT
 from warmpool.wire.processes import Cancel, Relabel
@@ -26,18 +26,8 @@ plain_and_async = pytest.mark.parametrize("kind", ["Plain", "Async"])
 
 
 @pytest.fixture
-def start(directory: Path) -> Iterator[Start]:
-    files = open_files()
-    workers: list[Worker] = []
-
-    def start(kind: str, app: Path = TOLD) -> Worker:
-        workers.append(Worker(app, directory, kind))
-        return workers[-1]
-
-    yield start
-    for worker in workers:
-        worker.close()
-    assert open_files() - files == set()
+def start(start_worker: Start) -> Start:
+    return lambda kind, app=TOLD: start_worker(app, kind)
 
 
 def cancelled(call_id: int, message: list[Any] | None) -> bool:
@@ -280,7 +270,7 @@ def test_the_daemons_death_reaches_a_call_that_runs(start: Start):
     """Its end of the channel closes: who is stopped in the handler need not come back."""
     worker = start("Plain")
     begin(worker, "sleep")
-    worker.channel.close()
+    worker.hang_up()
     assert worker.wait_for_exit() == 0
     assert not os.path.exists(f"/proc/{worker.process.pid}/fd")
 

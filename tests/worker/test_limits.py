@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from scripted import FIRST_ID, Worker
-from support import APPS, PATIENCE, open_files
+from support import APPS, PATIENCE
 
 from warmpool.app import BaseApp
 from warmpool.board import OFFSET_NS, Board
@@ -26,18 +27,8 @@ plain_and_async = pytest.mark.parametrize("kind", ["Plain", "Async"])
 
 
 @pytest.fixture
-def start(directory: Path) -> Iterator[Start]:
-    files = open_files()
-    workers: list[Worker] = []
-
-    def start(kind: str) -> Worker:
-        workers.append(Worker(LIMITS, directory, kind))
-        return workers[-1]
-
-    yield start
-    for worker in workers:
-        worker.close()
-    assert open_files() - files == set()
+def start(start_worker: Start) -> Start:
+    return partial(start_worker, LIMITS)
 
 
 def assert_leaves(worker: Worker, reason: str) -> None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 from scripted import FIRST_ID, Worker
-from support import APPS, PATIENCE, open_files
+from support import APPS, PATIENCE
 
 from warmpool.settings import MIB
 
@@ -30,18 +31,8 @@ endless = pytest.mark.parametrize(
 
 
 @pytest.fixture
-def start(directory: Path) -> Iterator[Start]:
-    files = open_files()
-    workers: list[Worker] = []
-
-    def start(kind: str) -> Worker:
-        workers.append(Worker(STREAMS, directory, kind))
-        return workers[-1]
-
-    yield start
-    for worker in workers:
-        worker.close()
-    assert open_files() - files == set()
+def start(start_worker: Start) -> Start:
+    return partial(start_worker, STREAMS)
 
 
 def stream(worker: Worker, function: str, **fields: Any) -> list[list[Any]]:

@@ -93,6 +93,10 @@ class Inbox:
         fcntl.fcntl(fd, fcntl.F_SETFL, os.O_NONBLOCK | os.O_ASYNC)
         self.called = True  # what came before this has raised no signal
 
+    def unwatch(self) -> None:
+        """Nothing more is sent: lets go of the handler, and with it of all that it knows."""
+        set_handler(signal.SIGURG, _signal.SIG_DFL)
+
     def heard(self) -> None:
         """The signal has come. Raises CallCancelled if the call that is exposed is to stop."""
         self.called = self.alert = True

@@ -124,6 +124,7 @@ class EventLoop:
             self._loop.call_soon_threadsafe(self._heed_daemon)
 
     def close(self) -> None:
+        asyncio.set_event_loop(None)  # or asyncio would keep it
         self._loop.close()
 
     def _heed_daemon(self) -> None:

@@ -138,6 +138,7 @@ class Template:
             channel = adopt(worker_end, socket.SOCK_SEQPACKET, blocking=False)
             send(channel, Forked(os.getpid()))  # again: the middle may have been killed before it could
             rehearse(self.loop, self._board, fork.row)
+            gc.collect()  # so that the worker's own has the understudy's place: of an async one 256 kB of loop
             acquaint(self._functions.values())
             process = AppProcess(
                 channel, self._app, self._functions, self._board,
