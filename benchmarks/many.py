@@ -19,14 +19,14 @@ from datetime import datetime
 
 from daemon import APPS, daemon
 from floors import call_floor
-from harness import Row, against, arguments, in_turns, median_of, once, percentile, report, sample
+from harness import Row, Work, against, arguments, median_of, once, percentile, place, report, sample
 from memory import private
 
 from warmpool import Client, Session
 
 INPUT = {"key": "n", "value": 1}
 TEMPLATE_AND_WARM = 10
-CHOSEN = 20
+CHOSEN = 50
 PATIENCE = 60.0
 
 
@@ -34,7 +34,7 @@ def main() -> None:
     options = arguments(__doc__, sessions=3000, window=90.0, spread=30.0)
     app = str(APPS / "plain.py")
     room = options.sessions + TEMPLATE_AND_WARM
-    with daemon("--max-workers", str(room), "--open-timeout", "120") as client, call_floor() as (floor, _):
+    with daemon("--max-workers", str(room), "--open-timeout", "120") as client, call_floor() as (floor, floor_pids):
         client.session(app).end()
         pid = client.status()["pid"]
         before = private(pid)
@@ -43,7 +43,7 @@ def main() -> None:
         opening = time.monotonic() - started
         assert client.status()["sessions"] == options.sessions
         size = (private(pid) - before) / options.sessions
-        calls = measure_calls(sessions, floor)
+        calls = measure_calls(sessions, floor, floor_pids)
         lateness = expire(client, sessions, options.window, options.spread)
     report(
         f"{options.sessions} sessions at once",
@@ -62,24 +62,24 @@ def _open(client: Client, app: str, window: float) -> Session:
     return session
 
 
-def measure_calls(sessions: Sequence[Session], floor) -> list[Row]:
-    """Of sessions that are called again and again, and of all of them in turn: those have not run for a while."""
-    chosen = random.Random(1).sample(sessions, min(CHOSEN, len(sessions)))
-    given = in_turns(
-        {
-            "floor": lambda: median_of(sample(floor, 500)),
-            "any": lambda: statistics.median(
-                median_of(sample(lambda one=one: one.call("add", INPUT), 100, warmup=20)) for one in chosen
-            ),
-        },
-        rounds=5,
-    )
-    ratio, note = against(given["floor"], given["any"])
+def measure_calls(sessions: Sequence[Session], floor: Work, floor_pids: Sequence[int]) -> list[Row]:
+    """Of some sessions that are called again and again, both ends on one core, each in turn with the floor; and of all
+    of them, one call each: their processes have not run for a while.
+    """
     each = statistics.median(once(lambda one=one: one.call("add", INPUT)) for one in sessions) * 1e6
-    base = statistics.median(given["floor"])
+    chosen = random.Random(1).sample(sessions, min(CHOSEN, len(sessions)))
+    cpus = os.sched_getaffinity(0)
+    place([session.info().pid for session in chosen] + [*floor_pids], own=min(cpus), others=min(cpus))
+    floors, calls = [], []
+    for session in chosen:
+        floors.append(median_of(sample(floor, 200, warmup=20)))
+        calls.append(median_of(sample(lambda one=session: one.call("add", INPUT), 200, warmup=20)))
+    os.sched_setaffinity(0, cpus)
+    ratio, note = against(floors, calls)
+    base = statistics.median(floors)
     return [
         Row("call floor", base),
-        Row(f"a warm call to any, {len(chosen)} tried", statistics.median(given["any"]), ratio, note, at_most=2.0),
+        Row(f"a warm call to any, {len(chosen)} tried", statistics.median(calls), ratio, note, at_most=2.0),
         Row("one call to each in turn", each, each / base, "their processes have not run for a while"),
     ]
 
