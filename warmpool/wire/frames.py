@@ -162,7 +162,7 @@ def decode(body: bytes | memoryview) -> Any:
     try:
         try:
             return unpack(body)
-        except TypeError:  # a key that was a tuple comes as a list
+        except TypeError:  # a key that was a tuple comes as a list, and one that was a dataclass as a dict
             return msgpack.unpackb(body, strict_map_key=False, object_pairs_hook=_with_tuple_keys)
     except Exception as error:
         # Not the error's words: they can hold the peer's data, and more of it than Python can show.
@@ -174,6 +174,8 @@ def _with_tuple_keys(pairs: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
 
 
 def _as_key(value: Any) -> Any:
+    if type(value) is dict:
+        return tuple((name, _as_key(field)) for name, field in value.items())
     return tuple(map(_as_key, value)) if type(value) is list else value
 
 
