@@ -390,6 +390,19 @@ def test_a_client_in_an_app_finds_the_daemon_that_it_is_of(client: Client, direc
     assert client.run(app=str(directory / "asks.py")).output == client.status().pid
 
 
+def test_an_app_that_wants_a_session_of_itself_while_it_is_imported_is_told_at_once(client: Client, directory: Path):
+    (directory / "script.py").write_text(
+        "from warmpool import BaseApp, Client\n"
+        "class Script(BaseApp):\n"
+        "    def run(self): pass\n"
+        "with Client() as client:\n"
+        "    client.run(app=Script)\n"
+    )
+    with pytest.raises(AppBrokenError, match="while it is imported") as raised:
+        client.session(str(directory / "script.py"))
+    assert "client.run(app=Script)" in raised.value.traceback
+
+
 def test_a_name_that_nobody_claimed_leads_to_its_latest_use(client: Client, directory: Path):
     for place in ("one", "other", "one"):
         (directory / place).mkdir(exist_ok=True)

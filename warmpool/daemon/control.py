@@ -114,6 +114,13 @@ def not_for_tests(method: str) -> InvalidRequestError:
     )
 
 
+def waits_for_itself(app: str) -> InvalidRequestError:
+    return InvalidRequestError(
+        f"app {app} wants a session of itself while it is imported, and would wait for its own end: "
+        'put that under `if __name__ == "__main__":`'
+    )
+
+
 def check_directory(path: str) -> str:
     """A client's working directory: an absolute path, whether it is there or not."""
     if not path.startswith("/") or "\0" in path:

@@ -143,6 +143,9 @@ class Processes:
         else:
             self._described(ticket, None)
 
+    def is_template_of(self, pid: int, app_key: str) -> bool:
+        return any(one.child.pid == pid and self._apps[pool] == app_key for pool, one in self._templates.items())
+
     def _from_template(self, pool: str, message: Message) -> None:
         template = self._templates[pool]
         match message:

@@ -37,6 +37,7 @@ from .control import (
     check_name,
     check_patience,
     check_tags,
+    waits_for_itself,
 )
 from .log import Log
 from .logs import Logs, Tail
@@ -241,6 +242,8 @@ class Server:
         reference = None if wish.app is None else parse(wish.app)
         entry = None if reference is None else self._catalog.resolve(reference, cwd)
         version = None if reference is None else reference.version
+        if entry is not None and self._processes.is_template_of(client.pid, entry.key):
+            raise waits_for_itself(entry.name)
         if wish.session is not None and wish.session != NEW:
             check_attach(wish)
             key = None if entry is None else entry.key
