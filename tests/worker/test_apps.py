@@ -212,6 +212,22 @@ def test_two_files_with_helpers_of_the_same_name(client: Client, directory: Path
         assert client.run(app=str(directory / name / "app.py")).output == name
 
 
+def test_a_link_to_a_file_finds_what_lies_beside_the_file(client: Client, directory: Path):
+    """As Python has it for a script. The app is known by the link's name."""
+    (directory / "project").mkdir()
+    (directory / "project" / "helpers.py").write_text("NAME = 'beside the file'\n")
+    (directory / "project" / "app.py").write_text(
+        "import helpers\nfrom warmpool import BaseApp\n"
+        "class App(BaseApp):\n    def run(self) -> str:\n        return helpers.NAME\n"
+    )
+    link = directory / "tool.py"
+    link.symlink_to("project/app.py")
+    result = client.run(app=str(link))
+    assert (result.output, result.app) == ("beside the file", "tool")
+    (directory / "project" / "helpers.py").write_text("NAME = 'edited'\n")
+    assert client.run(app=str(link)).output == "edited"
+
+
 def test_a_module_and_its_class(client: Client, directory: Path, monkeypatch: pytest.MonkeyPatch):
     package = directory / "shop"
     package.mkdir()

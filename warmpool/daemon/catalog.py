@@ -227,19 +227,19 @@ def _entry_of_path(path: Path, class_name: str | None) -> AppEntry:
             raise AppNotFoundError(
                 f"{path} is a directory without __init__.py, so no app; name a file in it, or `warmpool serve` it"
             )
-        parts = [path.name]
+        parts, root = [path.name], path.parent
     elif path.is_file():
-        parts = [path.stem]
+        place = path.resolve() if path.is_symlink() else path  # as Python does with a script
+        parts, root = [place.stem], place.parent
     else:
         raise AppNotFoundError(f"there is no file {shorten(str(path))}")
-    root = path.parent
     while (root / "__init__.py").exists():
         parts.insert(0, root.name)
         root = root.parent
     alone = path.is_file() and len(parts) == 1
     return AppEntry(
         key=_key_of_path(str(path), class_name),
-        name=_key_of_path(parts[-1], class_name),
+        name=_key_of_path(path.name.removesuffix(".py"), class_name),
         root=str(root),
         module=".".join(parts),
         file=str(path) if alone else None,
