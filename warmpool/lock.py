@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from contextlib import suppress
+from contextlib import ExitStack
 from pathlib import Path
 
 
@@ -23,21 +23,28 @@ class AlreadyLockedError(Exception):
 
 class LockFile:
     def __init__(self, path: Path, *, wait: bool = False) -> None:
-        """Takes the lock. Raises AlreadyLockedError unless told to `wait`."""
+        """Takes the lock. Raises AlreadyLockedError unless told to `wait`, and OSError; then nothing is left of it."""
         self._path = path
-        while True:
-            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        while not self._take(wait=wait):
+            pass
+
+    def _take(self, *, wait: bool) -> bool:
+        """Whether it is ours: not if the file was removed meanwhile."""
+        with ExitStack() as undo:
+            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            undo.callback(os.close, self._fd)
             try:
                 fcntl.flock(self._fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 pid = os.pread(self._fd, 32, 0).decode("ascii", "replace").strip()
-                os.close(self._fd)
                 raise AlreadyLockedError(int(pid) if pid.isdigit() else 0) from None
-            if self._is_still_there():
-                break
-            os.close(self._fd)
-        os.truncate(self._fd, 0)
-        os.pwrite(self._fd, str(os.getpid()).encode(), 0)
+            if not self._is_still_there():
+                return False
+            undo.callback(self._path.unlink, missing_ok=True)
+            os.truncate(self._fd, 0)
+            os.pwrite(self._fd, str(os.getpid()).encode(), 0)
+            undo.pop_all()
+            return True
 
     def _is_still_there(self) -> bool:
         try:
@@ -47,6 +54,5 @@ class LockFile:
 
     def release(self) -> None:
         """Removes the file, then lets go of it."""
-        with suppress(FileNotFoundError):
-            self._path.unlink()
+        self._path.unlink(missing_ok=True)
         os.close(self._fd)

@@ -1,0 +1,37 @@
+"""The locked file: whose it is, and that it is nobody's when it could not be taken."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+from support import open_files
+
+from warmpool.lock import AlreadyLockedError, LockFile
+
+
+def test_it_says_who_holds_it_and_goes_with_its_release(tmp_path):
+    path = tmp_path / "lock"
+    lock = LockFile(path)
+    with pytest.raises(AlreadyLockedError) as raised:
+        LockFile(path)
+    assert raised.value.pid == os.getpid()
+    lock.release()
+    assert not path.exists()
+    LockFile(path).release()
+
+
+def test_of_one_that_cannot_be_signed_nothing_is_left(tmp_path, monkeypatch):
+    """On a disk that is full. Held on, it would have everybody wait, its own process too."""
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    files = open_files()
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+        patch.setattr(os, "pwrite", full)
+        LockFile(tmp_path / "lock", wait=True)
+    assert open_files() == files
+    assert list(tmp_path.iterdir()) == []
+    LockFile(tmp_path / "lock", wait=True).release()
