@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import os
+import select
 import signal
 import sys
+from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -30,6 +33,25 @@ def foreign_command(python: str, *arguments: str) -> list[str]:
     ours would bring libraries that were built for this one.
     """
     return [python, os.path.join(_HOME, "warmpool", "worker", "boot.py"), *arguments]
+
+
+def has_exited(pidfd: int, timeout: float | None = None) -> bool:
+    """Whether the process has, after `timeout` seconds at most; None: waits for it. (Not `select`, which takes no
+    descriptor beyond 1023.)
+    """
+    exits = select.poll()
+    exits.register(pidfd, select.POLLIN)
+    return bool(exits.poll(None if timeout is None else timeout * 1000))
+
+
+def close_all_but(kept: Collection[int]) -> None:
+    """What else this process has inherited of whoever started it: another one's locks, pipes that somebody reads to
+    their end. A process that is to outlive its starter would hold them.
+    """
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) not in kept:
+            with suppress(OSError):  # the one that listed
+                os.close(int(name))
 
 
 def be_subreaper() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import resource
+import select
 import subprocess
 import sys
 import tempfile
@@ -108,6 +110,39 @@ def test_modules_that_the_owner_finds_its_apps_find(marked, tmp_path, monkeypatc
         assert client.run(app=str(tmp_path / "app.py"), function="word").output == "found"
 
 
+def test_a_module_is_named_as_its_owner_finds_it(marked, tmp_path, monkeypatch):
+    (tmp_path / "only_there.py").write_text(
+        "from warmpool import BaseApp\n\nclass Found(BaseApp):\n    def run(self) -> str:\n        return __name__\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with embedded() as client:
+        assert client.run(app="only_there:Found").output == "only_there"
+
+
+def test_it_holds_nothing_of_its_owners(marked):
+    readable, writable = os.pipe()
+    os.set_inheritable(writable, True)
+    with embedded(apps=[COUNTER]) as client, client.session("counter"):
+        os.close(writable)
+        assert select.select([readable], [], [], PATIENCE)[0], "somebody has it"
+    os.close(readable)
+
+
+def test_the_owner_may_have_many_files_open(marked):
+    """More than `select` knows of."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit[1], limit[1]))
+    many = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+    try:
+        with embedded(apps=[COUNTER]) as client:
+            assert client.run(app="counter", function="add").output == {"total": 1}
+    finally:
+        for fd in many:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+    assert processes_marked(marked) == []
+
+
 def test_any_number_run_side_by_side(marked):
     with embedded(apps=[COUNTER]) as one, embedded(apps=[COUNTER]) as two:
         with one.session("counter") as first, two.session("counter") as second:
@@ -154,12 +189,15 @@ def test_settings_reach_it(marked):
         ({"apps": ["no/such/app.py"]}, AppNotFoundError, "there is no file"),
         ({"max_workers": 0}, InvalidRequestError, "max_workers must be a number"),
         ({"colour": "red"}, InvalidRequestError, "there is no setting 'colour'"),
+        ({"apps": "counter.py"}, InvalidRequestError, "apps must be a list of them, not 'counter.py'"),
     ],
 )
-def test_what_it_cannot_be_told_is_refused_and_nothing_is_left(marked, arguments, error, words):
+def test_what_it_cannot_be_told_is_refused_and_nothing_is_left(marked, tmp_path, monkeypatch, arguments, error, words):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with pytest.raises(error, match=words), embedded(**arguments):
         pass
     assert processes_marked(marked) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_daemon_that_is_killed_leaves_its_owner_a_clean_end(marked):

@@ -10,7 +10,8 @@ from contextlib import suppress
 from math import ceil
 from typing import Any
 
-from ..errors import InternalError, WarmpoolError, from_wire
+from ..errors import InternalError, InvalidRequestError, WarmpoolError, from_wire
+from ..launch import close_all_but
 from ..options import BOUNDS, Settings
 from ..paths import Places, make_private
 from ..settings import MIB, check_number
@@ -51,6 +52,10 @@ def _settings(options: argparse.Namespace) -> Settings:
 
 def _detach(places: Places, run: Callable[[Callable[[], None]], None]) -> int:
     """Runs the daemon in a child of its own session, and returns when it is ready. Raises its error if it fails."""
+    try:
+        log = os.open(places.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    except OSError as error:
+        raise InvalidRequestError(f"no log can be kept in {places.log}: {error.strerror}") from error
     readable, writable = os.pipe()
     if os.fork():
         os.close(writable)
@@ -62,10 +67,10 @@ def _detach(places: Places, run: Callable[[Callable[[], None]], None]) -> int:
     os.close(readable)
     os.setsid()
     os.chdir("/")
-    log = os.open(places.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     null = os.open(os.devnull, os.O_RDONLY)
     for fd, target in ((null, 0), (log, 1), (log, 2)):
         os.dup2(fd, target)
+    close_all_but({0, 1, 2, writable})
 
     def ready() -> None:
         os.write(writable, _READY)

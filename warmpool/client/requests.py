@@ -191,7 +191,7 @@ def _reference_of(app: type) -> str:
     """A class by its file and its name in it: it is imported there, never pickled."""
     file = getattr(sys.modules.get(app.__module__), "__file__", None)
     name = app.__qualname__
-    if not file:
+    if not file or not os.path.isfile(file):
         raise InvalidRequestError(f"{name} was not defined in a file: write it to one, which the worker can import")
     if "<locals>" in name or not name[0].isupper():
         raise InvalidRequestError(

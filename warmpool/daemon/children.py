@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
-import select
 import signal
 import socket
 import struct
@@ -21,6 +20,7 @@ from typing import Final, NamedTuple
 
 from .. import packets
 from ..errors import ProtocolError
+from ..launch import has_exited
 from ..wire.shapes import Conversation, Message
 
 KIB: Final = 1024
@@ -58,9 +58,7 @@ class Child:
 
     def wait(self, patience: float) -> None:
         """Blocks until it is reaped, or so many seconds have passed."""
-        poll = select.poll()
-        poll.register(self._pidfd, select.POLLIN)
-        if poll.poll(max(0.0, patience) * 1000):
+        if has_exited(self._pidfd, max(0.0, patience)):
             self._reap()
 
     def lose(self) -> None:

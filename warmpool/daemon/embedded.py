@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..errors import InternalError, InvalidRequestError, WarmpoolError
+from ..launch import close_all_but
 from ..options import Settings
 from ..paths import Places
 from .main import serve
@@ -31,6 +32,7 @@ READY: Final = b"ready"
 
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C at a terminal is for the owner to handle
+    close_all_but({0, 1, 2, OWNER_FD})
     owner = socket.socket(fileno=os.dup(OWNER_FD))
     os.close(OWNER_FD)
     given = json.loads(sys.argv[1])
@@ -65,7 +67,10 @@ def _settings(given: dict[str, Any]) -> Settings:
 
 
 def _add_to_path(entries: list[str]) -> None:
-    """The owner's places of modules are its apps' too, behind what this interpreter has of itself and was given."""
+    """The owner's places of modules are its apps' too, behind what this interpreter has of itself and was given. Here
+    they are looked for by their names.
+    """
     given = os.environ.get("PYTHONPATH")
     added = [entry for entry in entries if entry not in sys.path]
+    sys.path.extend(added)
     os.environ["PYTHONPATH"] = os.pathsep.join([given, *added] if given else added)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import shutil
 import signal
 import socket
@@ -17,15 +16,16 @@ import sys
 import tempfile
 import weakref
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Final
 
 from ..client.requests import app_reference
 from ..client.sync import Client
 from ..errors import InternalError, InvalidRequestError, WarmpoolError, from_wire
-from ..launch import python_command
+from ..launch import has_exited, python_command
 from ..paths import Places
+from ..settings import shorten
 
 _READY: Final = b"ready"
 _OWNER_FD: Final = 3
@@ -58,25 +58,23 @@ class OwnedDaemon:
 
         Raises INVALID_REQUEST and APP_NOT_FOUND as `warmpool serve` does.
         """
-        self.directory = Path(tempfile.mkdtemp(prefix="warmpool-"))
-        self.places = Places.of(self.directory / "daemon.sock")
-        self.log = self.places.log if log is None else Path(log).absolute()
         given = {
-            "directory": str(self.directory),
             "settings": {"app_idle_timeout": 86_400, **(settings or {})},
             "apps": references_of(apps),
             "path": [os.path.abspath(entry) for entry in sys.path],
         }
-        self._tie, theirs = socket.socketpair()
-        try:
+        with ExitStack() as undo:
+            self.directory = Path(tempfile.mkdtemp(prefix="warmpool-"))
+            undo.callback(shutil.rmtree, self.directory, ignore_errors=True)
+            self.places = Places.of(self.directory / "daemon.sock")
+            self.log = self.places.log if log is None else Path(log).absolute()
+            _begin_log(self.log)
+            self._tie, theirs = socket.socketpair()
+            undo.callback(self._tie.close)
             with theirs:
-                _begin_log(self.log)
-                self.pid = _spawn(given, theirs.fileno(), self.log)
+                self.pid = _spawn({**given, "directory": str(self.directory)}, theirs.fileno(), self.log)
             self._pidfd = os.pidfd_open(self.pid)
-        except BaseException:
-            self._tie.close()
-            shutil.rmtree(self.directory, ignore_errors=True)
-            raise
+            undo.pop_all()
         _owned.add(self)
         self._end = weakref.finalize(self, _end, self._tie, self.pid, self._pidfd, self.directory)
         try:
@@ -108,12 +106,14 @@ class OwnedDaemon:
             return
         with suppress(WarmpoolError), Client(self.places.socket, autostart=False) as client:
             client.stop()
-            select.select([self._pidfd], [], [], _STOP_PATIENCE)
+            has_exited(self._pidfd, _STOP_PATIENCE)
         self._end()
 
 
 def references_of(apps: Sequence[str | os.PathLike[str] | type]) -> list[str]:
     """Classes by their files and names, and absolute paths."""
+    if isinstance(apps, str | os.PathLike | type):
+        raise InvalidRequestError(f"apps must be a list of them, not {shorten(apps)}")
     return [app_reference(app, "/")[0] if isinstance(app, type) else os.path.abspath(app) for app in apps]
 
 
@@ -146,10 +146,10 @@ def _spawn(given: dict[str, Any], tie: int, log: Path) -> int:
 def _end(tie: socket.socket, pid: int, pidfd: int, directory: Path) -> None:
     """Hangs up, and waits for the daemon to be gone; it is killed if it does not go, which it should."""
     tie.close()
-    if not select.select([pidfd], [], [], _LAST_PATIENCE)[0]:
+    if not has_exited(pidfd, _LAST_PATIENCE):
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        select.select([pidfd], [], [])
+        has_exited(pidfd)
     with suppress(ChildProcessError):  # somebody here reaps all children
         os.waitpid(pid, 0)
     os.close(pidfd)

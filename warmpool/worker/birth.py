@@ -15,7 +15,6 @@ import ctypes
 import faulthandler
 import gc
 import os
-import select
 import signal
 import sys
 import threading
@@ -23,6 +22,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
+
+from ..launch import has_exited
 
 set_handler: Final[Callable[[int, object], object]] = _signal.signal
 """`signal.signal` makes enums of what it is given and gives: forty pages, which each worker would have to itself."""
@@ -46,7 +47,7 @@ def await_adoption(middle: int) -> None:
         with suppress(ProcessLookupError):
             pidfd = os.pidfd_open(middle)
             try:
-                select.select([pidfd], [], [])
+                has_exited(pidfd)
             finally:
                 os.close(pidfd)
 
