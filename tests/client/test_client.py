@@ -278,6 +278,18 @@ def test_a_client_cannot_be_used_after_a_fork(client: Client):
         assert [info.id for info in client.sessions.list()] == [session.id]
 
 
+def test_a_stream_and_a_map_of_the_parent_end_in_a_child_as_any_call_does(client: Client):
+    with client.session(str(APPS / "streams.py") + ":Plain") as session:
+        with session.stream("count", to=3) as stream:
+            next(stream)
+            assert in_child(lambda: next(stream)).startswith(FORKED)
+            assert [event.type for event in stream][-1] == "done"
+        outputs = session.map("fine", [{"value": 1}, {"value": 2}])
+        assert next(outputs) == 1
+        assert in_child(lambda: next(outputs)).startswith(FORKED)
+        assert list(outputs) == [2]
+
+
 def test_a_fork_in_the_middle_of_another_threads_call_hangs_nobody(client: Client, fifo: Path):
     with client.session(WAITS) as session:
         with call_under_way(client, session, fifo) as future:
@@ -580,6 +592,43 @@ def test_an_interruption_that_wakes_nobody_is_heard(client: Client, way: str, mo
         with interrupted_when_begun(client, _thread.interrupt_main):
             call_by(way, client, session, "spin")
         assert call_by(way, client, session, "seen") == [[True], 0]
+
+
+@pytest.mark.parametrize("way", ["call", "call with a time-out"])
+def test_a_handler_cannot_call_into_the_call_that_it_has_interrupted(client: Client, way: str, fifo: Path):
+    """It would wait for itself. Whatever else it asks for, it gets."""
+    said: list[Any] = []
+
+    def handler(*_: object) -> None:
+        try:
+            call_by(way, client, session, "echo", value=1)
+        except InvalidRequestError as error:
+            said.append(str(error))
+        said.append(session.info().busy)
+        fifo.write_text("go")
+
+    def interrupt() -> None:
+        with Client(client.places.socket, autostart=False) as other:
+            wait_until_busy(other, session.id)
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    with client.session(WAITS) as session:
+        teller = threading.Thread(target=interrupt)
+        teller.start()
+        assert call_by(way, client, session, "wait", fifo=str(fifo), answer="late") == "late"
+        teller.join()
+        assert call_by(way, client, session, "echo", value=2) == 2
+    signal.signal(signal.SIGUSR1, before)
+    assert "another one by the handler of a signal" in said[0]
+    assert said[1] is True
+
+
+def test_a_handler_may_ask_whatever_the_client_is_about(client: Client):
+    """The locks of a client are held for moments only, but a handler may fall into one."""
+    with client._core._lock, client.session(COUNTER) as session:
+        assert session.info().status == "active"
+        assert client.run(session=session.id, function="add").output == {"total": 1}
 
 
 @pytest.mark.usefixtures("ctrl_c")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from _thread import allocate_lock, get_ident
+from _thread import RLock, get_ident
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from typing import Any, Final, TypeVar
@@ -130,7 +130,7 @@ class _Turns:
     """A lock among threads, in the form that coroutines take."""
 
     def __init__(self) -> None:
-        self._lock = allocate_lock()
+        self._lock = RLock()
 
     async def __aenter__(self) -> None:
         self._lock.acquire()

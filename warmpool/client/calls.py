@@ -9,12 +9,13 @@ import select
 import socket
 import time
 from _thread import _count as threads  # besides the main one
+from _thread import get_ident
 from contextlib import nullcontext
 from functools import partial
 from os import sched_yield
 from typing import Any, Final
 
-from ..errors import WarmpoolError
+from ..errors import InvalidRequestError, WarmpoolError
 from ..outbox import Outbox
 from ..wire.calls import CallState, OpenCalls
 from ..wire.frames import PADDING
@@ -22,6 +23,7 @@ from ..wire.messages import Opened
 from . import links
 from .connections import (
     CALM,
+    FORKED,
     HangupError,
     OverdueError,
     cannot_send,
@@ -43,6 +45,13 @@ class _LateError(Exception):
     """The deadline has passed. Not TimeoutError, which a user's signal handler may raise."""
 
 
+def _nested() -> InvalidRequestError:
+    return InvalidRequestError(
+        "a call of this session is made here, and calls run one at a time: another one by the handler of a signal "
+        "would wait for the end of what it has interrupted"
+    )
+
+
 class CallLink(Link):
     def __init__(self, connection: socket.socket, opened: Opened) -> None:
         reader, self._messages = for_calls(connection, opened)
@@ -51,11 +60,17 @@ class CallLink(Link):
         self._calls = OpenCalls(first_call_id())
         self._early: dict[int, list[list[Any]]] = {}  # what came for a call before anybody looked
         self._outbox = Outbox(connection)
+        self._caller: int | None = None
+        """The thread whose call is under way. It can come for another one by the handler of a signal."""
         self._calm = 1
         """Calls to come before one looks for its answer, instead of sleeping. A worker's first is slow."""
         self._receive_now = partial(connection.recv_into, nbytes=0, flags=socket.MSG_DONTWAIT)
         self.left_open: list[int] = []
         """The calls that were under way when an interruption closed this link."""
+
+    def disown(self) -> None:
+        super().disown()
+        self._caller = None
 
     def close(self) -> None:
         super().close()
@@ -65,6 +80,9 @@ class CallLink(Link):
 
     def call(self, function: str | None, input: object) -> Any:
         """The function's output. Raises its error, or HangupError. One call at a time; others wait."""
+        me = get_ident()
+        if self._caller == me:
+            raise _nested()
         with self._lock:
             if self.broken is not None:
                 raise cannot_use(self.broken)
@@ -80,6 +98,7 @@ class CallLink(Link):
             answer: list[Any] | None = None
             sent = False
             try:
+                self._caller = me
                 frame = self._messages.message(("Call", call_id, function, input))
                 try:
                     sent = True  # before it is: an interruption may fall right behind
@@ -103,6 +122,8 @@ class CallLink(Link):
                         answer = calls.answer(body)
             except BaseException as error:
                 raise self._failure(call_id, error, sent=sent) from None
+            finally:
+                self._caller = None
         if looks == LOOKS - 1:  # as soon as others were let run: the worker shares our core
             self._calm = CALM
         return answer[2] if answer[0] == "Result" else payload_of(answer)
@@ -110,12 +131,16 @@ class CallLink(Link):
     def call_within(self, function: str | None, input: object, timeout: float) -> Any:
         """As `call`. Raises OverdueError after `timeout` seconds, which include waiting for one's turn."""
         deadline = time.monotonic() + timeout
+        me = get_ident()
+        if self._caller == me:
+            raise _nested()
         held: list[bool] = []
         try:
             # In one step: an interruption between two would leave the lock to nobody.
             held.extend(map(self._lock.acquire, (True,), (timeout,)))
             if not held[0]:
                 raise OverdueError(None)
+            self._caller = me
             call_id = self.begin("Call", function, input)
             self.flush(deadline)
             answer = self.next_parts(call_id, deadline)
@@ -127,6 +152,7 @@ class CallLink(Link):
             raise
         finally:
             if held and held[0]:
+                self._caller = None
                 self._lock.release()
         return payload_of(answer)
 
@@ -150,6 +176,8 @@ class CallLink(Link):
         return self.broken is None and self._lock.acquire(blocking=False)
 
     def release(self) -> None:
+        if self.broken is FORKED:
+            return  # it was seized in the parent
         if self._calls.awaited():
             self.close()  # whoever began them is not there to take their answers
         self._lock.release()

@@ -15,7 +15,7 @@ import os
 import sys
 import warnings
 import weakref
-from _thread import allocate_lock
+from _thread import RLock
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine
@@ -92,7 +92,7 @@ class Core(ABC, Generic[L]):
         self.started_daemon = False
         self.broken: str | None = None
         self._autostart = autostart
-        self._lock = allocate_lock()
+        self._lock = RLock()  # the handler of a signal may come for it while it is held
         self._kept: OrderedDict[str, tuple[L, set[str]]] = OrderedDict()
         self._opened: weakref.WeakSet[L] = weakref.WeakSet()
         _cores.add(self)
@@ -100,7 +100,7 @@ class Core(ABC, Generic[L]):
     def disown(self) -> None:
         """In a child, after a fork: this and all its links are the parent's, and broken here."""
         self.broken = FORKED
-        self._lock = allocate_lock()
+        self._lock = RLock()
         for link in self._opened:
             link.disown()
 
