@@ -287,3 +287,10 @@ def test_a_uid_is_the_number_that_getuid_gives_however_large(uid):
             return struct.pack("@iII", 4321, uid, uid)
 
     assert peer_of(Connection()) == (4321, uid)
+
+
+def test_a_path_that_is_no_text_is_refused():
+    """It could not be told to anybody: by an answer of the daemon's, for one."""
+    with pytest.raises(InvalidRequestError, match=r"must be UTF-8, not '/tmp/\\udcff/d.sock'"):
+        Places.of(b"/tmp/\xff/d.sock")
+    assert Places.of("/tmp/é/d.sock".encode()).address == "/tmp/é/d.sock"

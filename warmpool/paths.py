@@ -33,9 +33,17 @@ class Places(NamedTuple):
 
     @classmethod
     def of(cls, socket_path: str | os.PathLike[str] | None = None) -> Places:
-        """The places that belong to a socket, or to the default one: an empty path is none, as an empty variable is."""
-        path = os.fspath(socket_path or default_socket())
-        return cls(os.path.join(working_directory(), path))
+        """The places that belong to a socket, or to the default one: an empty path is none, as an empty variable is.
+        Raises INVALID_REQUEST if the path is no UTF-8: it could not be told to anybody.
+        """
+        address = os.path.join(working_directory(), os.fsdecode(socket_path or default_socket()))
+        try:
+            address.encode()
+        except UnicodeEncodeError:
+            raise InvalidRequestError(
+                f"the path of a socket must be UTF-8, not {address!r}; name another --socket, or {SOCKET_ENV}"
+            ) from None
+        return cls(address)
 
     @property
     def socket(self) -> Path:
@@ -101,7 +109,7 @@ def make_private(places: Places) -> None:
     something else than a socket lies there: a socket that nobody holds is left over.
     """
     directory = places.socket.parent
-    chosen_by_user = places != Places.of() or bool(os.environ.get(SOCKET_ENV))
+    chosen_by_user = bool(os.environ.get(SOCKET_ENV)) or places.address != default_socket()
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:

@@ -108,9 +108,12 @@ def warmpool_session(warmpool: TestingClient) -> Iterator[Callable[..., Session]
 
 
 def _log_file(config: pytest.Config) -> str | None:
+    """Absolute: a test may change the directory."""
     file: str | None = config.getoption("--warmpool-log")
     worker = getattr(config, "workerinput", {}).get("workerid")
-    return file if file is None or worker is None else f"{file}.{worker}"
+    if file is None:
+        return None
+    return str(config.invocation_params.dir / (file if worker is None else f"{file}.{worker}"))
 
 
 # --- what a test leaves, and what it says when it fails -------------------------------------------------------

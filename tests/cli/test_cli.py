@@ -33,6 +33,7 @@ from warmpool import (
     WorkerLostError,
     cli,
 )
+from warmpool.cli import daemon as cli_daemon
 from warmpool.cli import main
 from warmpool.cli.parser import parse
 from warmpool.cli.progress import bar
@@ -644,6 +645,30 @@ def test_a_disk_that_is_full(type: Callable[..., Done]):
     assert (done.returncode, done.stderr) == (1, "error: the output cannot be written: No space left on device\n")
 
 
+BAD_INPUT = ("run", COUNTER, "add", "--input", '{"amount": "x"}')
+
+
+@pytest.mark.parametrize(("arguments", "code"), [(BAD_INPUT, 3), (("run", COUNTER, "add"), 0)], ids=["fails", "works"])
+@pytest.mark.parametrize("way", ["full", "nobody reads"])
+def test_an_error_that_nobody_hears_is_still_one(free_socket: Path, arguments: tuple[str, ...], code: int, way: str):
+    """Also when a daemon is started, of which people are told."""
+    readable, writable = os.pipe()
+    os.close(readable)
+    try:
+        with open("/dev/full", "w") as full:
+            for _ in range(2):
+                deaf = full if way == "full" else writable
+                assert warmpool(free_socket, *arguments, stderr=deaf).returncode == code
+    finally:
+        os.close(writable)
+
+
+def test_a_stdout_that_cannot_be_written_to(type: Callable[..., Done]):
+    with open(os.devnull) as unwritable:
+        done = type("status", stdout=unwritable)
+    assert (done.returncode, done.stderr) == (1, "error: the output cannot be written: Bad file descriptor\n")
+
+
 def test_the_version(here: Callable[..., Done]):
     assert here("--version").stdout == f"warmpool {__version__}\n"
 
@@ -924,6 +949,21 @@ def test_stop_and_stop_again(start_daemon: Callable[..., Daemon]):
     assert again.stderr == f"no daemon runs at {daemon.socket}\n"
 
 
+def test_a_daemon_that_is_stuck_holds_nobody_up(
+    start_daemon: Callable[..., Daemon], here: Callable[..., Done], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(cli_daemon, "PATIENCE", 0.2)
+    daemon = start_daemon()
+    os.kill(daemon.pid, signal.SIGSTOP)
+    try:
+        where = ("--socket", str(daemon.socket))
+        assert f"pid {daemon.pid}, has not answered for 0.2 s" in error_of(here("status", *where), 6)
+        assert f"still runs after 0.2 s; see {daemon.socket}.log, or end it" in error_of(here("stop", *where), 1)
+    finally:
+        os.kill(daemon.pid, signal.SIGCONT)
+    assert wait_for_exit(daemon.pid), "it has been told to"
+
+
 def test_five_who_stop_at_once(start_daemon: Callable[..., Daemon]):
     daemon = start_daemon()
     with contextlib.ExitStack() as stack:
@@ -974,6 +1014,7 @@ def test_the_help_tells_every_exit_code(here: Callable[..., Done]):
 HEAVY = ["asyncio", "pydantic", "pydantic_core", "uvloop", "psutil", "polars"]
 LOOK = """\
 import sys
+from warmpool.cli import daemon as cli_daemon
 from warmpool.cli import main
 try:
     code = main()
@@ -1036,6 +1077,25 @@ def test_describe_says_so_too(free_socket: Path):
     assert done.returncode == 0
     assert "\nadd(" in done.stdout
     assert "started a daemon" in done.stderr
+
+
+def test_a_daemon_in_the_background_holds_nothing_of_its_starters(free_socket: Path):
+    """A lock of the shell that started it, or a pipe that somebody reads to its end."""
+    readable, writable = os.pipe()
+    done = warmpool(free_socket, "run", COUNTER, "add", "--session", "new", pass_fds=[writable])
+    os.close(writable)
+    assert done.returncode == 0
+    with open(readable) as pipe:
+        assert select.select([pipe], [], [], PATIENCE)[0], "somebody has it"
+        assert pipe.read() == ""
+
+
+def test_a_daemon_that_cannot_keep_a_log(free_socket: Path):
+    log = free_socket.with_name("d.sock.log")
+    log.mkdir()
+    error = error_of(warmpool(free_socket, "serve", "--detach"), 3)
+    log.rmdir()
+    assert error == f"error: INVALID_REQUEST: no log can be kept in {log}: Is a directory\n"
 
 
 def test_a_daemon_that_cannot_start(free_socket: Path):
@@ -1289,6 +1349,7 @@ def test_a_second_daemon_is_refused(type: Callable[..., Done], shared_daemon: Da
 RACE = """\
 import sys
 import warmpool.daemon.main
+from warmpool.cli import daemon as cli_daemon
 from warmpool.cli import main
 sys.stdout.write("here\\n")
 sys.stdout.flush()

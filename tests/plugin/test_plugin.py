@@ -220,6 +220,28 @@ def test_only_the_sessions_of_the_failed_test_are_told_of(suite, run):
     result.stdout.fnmatch_lines([f"*- warmpool session {used} -*"])
 
 
+def test_a_session_of_a_wider_fixture_that_ends_in_a_test_is_told_of(suite, run):
+    suite.makepyfile("""
+        import pytest
+
+        @pytest.fixture(scope="module")
+        def lasting(warmpool):
+            with warmpool.session("counter") as session:
+                session.call("add")
+                yield session
+
+        def test_fine(lasting):
+            pass
+
+        def test_failing(warmpool, lasting):
+            warmpool.kill_worker(lasting)
+            assert False
+    """)
+    result = run()
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["*- warmpool session sess_*", "*ended (worker_lost)*"])
+
+
 LEAK = """
     import pytest
 
@@ -364,6 +386,18 @@ def test_the_log_can_be_kept(suite, run, tmp_path):
     run(f"--warmpool-log={tmp_path}/kept.log").assert_outcomes(passed=1)
     (log,) = tmp_path.glob("kept.log*")
     assert "opened: counter@" in log.read_text()
+
+
+def test_a_log_that_is_kept_is_found_from_anywhere(suite, run, tmp_path):
+    suite.makepyfile("""
+        def test_it(warmpool_session, monkeypatch, tmp_path):
+            warmpool_session("counter").call("add")
+            monkeypatch.chdir(tmp_path)
+            assert False
+    """)
+    result = run("--warmpool-log=kept.log")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*- warmpool daemon's log -*", "*opened: counter@*"])
 
 
 def test_a_log_that_cannot_be_kept_is_named(suite, run, tmp_path):

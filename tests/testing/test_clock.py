@@ -112,6 +112,14 @@ def test_a_stopped_clock_stands_and_goes_on_from_there(client: TestingClient):
     assert client.clock.now() > now
 
 
+def test_a_block_leaves_a_clock_that_stood_standing(client: TestingClient):
+    with client.clock.frozen() as outer:
+        with client.clock.frozen() as inner:
+            assert inner == outer
+        assert client.clock.now() == outer
+    assert client.clock.now() > outer
+
+
 def test_what_was_said_of_a_moment_does_not_change(client: TestingClient):
     with client.session("counter", session_timeout=3600) as session:
         created = session.info().created_at

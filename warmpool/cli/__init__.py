@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import NoReturn
 
 from ..errors import AppFailure, CallError, RequestError, SessionError, UnavailableError, WarmpoolError
+from .output import say
 from .parser import parse
 
 OK = 0
@@ -29,6 +30,8 @@ UNAVAILABLE = 6
 STOPPED = 7
 """The call was cancelled, or took too long; its session lives."""
 INTERRUPTED = 130
+
+_OF_A_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 
 _CODES: tuple[tuple[type[WarmpoolError], int], ...] = (
     (RequestError, BAD_REQUEST),
@@ -70,10 +73,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _print_no_more()
         return OK
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.errno not in _OF_A_WRITE:
             raise
         _print_no_more()
-        print(f"error: the output cannot be written: {error.strerror}", file=sys.stderr)
+        say(f"error: the output cannot be written: {error.strerror}")
         return FAILED
 
 
@@ -93,10 +96,10 @@ def _open_standard_streams() -> None:
 
 
 def _print_error(error: WarmpoolError) -> None:
-    print(f"error: {error.code}: {error}", file=sys.stderr)
+    say(f"error: {error.code}: {error}")
     if isinstance(error, AppFailure) and error.traceback:
-        print(error.traceback.rstrip(), file=sys.stderr)
+        say(error.traceback.rstrip())
     if error.session_id and isinstance(error, CallError):  # which may have been cancelled for the session's end
-        print(f"its session: {error.session_id}", file=sys.stderr)
+        say(f"its session: {error.session_id}")
     elif error.session_id and not isinstance(error, SessionError | UnavailableError):  # which tell what became of it
-        print(f"the session lives on: {error.session_id}", file=sys.stderr)
+        say(f"the session lives on: {error.session_id}")

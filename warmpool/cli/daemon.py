@@ -1,23 +1,47 @@
-"""`warmpool status` and `warmpool stop`."""
+"""`warmpool status` and `warmpool stop`. Neither waits for ever for a daemon that is stuck."""
 
 from __future__ import annotations
 
 import argparse
 import os
-import select
-import sys
+import time
 from contextlib import suppress
+from typing import Any
 
-from ..client.sync import Client
+from ..client.connections import HangupError, connect
+from ..client.links import ControlLink
 from ..errors import DaemonUnavailableError
-from .output import print_fields, print_json
+from ..launch import has_exited
+from ..paths import Places, peer_of
+from .output import print_fields, print_json, say
 
-_STOP_LIMIT_MS = 10_000
+PATIENCE = 10.0
+"""Seconds."""
+
+
+class _Daemon:
+    """The one that listens there. Raises DAEMON_UNAVAILABLE if none does, or it does not answer."""
+
+    def __init__(self, places: Places) -> None:
+        self._places = places
+        connection = connect(places, PATIENCE)
+        self.pid, _ = peer_of(connection)
+        self._link = ControlLink(connection)
+
+    def ask(self, method: str) -> Any:
+        try:
+            return self._link.request(method, {})
+        except (HangupError, TimeoutError) as error:
+            what = "hangs up" if isinstance(error, HangupError) else f"has not answered for {PATIENCE:g} s"
+            raise DaemonUnavailableError(
+                f"the daemon at {self._places.socket}, pid {self.pid}, {what}; see {self._places.log}"
+            ) from None
+        finally:
+            self._link.close()
 
 
 def status(options: argparse.Namespace) -> None:
-    with Client(options.socket, autostart=False) as client:
-        facts = client.status()
+    facts = _Daemon(Places.of(options.socket)).ask("daemon.status")
     if options.json:
         print_json(facts)
     else:
@@ -26,21 +50,23 @@ def status(options: argparse.Namespace) -> None:
 
 def stop(options: argparse.Namespace) -> int:
     """Returns when the daemon's process is gone."""
-    with Client(options.socket, autostart=False) as client:
-        try:
-            pid = client.status().pid
-            pidfd = os.pidfd_open(pid)
-        except (DaemonUnavailableError, ProcessLookupError):
-            print(f"no daemon runs at {client.places.socket}", file=sys.stderr)
+    places = Places.of(options.socket)
+    try:
+        daemon = _Daemon(places)
+        pidfd = os.pidfd_open(daemon.pid)
+    except (DaemonUnavailableError, ProcessLookupError):
+        say(f"no daemon runs at {places.socket}")
+        return 0
+    latest = time.monotonic() + PATIENCE
+    try:
+        with suppress(DaemonUnavailableError):  # somebody else has stopped it in this moment, or it is stuck
+            daemon.ask("daemon.stop")
+        if has_exited(pidfd, max(0.0, latest - time.monotonic())):
             return 0
-        try:
-            with suppress(DaemonUnavailableError):  # somebody else has stopped it in this moment
-                client.stop()
-            gone = select.poll()
-            gone.register(pidfd, select.POLLIN)
-            if not gone.poll(_STOP_LIMIT_MS):
-                print(f"the daemon, pid {pid}, still runs after 10 s; see {client.places.log}", file=sys.stderr)
-                return 1
-        finally:
-            os.close(pidfd)
-    return 0
+    finally:
+        os.close(pidfd)
+    say(
+        f"the daemon, pid {daemon.pid}, still runs after {PATIENCE:g} s; see {places.log}, "
+        f"or end it and its workers with `kill -9 {daemon.pid}`"
+    )
+    return 1

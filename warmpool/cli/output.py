@@ -7,9 +7,11 @@ import math
 import sys
 from binascii import b2a_base64
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
 
-from ..client.sync import Client
+if TYPE_CHECKING:
+    from ..client.sync import Client
 
 _FRAMES: Final = 4096
 """For a value as deep as msgpack carries it, which is 1024: two of Python's a level."""
@@ -23,9 +25,15 @@ def print_json(value: Any) -> None:
     sys.stdout.flush()
 
 
+def say(text: str) -> None:
+    """To people, on stderr. If that takes nothing, the command goes on as if they had heard it."""
+    with suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
+
+
 def tell(text: str) -> None:
     """Something that people should know, beside the result."""
-    print(f"warmpool: {text}", file=sys.stderr)
+    say(f"warmpool: {text}")
 
 
 def tell_if_started(client: Client) -> None:
@@ -55,8 +63,13 @@ def _cell(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, dict):
-        return ", ".join(f"{key}={item}" for key, item in value.items()) or "-"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+        return _visible(", ".join(f"{key}={item}" for key, item in value.items())) or "-"
+    return f"{value:g}" if isinstance(value, float) else _visible(str(value))
+
+
+def _visible(text: str) -> str:
+    """Without what a terminal obeys, or would begin a line with."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 def _plain(value: Any) -> Any:

@@ -95,8 +95,11 @@ def _later(function: str) -> Callable[[argparse.Namespace], int | None]:
     return command
 
 
-def _json(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+_ONE_DOCUMENT = "one JSON document on stdout"
+
+
+def _json(parser: argparse.ArgumentParser, help: str = _ONE_DOCUMENT) -> None:
+    parser.add_argument("--json", action="store_true", help=help)
 
 
 def _add_serve(commands: _Commands) -> None:
@@ -131,7 +134,7 @@ def _add_run(commands: _Commands) -> None:
     run.add_argument("--description", metavar="TEXT", help="of a new session")
     run.add_argument("--tag", dest="tags", action="append", metavar="TEXT", help="of a new session; again for more")
     run.add_argument("--worker", dest="workers", action="append", metavar="ID", help="that worker and no other")
-    _json(run)
+    _json(run, "with --stream: progress and log lines on stdout too")
 
 
 def _add_session(commands: _Commands) -> None:
@@ -149,7 +152,9 @@ def _add_session(commands: _Commands) -> None:
     found["end"].add_argument("--force", action="store_true", help="kill a call that runs")
     found["cancel"].add_argument("--call", type=int, metavar="ID", help="this call, and not the one that runs")
     found["cancel"].add_argument("--force", action="store_true", help="and the session, if it does not stop at once")
-    found["labels"].add_argument("label", nargs="*", type=_label, metavar="KEY=VALUE", help="instead of those it has")
+    found["labels"].add_argument(
+        "label", nargs="*", default=(), type=_label, metavar="KEY=VALUE", help="instead of those it has"
+    )
     found["labels"].add_argument("--clear", action="store_true", help="remove all")
     found["logs"].add_argument("-f", "--follow", action="store_true", help="until the session is over")
 
@@ -168,7 +173,7 @@ _OF_ONE_SESSION = {
 def _of_one_session(actions: _Commands, name: str, help: str) -> argparse.ArgumentParser:
     action = _add(actions, name, help, f"sessions:{name}")
     action.add_argument("id", metavar="ID")
-    _json(action)
+    _json(action, "a JSON document for each line" if name == "logs" else _ONE_DOCUMENT)
     return action
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..client.sync import Client, Stream
 from ..errors import CallCancelledError, InvalidRequestError
-from .output import print_json, tell, tell_if_started
+from .output import print_json, say, tell, tell_if_started
 from .progress import Bar
 
 INTERRUPTED = 130
@@ -34,9 +34,9 @@ def run(options: argparse.Namespace) -> int:
             else:
                 print_json(client.run(given))
         except KeyboardInterrupt as interrupt:
-            print(f"error: {CallCancelledError.code}: interrupted; the call was cancelled", file=sys.stderr)
+            say(f"error: {CallCancelledError.code}: interrupted; the call was cancelled")
             for note in getattr(interrupt, "__notes__", ()):
-                print(note, file=sys.stderr)
+                say(note)
             return INTERRUPTED
         finally:
             tell_if_started(client)
@@ -54,7 +54,7 @@ def _show(stream: Stream, *, everything: bool) -> None:
                     bar.show(event.done, event.total, event.message)
                 elif not everything and event.type == "log":
                     bar.clear()
-                    print(event.message, file=sys.stderr, flush=True)
+                    say(event.message)
                 else:
                     bar.clear()
                     last = {"session_id": stream.session_id} if event.type in ("done", "error") else {}

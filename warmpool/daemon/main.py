@@ -61,8 +61,8 @@ def serve(
         be_subreaper()
         try:
             kind = Board if owner is None else MovableBoard
-            board = kind.create(places.board, settings.max_workers)
             stack.callback(_remove, places.board)
+            board = kind.create(places.board, settings.max_workers)
             stack.callback(board.close)
             listener = _listen(places.socket)
         except OSError as error:

@@ -82,8 +82,9 @@ class TestControls:
         params.done()
 
         def freeze() -> None:
+            stood = self._board.stands
             self._board.stop()
-            self._tell_time(ticket)
+            self._tell_time(ticket, stood=stood)
 
         self._in_turn(freeze)
 
@@ -149,8 +150,8 @@ class TestControls:
             or any(ladder.step is CancelStep.DUMPED for ladder in broker._cancels._ladders.values())
         )
 
-    def _tell_time(self, ticket: ev.Ticket) -> None:
-        self._reply(ticket, {"now": self.wall_time(self._board.now())})
+    def _tell_time(self, ticket: ev.Ticket, **more: bool) -> None:
+        self._reply(ticket, {"now": self.wall_time(self._board.now()), **more})
 
     # --- faults -----------------------------------------------------------------------------------------------
 

@@ -36,9 +36,12 @@ class Clock:
 
     def freeze(self) -> float:
         """Stops it: from now on it moves by `advance` alone, to the millisecond. Gives the `now` at which it stands."""
-        now = float(self._request("testing.freeze")["now"])
+        return float(self._freeze()["now"])
+
+    def _freeze(self) -> Any:
+        answer = self._request("testing.freeze")
         self._touched = True
-        return now
+        return answer
 
     def thaw(self) -> float:
         """Lets it go on from where it stands. No matter if it never stood."""
@@ -52,9 +55,10 @@ class Clock:
 
     @contextmanager
     def frozen(self) -> Iterator[float]:
-        """Stands still inside of the block."""
-        now = self.freeze()
+        """Stands still inside of the block; and after it, if it did before."""
+        answer = self._freeze()
         try:
-            yield now
+            yield float(answer["now"])
         finally:
-            self.thaw()
+            if not answer["stood"]:
+                self.thaw()

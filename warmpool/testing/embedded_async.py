@@ -32,20 +32,24 @@ class AsyncClock:
         return float((await self._request("testing.advance", seconds=seconds))["now"])
 
     async def freeze(self) -> float:
-        now = float((await self._request("testing.freeze"))["now"])
+        return float((await self._freeze())["now"])
+
+    async def _freeze(self) -> Any:
+        answer = await self._request("testing.freeze")
         self.touched = True
-        return now
+        return answer
 
     async def thaw(self) -> float:
         return float((await self._request("testing.thaw"))["now"])
 
     @asynccontextmanager
     async def frozen(self) -> AsyncIterator[float]:
-        now = await self.freeze()
+        answer = await self._freeze()
         try:
-            yield now
+            yield float(answer["now"])
         finally:
-            await self.thaw()
+            if not answer["stood"]:
+                await self.thaw()
 
 
 class AsyncTestingClient(AsyncClient):

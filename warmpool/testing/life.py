@@ -209,5 +209,9 @@ def _name_of(app_class: type[BaseApp]) -> str:
 
 
 def _version_of(app_class: type[BaseApp]) -> str:
+    if app_class.version:
+        return app_class.version
     file = getattr(sys.modules.get(app_class.__module__), "__file__", None)
-    return app_class.version or (hashlib.sha256(Path(file).read_bytes()).hexdigest()[:8] if file else "")
+    with suppress(OSError):  # a script may come from stdin
+        return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:8] if file else ""
+    return ""

@@ -112,8 +112,9 @@ class Watch:
             found.append(("warmpool", f"nothing more can be told of the sessions: {error}"))
 
     def _is_ours(self, info: Data) -> bool:
-        """Opened or called since the test began, by this run as far as that can be known."""
-        moments = [datetime.fromisoformat(text).timestamp() for text in (info.created_at, info.last_call_at) if text]
+        """Opened, called or ended since the test began, by this run as far as that can be known."""
+        told = (info.created_at, info.last_call_at, info.ended_at)
+        moments = [datetime.fromisoformat(text).timestamp() for text in told if text]
         ours = self._ledger.log is not None or info.id in self._ledger.client.opened
         return ours and max(moments) >= self._began - 0.001
 
