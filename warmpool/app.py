@@ -123,6 +123,7 @@ class BaseApp:
 
     logger: logging.Logger = logging.getLogger("warmpool.app.BaseApp")
     context: AppContext
+    """There before `__init__` runs. An app that has another use for the name loses sight of this, and nothing else."""
 
     _mutable_defaults: ClassVar[dict[str, Any]] = {}
     __test__: ClassVar[bool] = False  # no test case, should its name begin with Test
@@ -139,7 +140,8 @@ class BaseApp:
 
     def __new__(cls, *_: Any, **__: Any) -> BaseApp:  # noqa: PYI034  (Self breaks plain __init__)
         app = super().__new__(cls)
-        app.context = AppContext()
+        if not hasattr(cls, "context"):  # which would be the app's own
+            app.context = AppContext()
         for name, default in cls._mutable_defaults.items():
             if getattr(cls, name, None) is default:
                 setattr(app, name, _copied(cls, name, default))

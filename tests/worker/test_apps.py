@@ -102,6 +102,20 @@ def test_logger_and_context_are_there(client: Client):
         }
 
 
+@pytest.mark.parametrize("kind", ["Plain", "Async", "Late", "OfTheClass", "Method"])
+def test_an_app_may_have_another_use_for_the_name_of_its_context(client: Client, kind: str):
+    app = str(APPS / "own_context.py") + f":{kind}"
+    assert client.run(app=app, function="say", input={"text": "one"}).output == ["begin", "one"]
+    with client.session(app) as session, client.session(app) as other:
+        assert session.call("say", text="one") == ["begin", "one"]
+        with pytest.raises(AppError, match="as asked") as raised:
+            session.call("fail")
+        assert raised.value.session_id == session.id
+        assert other.call("say", text="two") == ["begin", "two"]
+        assert session.info().call_count == 2
+        assert session.end().end_value == ["client", ["begin", "one"]]
+
+
 def test_hooks_run_once_each_where_they_should(client: Client, directory: Path):
     file = directory / "hooks"
     session = client.session(str(APPS / "hooks.py"))
@@ -210,6 +224,14 @@ def test_two_files_with_helpers_of_the_same_name(client: Client, directory: Path
         )
     for name in ("left", "right", "left"):
         assert client.run(app=str(directory / name / "app.py")).output == name
+
+
+def test_an_app_may_be_called_like_a_library(client: Client, directory: Path):
+    for name in ("json", "numpy", "torch", "warmpool"):
+        (directory / f"{name}.py").write_text(
+            "from warmpool import BaseApp\nclass App(BaseApp):\n    def run(self) -> int:\n        return 1\n"
+        )
+        assert client.run(app=str(directory / f"{name}.py")).output == 1
 
 
 def test_a_link_to_a_file_finds_what_lies_beside_the_file(client: Client, directory: Path):

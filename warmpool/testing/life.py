@@ -11,7 +11,7 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
-from ..app import BaseApp, CallCancelled
+from ..app import AppContext, BaseApp, CallCancelled
 from ..board import Board
 from ..client.connections import cannot_send, no_answer
 from ..client.requests import call_arguments
@@ -86,14 +86,15 @@ class Life(Generic[A]):
         """Once it has been constructed, both."""
 
     def construct(self) -> None:
-        self.app = constructed(self.app_class, self.name, _version_of(self.app_class), "w_test", self.host)
+        self._context = AppContext(self.name, _version_of(self.app_class), "w_test")
+        self._context._host = self.host
+        self.app = constructed(self.app_class, self._context)
         ours, _ = map(self._resources.enter_context, pair())
         board = self._resources.enter_context(closing(Board.scratch()))
-        self.caller = _Caller(self.app, self.functions, board, 0, self.name, Inbox(ours, lambda _: False))
+        self.caller = _Caller(self.app, self.functions, board, 0, self._context, Inbox(ours, lambda _: False))
 
     def lease(self) -> None:
-        context = self.app.context
-        context.session_id, context.labels = self.id, self._labels
+        self._context.session_id, self._context.labels = self.id, self._labels
 
     def hook(self, name: str) -> Callable[..., Any] | None:
         hook: Callable[..., Any] | None = getattr(self.app, name, None)

@@ -82,10 +82,10 @@ def reseed() -> None:
     """No two workers draw the same random numbers. Python sees to that for its own generator at each fork; one that the
     app made itself is the app's to seed, in `setup`.
     """
-    if (numpy := sys.modules.get("numpy")) is not None:
-        numpy.random.seed()
-    if (torch := sys.modules.get("torch")) is not None:
-        torch.seed()
+    with suppress(Exception):  # it is not there; or the app has a module of this name
+        sys.modules["numpy"].random.seed()
+    with suppress(Exception):
+        sys.modules["torch"].seed()
 
 
 def reseed_in_place() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from time import monotonic_ns
 from typing import Any
 
-from ..app import BaseApp, CallCancelled
+from ..app import AppContext, BaseApp, CallCancelled
 from ..board import CALL_ID, FINISHED, OFFSET_NS, STARTED, USED_NS, Board
 from ..errors import ProtocolError, WarmpoolError
 from ..signatures import Arguments, Function, select
@@ -21,12 +21,12 @@ class Caller:
     """Runs calls on the app, and keeps the worker's row of the board."""
 
     def __init__(
-        self, app: BaseApp, functions: dict[str, Function], board: Board, row: int, name: str, inbox: Inbox
+        self, app: BaseApp, functions: dict[str, Function], board: Board, row: int, context: AppContext, inbox: Inbox
     ) -> None:
         self.app = app
         self.functions = functions
         self.inbox = inbox
-        self._name = name
+        self._context = context
         self._cells = board.cells
         start = Board.start_of(row)
         self._used, self._started, self._finished = start + USED_NS, start + STARTED, start + FINISHED
@@ -50,7 +50,7 @@ class Caller:
         """The function that is meant and its arguments. Raises the error to answer with."""
         function, value = self.functions.get(call.function), call.input  # type: ignore[arg-type]
         if function is None:
-            function, value = select(self.functions, self._name, call.function, value)
+            function, value = select(self.functions, self._context.app, call.function, value)
         return function, function.decode(value)
 
     def answer(self, call: Call, writer: MessageWriter) -> Frame:
@@ -67,7 +67,7 @@ class Caller:
             self.calls = cells[self._started] = self.calls + 1
             function = self.functions.get(name)  # type: ignore[arg-type]
             if function is None:
-                function, value = select(self.functions, self._name, name, value)
+                function, value = select(self.functions, self._context.app, name, value)
             arguments = function.decode(value)
         except BaseException as error:
             reply = self.refuse(call_id, self.undecoded(call, error), writer)
@@ -137,7 +137,7 @@ class Caller:
 
     def refuse(self, call_id: int, error: WarmpoolError, writer: MessageWriter) -> Frame:
         """The frame with an error; with its first words only, where all of it cannot be sent."""
-        error.session_id = self.app.context.session_id
+        error.session_id = self._context.session_id
         try:
             return writer.message(to_wire(Failure(call_id, error.to_wire())))
         except Exception:

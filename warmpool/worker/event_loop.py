@@ -168,7 +168,7 @@ class EventLoop:
             if self._inbox.called or self._inbox.messages:
                 self._process.see_labels()
             call = call_from_wire(frame)
-        except ProtocolError as error:
+        except BaseException as error:
             self._give_up(connection, error)
             return
         finally:
@@ -367,12 +367,14 @@ class EventLoop:
             self._paused.discard(connection)
             self._loop.add_reader(connection.socket.fileno(), self._on_bytes, connection)
 
-    def _give_up(self, connection: Connection, end: Exception) -> None:
-        """The client has left, or talks nonsense and is told so."""
+    def _give_up(self, connection: Connection, end: BaseException) -> None:
+        """The client has left, or talks nonsense and is told so; or the app has got in between."""
         if isinstance(end, ProtocolError):
             with suppress(OSError):
                 connection.outbox.post(self._process.caller.refuse(0, end, connection.writer))
         self._close(connection)
+        if not isinstance(end, _ENDS):
+            print_failure(OUTSIDE, end)
         if self._process.wish is not None:
             self.wake()
         elif connection.attached and not self._connections:

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import inspect
 
-from ..app import BaseApp
+from ..app import AppContext, BaseApp
 from ..signatures import Function
 from .runner import any_async, constructed
 
 
-def prime(app_class: type[BaseApp], functions: dict[str, Function], name: str, version: str) -> BaseApp:
+def prime(app_class: type[BaseApp], functions: dict[str, Function], context: AppContext) -> BaseApp:
     """An instance that has been set up. Raises what `setup` raises, and RuntimeError if that leaves tasks behind."""
-    app = constructed(app_class, name, version, "", None)
+    app = constructed(app_class, context)
     setup = getattr(app, "setup", None)
     if setup is None:
         return app

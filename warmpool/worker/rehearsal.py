@@ -16,7 +16,7 @@ from functools import cache
 from pydantic import BaseModel
 
 from .. import packets
-from ..app import BaseApp
+from ..app import AppContext, BaseApp
 from ..board import Board
 from ..signatures import Function, functions_of
 from ..wire.frames import encode
@@ -108,8 +108,8 @@ def rehearse(loop: type[Loop], board: Board, row: int) -> None:
     with daemon, worker, client:
         client.sendall(encode(to_wire(Attach(_SESSION_ID, ".", {}, _LIMIT)), _LIMIT))
         understudy = _Understudy(
-            worker, part, functions, board,
-            worker_id="", row=row, name="", version="", frame_limit=_LIMIT,
+            worker, part, functions, board, AppContext(),
+            row=row, frame_limit=_LIMIT,
         )  # fmt: skip
         understudy.partner, understudy.client = daemon, client
         understudy.live(loop, first)

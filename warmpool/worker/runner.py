@@ -13,7 +13,7 @@ from contextlib import suppress
 from threading import get_ident
 from typing import Any, Final, Protocol, TypeVar
 
-from ..app import BaseApp, Host
+from ..app import AppContext, BaseApp
 from ..board import CANCELLED, Board
 from ..errors import ProtocolError
 from ..packets import adopt, expect_fds, send
@@ -123,24 +123,23 @@ class AppProcess:
         app: type[BaseApp],
         functions: dict[str, Function],
         board: Board,
+        context: AppContext,
         *,
-        worker_id: str,
         row: int,
-        name: str,
-        version: str,
         frame_limit: int,
         primed: BaseApp | None = None,
     ) -> None:
-        """`primed`: an instance that has been set up before this process was forked."""
+        """`context`: the app's, which is kept here too: an app may put something else in its place. `primed`: an
+        instance that has been set up before this process was forked, with this context.
+        """
         self.channel = channel
+        self._context = context
+        context._host = self
         self._primed = primed
         self._app_class = app
         self._functions = functions
         self._board = board
         self._row = row
-        self._name = name
-        self._version = version
-        self._worker_id = worker_id
         self._frame_limit = frame_limit
         self.inbox = Inbox(channel, self._is_over)
         self._main_thread = get_ident()
@@ -162,12 +161,12 @@ class AppProcess:
             with ParentOnly():
                 self._set_up()
         except BaseException as error:
-            send(self.channel, SetupFailed(app_broken(self._name, "its setup", error).to_wire()))
+            send(self.channel, SetupFailed(app_broken(self._context.app, "its setup", error).to_wire()))
             return
         self.loop.add(Connection(first, self._frame_limit))
         send(self.channel, Ready())
         self.loop.serve()
-        if self.caller.app.context.session_id is not None:
+        if self._context.session_id is not None:
             value = self.run_hook("on_end", self.reason, timeout=HOOK_TIMEOUT)
             if value is not None:
                 with suppress(OSError):
@@ -196,7 +195,7 @@ class AppProcess:
                 case Expire():
                     self._expire(message)
                 case Relabel():
-                    self.caller.app.context.labels = dict(message.labels)
+                    self._context.labels = dict(message.labels)
                 case Stop():
                     self._told = self.wish = message.reason
                 case LookUp():
@@ -214,7 +213,7 @@ class AppProcess:
         self.inbox.collect()
         for received in self.inbox.messages:
             if not isinstance(received, ProtocolError) and isinstance(received[0], Relabel):
-                self.caller.app.context.labels = dict(received[0].labels)
+                self._context.labels = dict(received[0].labels)
 
     def leave_if_done(self) -> None:
         """Goes if it is to, and nothing holds it."""
@@ -295,9 +294,9 @@ class AppProcess:
         """
         attach = from_wire(frame, TO_CONNECTION)
         assert isinstance(attach, Attach)
-        context = self.caller.app.context
+        context = self._context
         if context.session_id != attach.session_id:
-            assert context.session_id is None, f"{self._worker_id} serves {context.session_id}"
+            assert context.session_id is None, f"{context.worker_id} serves {context.session_id}"
             context.session_id = attach.session_id
             context.labels = dict(attach.labels)
         self._limits.begin()
@@ -318,14 +317,13 @@ class AppProcess:
 
     def release_if_stateless(self) -> None:
         """The last connection is gone. A session's worker waits for the next; a stateless one is free."""
-        if self.caller.app.context.session_id is None and self.wish is None:
+        if self._context.session_id is None and self.wish is None:
             send(self.channel, Released())
 
     def _set_up(self) -> None:
-        app = self._primed or constructed(self._app_class, self._name, self._version, self._worker_id, self)
-        app.context.worker_id, app.context._host = self._worker_id, self
+        app = self._primed or constructed(self._app_class, self._context)
         kind = LimitedCaller if self._limits else Caller
-        self.caller = kind(app, self._functions, self._board, self._row, self._name, self.inbox)
+        self.caller = kind(app, self._functions, self._board, self._row, self._context, self.inbox)
         if isinstance(self.caller, LimitedCaller):
             self.caller.limits, self.caller.on_limit = self._limits, self.want_to_leave
         if self._primed is None and (setup := getattr(app, "setup", None)) is not None:
@@ -340,7 +338,7 @@ class AppProcess:
             with ParentOnly():
                 return self.loop.run_hook(hook, *arguments, timeout=timeout)
         except BaseException as error:
-            print_failure(f"{self._name}: {name}", error)
+            print_failure(f"{self._context.app}: {name}", error)
             return None
 
 
@@ -353,10 +351,10 @@ def _keepable(value: object) -> object:
     return value
 
 
-def constructed(app_class: type[A], name: str, version: str, worker_id: str, host: Host | None) -> A:
+def constructed(app_class: type[A], context: AppContext) -> A:
     """An instance that knows its context before its `__init__` runs."""
     app: A = app_class.__new__(app_class)  # type: ignore[assignment]
-    context = app.context
-    context.app, context.version, context.worker_id, context._host = name, version, worker_id, host
+    if type(vars(app).get("context")) is AppContext:  # or else the app has another use for the name
+        app.context = context
     app.__init__()  # type: ignore[misc]
     return app

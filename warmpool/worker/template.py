@@ -19,7 +19,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final, NoReturn
 
-from ..app import BaseApp
+from ..app import AppContext, BaseApp
 from ..board import Board
 from ..errors import AppBrokenError
 from ..launch import be_subreaper, die_with
@@ -68,13 +68,16 @@ class Template:
         self._channel = channel
         self._load = load
         self._app = app
-        self._version = version
+        self._context = AppContext(load.app, version)
         self._functions: dict[str, Function] = functions_of(app)
         self.loop = loop_for(self._functions)
         self._board = Board.open(Path(load.board))
-        self.primed: BaseApp | None = None
+        self._primed: BaseApp | None = None
         """Set up already: workers have a copy of it each."""
         self.filling: list[bytes] = []
+
+    def prime(self) -> None:
+        self._primed = prime(self._app, self._functions, self._context)
 
     def serve(self) -> None:
         """Forks and describes until the daemon closes the channel."""
@@ -140,10 +143,10 @@ class Template:
             rehearse(self.loop, self._board, fork.row)
             gc.collect()  # so that the worker's own has the understudy's place: of an async one 256 kB of loop
             acquaint(self._functions.values())
+            self._context.worker_id = fork.worker_id
             process = AppProcess(
-                channel, self._app, self._functions, self._board,
-                worker_id=fork.worker_id, row=fork.row, name=self._load.app, version=self._version,
-                frame_limit=self._load.frame_limit, primed=self.primed,
+                channel, self._app, self._functions, self._board, self._context,
+                row=fork.row, frame_limit=self._load.frame_limit, primed=self._primed,
             )  # fmt: skip
             os.register_at_fork(after_in_child=process.disown)
             process.live(self.loop, adopt(first))
@@ -210,7 +213,7 @@ def _load_app(channel: socket.socket, load: Load) -> Template | None:
             options = options_of(app)
             if load.primed:
                 doing = "its setup"
-                template.primed = prime(app, template._functions, load.app, importer.version(app))
+                template.prime()
     except BaseException as error:
         send(channel, LoadFailed(app_broken(load.app, doing, error).to_wire(), importer.sources()))
         return None
