@@ -7,23 +7,19 @@ may not be used again after an error.
 A body that is too large for the stream lies in memory that is passed along (`large`). Its frame is announced: a header
 with the bit ENCLOSED, then PADDING zeros, and with the last of them comes the memory. So many are more than a reader
 takes at once, so who reads the header has not read the last byte, and a plain `recv` cannot lose what comes with it.
-
-What msgpack cannot carry is turned into what it can by pydantic's rules (`carry`): datetime → ISO 8601 text,
-UUID, Decimal and Path → text, set → list, dataclass and model → map, Enum → value. Bytes stay bytes.
 """
 
 from __future__ import annotations
 
 import struct
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from enum import Enum
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Final
 
 import msgpack
 
 from ..errors import PayloadTooLargeError, ProtocolError
+from .values import carry
 
 HEADER: Final = struct.Struct("!I")
 HEADER_SIZE: Final = HEADER.size
@@ -45,60 +41,6 @@ unpack: Final = partial(msgpack.unpackb, strict_map_key=False)
 
 _pack_header = HEADER.pack
 _unpack_header = HEADER.unpack_from
-
-
-_NATIVE: Final = (str, bytes, int, float, list, tuple, dict, type(None))
-"""What msgpack packs without asking."""
-
-
-def carry(value: Any) -> Any:
-    """One level of `value`, which msgpack cannot pack, as something that it can, or TypeError that names it.
-
-    Asked once per value: what it gives must be native, though what is inside need not be.
-    """
-    serializer = getattr(type(value), "__pydantic_serializer__", None)
-    if serializer is not None:
-        plain = serializer.to_python(value, warnings=False)
-        if type(plain) is not type(value):  # a Url or a SecretStr is text only in JSON
-            return plain if isinstance(plain, _NATIVE) else carry(plain)
-    elif hasattr(type(value), "__dataclass_fields__"):
-        import dataclasses  # whoever has one has paid for it
-
-        try:
-            return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-        except AttributeError as error:
-            raise TypeError(f"{type(value)} cannot be sent: {error}") from error
-    elif isinstance(value, Enum):
-        return value.value if isinstance(value.value, _NATIVE) else carry(value.value)
-    elif isinstance(value, Mapping):
-        return dict(value)
-    elif hasattr(type(value), "dtype") and getattr(value, "shape", None) == ():  # a scalar of numpy's
-        item = value.item()
-        if type(item) is not type(value):
-            return item if isinstance(item, _NATIVE) else carry(item)
-    elif isinstance(value, set | frozenset | deque | Iterator):
-        return list(value)
-    from pydantic_core import PydanticSerializationError, to_jsonable_python
-
-    try:
-        return to_jsonable_python(value)
-    except (PydanticSerializationError, ValueError) as error:
-        kind = type(value)
-        raise TypeError(f"a value of type {kind.__module__}.{kind.__qualname__} cannot be sent") from error
-
-
-def carry_input(value: Any) -> Any:
-    """As `carry`, for what is to be validated by a model like its own: under the names that this one goes by, without
-    what is computed, and with its secrets.
-    """
-    if hasattr(type(value), "get_secret_value"):
-        return value.get_secret_value()
-    serializer = getattr(type(value), "__pydantic_serializer__", None)
-    if serializer is not None:
-        plain = serializer.to_python(value, warnings=False, by_alias=True, round_trip=True)
-        if type(plain) is not type(value):
-            return plain if isinstance(plain, _NATIVE) else carry_input(plain)
-    return carry(value)
 
 
 class FrameWriter:

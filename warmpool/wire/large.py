@@ -12,7 +12,8 @@ from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 import msgpack
 
 from ..errors import PayloadTooLargeError
-from .frames import HEADER, FrameWriter, announcement, call_too_large, carry, carry_input
+from .frames import HEADER, FrameWriter, announcement, call_too_large
+from .values import carry, carry_input
 
 STREAM_LIMIT: Final = 1024 * 1024
 """A body of more bytes goes in memory: two copies less, for pages that are new each time."""

@@ -1,0 +1,116 @@
+"""A model that is given as an input arrives as its like, whatever its fields are called in either direction."""
+
+from __future__ import annotations
+
+from typing import Optional
+
+import pytest
+from pydantic import (
+    AliasChoices,
+    AliasGenerator,
+    AliasPath,
+    BaseModel,
+    ConfigDict,
+    Field,
+    RootModel,
+    SecretStr,
+    field_serializer,
+)
+from pydantic.alias_generators import to_camel
+from pydantic.dataclasses import dataclass
+
+from warmpool.wire.frames import HEADER_SIZE, decode
+from warmpool.wire.large import InputWriter
+
+
+class ReadByAlias(BaseModel):
+    count: int = Field(default=2, validation_alias="how_many")
+
+
+class Camel(BaseModel):
+    model_config = ConfigDict(alias_generator=AliasGenerator(validation_alias=to_camel))
+    max_items: int = 10
+
+
+class ReadByName(BaseModel):
+    model_config = ConfigDict(validate_by_name=True, validate_by_alias=False, alias_generator=to_camel)
+    max_items: int = 10
+
+
+class OfBothNames(BaseModel):
+    count: int = Field(serialization_alias="outCount", validation_alias="inCount")
+
+
+class NotToBeShown(BaseModel):
+    token: str = Field(default="", exclude=True)
+    key: SecretStr = SecretStr("k")
+
+
+class OfChoices(BaseModel):
+    model_config = ConfigDict(extra="allow")
+    count: int = Field(validation_alias=AliasChoices(AliasPath("counts", 0), "count_of_all"))
+
+
+class Around(BaseModel):
+    """Its own fields have one name, and those of the models in it have two."""
+
+    many: list[ReadByAlias]
+    named: dict[str, Camel] | None = None
+    inner: Optional[Around] = None  # noqa: UP045  (a forward reference)
+
+
+class Roots(RootModel[list[ReadByAlias]]):
+    pass
+
+
+@dataclass
+class Lines:
+    text: str = Field(validation_alias="words")
+
+
+MODELS = (
+    ReadByAlias(how_many=7),
+    Camel(maxItems=99),
+    ReadByName(max_items=99),
+    OfBothNames(inCount=3),
+    NotToBeShown(token="secret"),
+    OfChoices(count_of_all=3, more=[1]),
+    Around(many=[ReadByAlias(how_many=3)], named={"a": Camel(maxItems=4)}, inner=Around(many=[ReadByAlias()])),
+    Roots([ReadByAlias(how_many=9)]),
+)
+
+
+def sent(value: object) -> object:
+    frame = InputWriter(1 << 20).frame(value)
+    return decode(frame[HEADER_SIZE:])
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: type(model).__name__)
+def test_a_model_arrives_as_its_like(model: BaseModel):
+    assert type(model).model_validate(sent(model)) == model
+    (inside,) = sent([{"deep": model}])
+    assert type(model).model_validate(inside["deep"]) == model
+
+
+def test_so_does_a_dataclass_of_pydantics():
+    assert sent(Lines(words="a")) == {"words": "a"}
+
+
+def test_what_is_read_from_inside_of_another_value_is_refused():
+    class Deep(BaseModel):
+        first: int = Field(validation_alias=AliasPath("all", 0))
+
+    with pytest.raises(TypeError, match=r"Deep\.first is read from inside of another value: give a dict"):
+        sent(Deep(all=[1]))
+
+
+def test_an_author_who_writes_it_his_own_way_has_it_so():
+    class Own(BaseModel):
+        count: int = Field(serialization_alias="n", validation_alias="n", exclude=False)
+        hidden: int = Field(default=0, exclude=True)
+
+        @field_serializer("count")
+        def as_text(self, count: int) -> str:
+            return str(count)
+
+    assert sent(Own(n=3, hidden=1)) == {"n": "3"}

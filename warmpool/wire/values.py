@@ -1,0 +1,126 @@
+"""What msgpack cannot carry → what it can, by pydantic's rules: datetime → ISO 8601 text; UUID, Decimal, Path → text;
+set → list; dataclass and model → map; Enum → value. Bytes stay bytes.
+
+A result travels as pydantic writes it, an input as pydantic reads it. That is not the same where a field has one name
+for each, or is not to be written at all.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from enum import Enum
+from functools import lru_cache
+from typing import Any, Final, get_args
+
+_NATIVE: Final = (str, bytes, int, float, list, tuple, dict, type(None))
+"""What msgpack packs without asking."""
+
+
+def carry(value: Any) -> Any:
+    """One level of `value`, which msgpack cannot pack, as something that it can, or TypeError that names it.
+
+    Asked once per value: what it gives must be native, though what is inside need not be.
+    """
+    serializer = getattr(type(value), "__pydantic_serializer__", None)
+    if serializer is not None:
+        plain = serializer.to_python(value, warnings=False)
+        if type(plain) is not type(value):  # a Url or a SecretStr is text only in JSON
+            return plain if isinstance(plain, _NATIVE) else carry(plain)
+    elif hasattr(type(value), "__dataclass_fields__"):
+        import dataclasses  # whoever has one has paid for it
+
+        try:
+            return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        except AttributeError as error:
+            raise TypeError(f"{type(value)} cannot be sent: {error}") from error
+    elif isinstance(value, Enum):
+        return value.value if isinstance(value.value, _NATIVE) else carry(value.value)
+    elif isinstance(value, Mapping):
+        return dict(value)
+    elif hasattr(type(value), "dtype") and getattr(value, "shape", None) == ():  # a scalar of numpy's
+        item = value.item()
+        if type(item) is not type(value):
+            return item if isinstance(item, _NATIVE) else carry(item)
+    elif isinstance(value, set | frozenset | deque | Iterator):
+        return list(value)
+    from pydantic_core import PydanticSerializationError, to_jsonable_python
+
+    try:
+        return to_jsonable_python(value)
+    except (PydanticSerializationError, ValueError) as error:
+        kind = type(value)
+        raise TypeError(f"a value of type {kind.__module__}.{kind.__qualname__} cannot be sent") from error
+
+
+def carry_input(value: Any) -> Any:
+    """As `carry`, for what is to be validated by a model like its own: under the names that this one goes by, without
+    what is computed, and with its secrets.
+    """
+    kind: Any = type(value)
+    if hasattr(kind, "get_secret_value"):
+        return value.get_secret_value()
+    serializer = getattr(kind, "__pydantic_serializer__", None)
+    if serializer is not None and hasattr(kind, "__pydantic_fields__") and (keys := _keys_of_its_own(kind)) is not None:
+        plain = value.root if getattr(kind, "__pydantic_root_model__", False) else _as_it_is_read(value, keys)
+        return plain if isinstance(plain, _NATIVE) else carry_input(plain)
+    if serializer is not None:
+        plain = serializer.to_python(value, warnings=False, by_alias=True, round_trip=True)
+        if type(plain) is not kind:
+            return plain if isinstance(plain, _NATIVE) else carry_input(plain)
+    return carry(value)
+
+
+def _as_it_is_read(value: Any, keys: Mapping[str, str | None]) -> dict[str, Any]:
+    """The fields of a model, one level of it, by the keys that its like is made from."""
+    found = {name: field for name, field in vars(value).items() if name in keys}
+    for name in found:
+        if keys[name] is None:
+            raise TypeError(f"{type(value).__qualname__}.{name} is read from inside of another value: give a dict")
+    more = getattr(value, "__pydantic_extra__", None) or {}
+    return {**more, **{str(keys[name]): field for name, field in found.items()}}
+
+
+@lru_cache(maxsize=256)
+def _keys_of_its_own(kind: Any) -> dict[str, str | None] | None:
+    """By field of a model, the key that it is read from, or None for a path; unless pydantic writes all in it as it is
+    read, or its author has a way of his own to write it.
+    """
+    models: set[Any] = set()
+    _collect_models(kind, models)
+    decorators = kind.__pydantic_decorators__
+    if decorators.model_serializers or decorators.field_serializers or all(map(_is_written_as_read, models)):
+        return None
+    return {name: _key_of(kind, name, field) for name, field in kind.__pydantic_fields__.items()}
+
+
+def _is_written_as_read(kind: Any) -> bool:
+    return not any(
+        field.exclude
+        or getattr(field, "exclude_if", None)
+        or _key_of(kind, name, field) != (field.serialization_alias or name)
+        for name, field in kind.__pydantic_fields__.items()
+    )
+
+
+def _key_of(kind: Any, name: str, field: Any) -> str | None:
+    config = getattr(kind, "model_config", None) or getattr(kind, "__pydantic_config__", None) or {}
+    alias = field.validation_alias
+    if alias is None or config.get("validate_by_alias") is False:
+        return name
+    for choice in getattr(alias, "choices", [alias]):
+        path = getattr(choice, "path", [choice])
+        if len(path) == 1:
+            return str(path[0])
+    return name if config.get("validate_by_name") or config.get("populate_by_name") else None
+
+
+def _collect_models(annotation: Any, found: set[Any]) -> None:
+    """All models that a value of this type may hold, itself among them."""
+    annotation = getattr(annotation, "__value__", annotation)  # of a `type` statement
+    if hasattr(annotation, "__pydantic_fields__") and annotation not in found:
+        found.add(annotation)
+        for field in annotation.__pydantic_fields__.values():
+            _collect_models(field.annotation, found)
+    for part in get_args(annotation):
+        _collect_models(part, found)
