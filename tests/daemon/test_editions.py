@@ -172,6 +172,52 @@ def test_an_edit_is_there_at_once_where_the_first_import_hangs(
     assert wait_for_exit(template)
 
 
+@pytest.mark.parametrize("where", ["setup", "run"])
+@pytest.mark.parametrize("session", ["new", None])
+def test_editing_what_is_imported_late_is_an_edit(client: Client, app: Path, where: str, session: str | None):
+    """By a worker, from which the daemon has it. What another one has read since does not count as seen."""
+    helper = app.with_name("late_helper.py")
+    app.write_text(
+        "from warmpool import BaseApp\n"
+        "class Late(BaseApp):\n"
+        f"    def {where}(self) -> str:\n"
+        "        from late_helper import ANSWER\n"
+        "        self.answer = ANSWER\n"
+        "        return ANSWER\n"
+        "    def answered(self) -> str:\n"
+        "        return self.answer\n"
+    )
+    function = "answered" if where == "setup" else "run"
+    helper.write_text("ANSWER = 'one'\n")
+    with client.session(str(app)) as never_called:
+        for answer in ("one", "two", "six"):
+            helper.write_text(f"ANSWER = '{answer}'\n")
+            assert client.run(app=str(app), function=function, session=session).output == answer
+            never_called.call(function)
+
+
+def test_a_module_that_is_added_to_a_broken_package_is_an_edit(client: Client, directory: Path):
+    package = directory / "shop"
+    (package / "parts").mkdir(parents=True)
+    for file, text in {
+        "__init__.py": "",
+        "parts/__init__.py": "",
+        "app.py": "from warmpool import BaseApp\nfrom .parts import till\n"
+        "class Shop(BaseApp):\n    def run(self) -> str:\n        return till.WORD\n",
+    }.items():
+        (package / file).write_text(text)
+    for _ in range(2):
+        with pytest.raises(AppBrokenError, match="cannot import name 'till'"):
+            client.run(app=str(package))
+    (package / "parts" / "till.py").write_text("WORD = 'one'\n")
+    assert client.run(app=str(package)).output == "one"
+    (package / "parts" / "till.py").unlink()
+    with pytest.warns(AppBrokenWarning):
+        client.run(app=str(package))
+    (package / "parts" / "till.py").write_text("WORD = 'two'\n")
+    assert client.run(app=str(package)).output == "two"
+
+
 def test_an_edit_is_there_at_once_where_the_first_import_ends_its_process(client: Client, app: Path, faulty: Path):
     sound = faulty.read_text()
     faulty.write_text(f"import os\nos._exit(4)\n{sound}")

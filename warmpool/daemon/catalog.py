@@ -67,17 +67,24 @@ class AppEntry:
         path, mtime_ns, size, digest = source
         self.files[path] = FileMark(mtime_ns, size, digest)
 
+    def note_late(self, source: Sequence[Any]) -> None:
+        """A worker has. Another one may have read it before, and as it was then."""
+        if source[0] not in self.files:
+            self.note(source)
+
     def remember(self, sources: Iterable[Sequence[Any]], *, complete: bool) -> None:
         """These are all that a template read, and no others. If the import failed, a file that is added may mend it,
-        so the directory counts too.
+        so the directories count too.
         """
         self.files = {}
         for source in sources:
             self.note(source)
-        if not complete:
+        if complete:
+            return
+        for directory in {self.root, *map(os.path.dirname, self.files)}:
             with suppress(OSError):
-                status = os.stat(self.root)
-                self.files[self.root] = FileMark(status.st_mtime_ns, status.st_size, "")
+                status = os.stat(directory)
+                self.files[directory] = FileMark(status.st_mtime_ns, status.st_size, "")
 
     def _is_unchanged(self, path: str) -> bool:
         mark = self.files[path]

@@ -89,12 +89,14 @@ class Processes:
         interpreter_for: Callable[[str], Interpreter],
         report: Report,
         source_read: Callable[[str, list[Any]], None],
+        source_read_late: Callable[[str, list[Any]], None],
         loaded: Callable[[str, Loaded | LoadFailed], None],
         described: Callable[[ev.Ticket, list[Any] | None], None],
         hangs_next: Callable[[str], None] = lambda _: None,
     ) -> None:
         """`load_for` and `interpreter_for` say how to load an app by its key, and under what; `source_read`, `loaded`
-        and `described` are told what templates say (None: it died), `report` everything that the broker should know.
+        and `described` are told what templates say (None: it died), `source_read_late` what workers import, and
+        `report` everything that the broker should know.
         """
         self._loop = loop
         self._board = board
@@ -103,6 +105,7 @@ class Processes:
         self._interpreter_for = interpreter_for
         self._report = report
         self._source_read = source_read
+        self._source_read_late = source_read_late
         self._loaded = loaded
         self._described = described
         self._hangs_next = hangs_next
@@ -192,7 +195,7 @@ class Processes:
             self._report(ev.ForkRefused(worker, why_no_room(error)))
             return
         channel = Channel(
-            ours, self._loop, FROM_WORKER, lambda m: self._from_worker(worker, m), lambda: self._hung_up(worker)
+            ours, self._loop, FROM_WORKER, lambda m: self._from_worker(pool, worker, m), lambda: self._hung_up(worker)
         )
         self._workers[worker] = WorkerEnd(worker, self._loop, channel, first)
         ends = (theirs.detach(), self._logs.open(worker, row), served.detach())
@@ -299,7 +302,7 @@ class Processes:
         if template is not None:
             template.child.lose()
 
-    def _from_worker(self, name: str, message: Message) -> None:
+    def _from_worker(self, pool: str, name: str, message: Message) -> None:
         match message:
             case Forked():
                 self._born(name, message.pid)
@@ -315,6 +318,8 @@ class Processes:
                 self._report(ev.WorkerEnded(name, message.value))
             case Released():
                 self._report(ev.WorkerReleased(name))
+            case SourceRead():
+                self._source_read_late(self._apps[pool], message.source)
             case RouseMe():
                 self.tell(name, LookUp())
             case HangsNext():

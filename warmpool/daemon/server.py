@@ -92,6 +92,7 @@ class Server:
             interpreter_for=lambda app_key: catalog.by_key(app_key).interpreter,
             report=self.report,
             source_read=lambda app_key, source: catalog.by_key(app_key).note(source),
+            source_read_late=lambda app_key, source: catalog.by_key(app_key).note_late(source),
             loaded=self._loaded,
             described=self._described,
             hangs_next=lambda worker: self._controls.hangs_next(worker) if self._controls else None,

@@ -13,7 +13,7 @@ from ..errors import ProtocolError
 from .frames import decode, unpack
 from .shapes import Message, conversation_of, from_parts, new_tuple
 
-PROTOCOL_VERSION: Final = 7
+PROTOCOL_VERSION: Final = 8
 
 # --- client ↔ daemon ----------------------------------------------------------------------------------------
 

@@ -47,7 +47,9 @@ class Describe(NamedTuple):
 
 
 class SourceRead(NamedTuple):
-    """Said of each source file before it runs: it may never end, or end the process, and an edit of it is the cure."""
+    """Said of each source file before it runs: it may never end, or end the process, and an edit of it is the cure. By
+    a worker too, of what it imports later.
+    """
 
     source: list[Any]
     """[path, mtime in ns, size, SHA-256] of the file, as it was read."""
@@ -182,4 +184,6 @@ TO_TEMPLATE: Final = conversation_of(Load, Fork, Describe)
 FROM_TEMPLATE: Final = conversation_of(SourceRead, Loaded, LoadFailed, Described, ForkFailed)
 TO_WORKER: Final = conversation_of(Serve, Expire, Stop, Cancel, Relabel, LookUp, HangNext)
 TO_CONNECTION: Final = conversation_of(Attach)
-FROM_WORKER: Final = conversation_of(Forked, Ready, SetupFailed, Busy, Released, Leaving, Ended, RouseMe, HangsNext)
+FROM_WORKER: Final = conversation_of(
+    Forked, Ready, SetupFailed, Busy, Released, Leaving, Ended, RouseMe, HangsNext, SourceRead
+)

@@ -52,9 +52,11 @@ class AppImporter:
     """Imports one app, once, and remembers what it read, also when the import fails."""
 
     def __init__(self, load: Load, tell: Callable[[Source], None]) -> None:
-        """`tell` is called with each source file before it runs."""
+        """`tell` is called with each source file before it runs: also with those that are imported later, in a worker,
+        which puts another one in its place.
+        """
         self._load = load
-        self._tell = tell
+        self.tell = tell
         self._root = Path(load.root)
         self._sources: dict[str, Source] = {}
 
@@ -100,7 +102,7 @@ class AppImporter:
         return FileFinder(directory, (ExtensionFileLoader, EXTENSION_SUFFIXES), (loader, SOURCE_SUFFIXES))
 
     def _loader_class(self) -> type[SourceFileLoader]:
-        sources, tell = self._sources, self._tell
+        importer = self
 
         class FreshLoader(SourceFileLoader):
             def path_stats(self, path: Any) -> Any:
@@ -111,8 +113,8 @@ class AppImporter:
                 if not stat.S_ISREG(status.st_mode):
                     raise OSError(errno.EINVAL, "it is no file", path)  # and may have its reader wait for ever
                 data = super().get_data(path)
-                sources[path] = source = Source(path, status.st_mtime_ns, status.st_size, data)
-                tell(source)
+                importer._sources[path] = source = Source(path, status.st_mtime_ns, status.st_size, data)
+                importer.tell(source)
                 return data
 
         return FreshLoader

@@ -15,6 +15,7 @@ import os
 import resource
 import socket
 import sys
+from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final, NoReturn
@@ -64,11 +65,12 @@ share; otherwise each would write to pages of its own, 300 kB of them.
 
 
 class Template:
-    def __init__(self, channel: socket.socket, load: Load, app: type[BaseApp], version: str) -> None:
+    def __init__(self, channel: socket.socket, load: Load, app: type[BaseApp], importer: AppImporter) -> None:
         self._channel = channel
         self._load = load
         self._app = app
-        self._context = AppContext(load.app, version)
+        self._importer = importer
+        self._context = AppContext(load.app, importer.version(app))
         self._functions: dict[str, Function] = functions_of(app)
         self.loop = loop_for(self._functions)
         self._board = Board.open(Path(load.board))
@@ -140,6 +142,7 @@ class Template:
             be_subreaper()
             channel = adopt(worker_end, socket.SOCK_SEQPACKET, blocking=False)
             send(channel, Forked(os.getpid()))  # again: the middle may have been killed before it could
+            self._importer.tell = teller(channel)
             rehearse(self.loop, self._board, fork.row)
             gc.collect()  # so that the worker's own has the understudy's place: of an async one 256 kB of loop
             acquaint(self._functions.values())
@@ -195,12 +198,18 @@ def main() -> None:
         template.serve()
 
 
-def _load_app(channel: socket.socket, load: Load) -> Template | None:
+def teller(channel: socket.socket) -> Callable[[Source], None]:
+    """Tells the daemon of each file of the app's before it runs."""
+
     def tell(source: Source) -> None:
-        with suppress(OSError):  # a worker, which has closed it, or a child of the app's that outlives us
+        with suppress(OSError):  # the daemon is gone or has no time; or we are a child of the app's that outlives both
             send(channel, SourceRead(source.to_wire()))
 
-    importer = AppImporter(load, tell)
+    return tell
+
+
+def _load_app(channel: socket.socket, load: Load) -> Template | None:
+    importer = AppImporter(load, teller(channel))
     doing = "its import"
     try:
         with ParentOnly():
@@ -209,7 +218,7 @@ def _load_app(channel: socket.socket, load: Load) -> Template | None:
                 doing = "preload"
                 _run_hook(preload)
             doing = "reading its functions"
-            template = Template(channel, load, app, importer.version(app))
+            template = Template(channel, load, app, importer)
             options = options_of(app)
             if load.primed:
                 doing = "its setup"
