@@ -25,7 +25,7 @@ FLOORS: Final[tuple[frozenset[str], ...]] = tuple(
         frozenset,
         (
             ["errors", "facts", "version"],
-            ["settings", "paths", "launch", "lock"],
+            ["settings", "paths", "launch", "lock", "discovery"],
             ["board", "options", "wire"],
             ["packets"],
             ["memory", "outbox"],

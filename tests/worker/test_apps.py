@@ -213,6 +213,48 @@ def test_packages_import_relatively_and_helpers_do_not_meet(client: Client, dire
         assert (left.app, right.app) == ("left", "right")
 
 
+BASE = """\
+import abc
+from warmpool import BaseApp
+class Base(BaseApp{more}):
+    def run(self) -> str:
+        return self.word()
+    {decorator}
+    def word(self) -> str:
+        return "of the base"
+"""
+CHILD = """\
+from {base} import Base
+class Child(Base):
+    def word(self) -> str:
+        return "of the child"
+"""
+
+
+@pytest.mark.parametrize("is_abstract", [False, True], ids=["concrete", "abstract"])
+@pytest.mark.parametrize("init", ["", "from .base import Base\n"], ids=["empty", "imports the base"])
+@pytest.mark.parametrize("name", ["", ":Child"])
+def test_the_app_of_a_package_may_derive_from_a_base_in_it(
+    client: Client, directory: Path, is_abstract: bool, init: str, name: str
+):
+    package = directory / "shop"
+    package.mkdir()
+    more, decorator = (", abc.ABC", "@abc.abstractmethod") if is_abstract else ("", "")
+    (package / "__init__.py").write_text(init)
+    (package / "base.py").write_text(BASE.format(more=more, decorator=decorator))
+    (package / "child.py").write_text(CHILD.format(base=".base"))
+    (package / "test_child.py").write_text("from .child import Child\nclass Fake(Child): pass\n")
+    expected = "of the base" if init and not is_abstract and not name else "of the child"
+    assert client.run(app=f"{package}{name}").output == expected
+
+
+def test_a_base_that_is_abstract_is_no_app(client: Client, directory: Path):
+    base = directory / "base.py"
+    base.write_text(BASE.format(more=", abc.ABC", decorator="@abc.abstractmethod"))
+    with pytest.raises(AppBrokenError, match="has no app but what is abstract: Base"):
+        client.run(app=str(base))
+
+
 def test_two_files_with_helpers_of_the_same_name(client: Client, directory: Path):
     for name in ("left", "right"):
         folder = directory / name

@@ -24,20 +24,19 @@ class _Daemon:
 
     def __init__(self, places: Places) -> None:
         self._places = places
-        connection = connect(places, PATIENCE)
-        self.pid, _ = peer_of(connection)
-        self._link = ControlLink(connection)
+        self._connection = connect(places, PATIENCE)
+        self.pid, _ = peer_of(self._connection)
 
     def ask(self, method: str) -> Any:
         try:
-            return self._link.request(method, {})
+            return ControlLink(self._connection).request(method, {})
         except (HangupError, TimeoutError) as error:
             what = "hangs up" if isinstance(error, HangupError) else f"has not answered for {PATIENCE:g} s"
             raise DaemonUnavailableError(
                 f"the daemon at {self._places.socket}, pid {self.pid}, {what}; see {self._places.log}"
             ) from None
         finally:
-            self._link.close()
+            self._connection.close()
 
 
 def status(options: argparse.Namespace) -> None:

@@ -21,6 +21,7 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
+from ..discovery import app_files, is_for_tests
 from ..errors import AppNotFoundError, InvalidRequestError
 from ..policy.events import AppEdition
 from ..settings import shorten
@@ -190,20 +191,19 @@ class Catalog:
         return known
 
     def _scan(self, directory: Path) -> list[AppEntry]:
-        """Every file and package of a directory that speaks of BaseApp."""
-        found: list[AppEntry] = []
+        """Every file and package of a directory that holds an app."""
+        texts: dict[Path, bytes] = {}
         try:
             paths = sorted(directory.iterdir())
         except OSError:
             return []  # it was there when the daemon was told of it
         for path in paths:
-            if path.name.startswith(("_", ".")):
+            if path.name.startswith(("_", ".")) or is_for_tests(path.stem):
                 continue
             is_package = path.is_dir() and (path / "__init__.py").exists()
-            texts = path.glob("*.py") if is_package else [path] if path.suffix == ".py" else []
-            if any(map(_speaks_of_apps, texts)):
-                found.append(self._claim(_entry_of_path(path, None)))
-        return found
+            files = path.glob("*.py") if is_package else [path] if path.suffix == ".py" else []
+            texts[path] = b"\n".join(map(_text_or_nothing, files))
+        return [self._claim(_entry_of_path(path, None)) for path in app_files(texts)]
 
 
 def _class_in_path(text: str) -> AppReference | None:
@@ -217,11 +217,11 @@ def _class_in_path(text: str) -> AppReference | None:
     return None
 
 
-def _speaks_of_apps(path: Path) -> bool:
+def _text_or_nothing(path: Path) -> bytes:
     try:
-        return b"BaseApp" in text_of(str(path))
+        return text_of(str(path))
     except OSError:
-        return False
+        return b""
 
 
 def _key_of_path(path: str, class_name: str | None) -> str:

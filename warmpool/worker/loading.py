@@ -14,10 +14,11 @@ import errno
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import os
 import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.machinery import EXTENSION_SUFFIXES, SOURCE_SUFFIXES, ExtensionFileLoader, FileFinder, SourceFileLoader
 from pathlib import Path
@@ -25,6 +26,7 @@ from types import ModuleType
 from typing import Any, Final
 
 from ..app import BaseApp
+from ..discovery import app_files, is_for_tests
 from ..wire.processes import Load
 
 _LIBRARIES: Final = frozenset({"site-packages", "dist-packages"})
@@ -69,12 +71,13 @@ class AppImporter:
         name = self._load.class_name
         if name is None:
             return self._only_class(module)
-        found: Any = module
-        for part in name.split("."):
-            found = getattr(found, part, None)
-        if not (isinstance(found, type) and issubclass(found, BaseApp)):
-            raise AppLoadError(f"{module.__name__} has no subclass of warmpool.BaseApp that is called {name}")
-        return found
+        for one in self._with_submodules(module):
+            found: Any = one
+            for part in name.split("."):
+                found = getattr(found, part, None)
+            if isinstance(found, type) and issubclass(found, BaseApp):
+                return found
+        raise AppLoadError(f"{module.__name__} has no subclass of warmpool.BaseApp that is called {name}")
 
     def version(self, app: type[BaseApp]) -> str:
         if app.version:
@@ -136,24 +139,29 @@ class AppImporter:
     # --- finding the class ------------------------------------------------------------------------------------
 
     def _only_class(self, module: ModuleType) -> type[BaseApp]:
-        found = _classes_in(module)
-        if not found and hasattr(module, "__path__"):
-            for name in self._submodules(module):
-                found |= _classes_in(importlib.import_module(f"{module.__name__}.{name}"))
-        leaves = [kind for kind in found if not any(kind in other.__mro__[1:] for other in found)]
-        if len(leaves) == 1:
-            return leaves[0]
-        where = self._load.file or module.__name__
+        """The app that no other derives from, of the module or, if it has none, of what is in the package."""
+        found = leaves = _leaves(_classes_in(module))
         if not leaves:
-            raise AppLoadError(f"{where} has no subclass of warmpool.BaseApp")
-        names = sorted(kind.__name__ for kind in leaves)
-        raise AppLoadError(f"{where} has {len(names)} apps, {', '.join(names)}: name one, as in {where}:{names[0]}")
+            found = set[type[BaseApp]]().union(*map(_classes_in, self._with_submodules(module)))
+            leaves = _leaves(found)
+        if len(leaves) == 1:
+            return leaves.pop()
+        where = self._load.file or module.__name__
+        names = sorted(kind.__name__ for kind in leaves or found)
+        if leaves:
+            raise AppLoadError(f"{where} has {len(names)} apps, {', '.join(names)}: name one, as in {where}:{names[0]}")
+        if found:
+            raise AppLoadError(f"{where} has no app but what is abstract: {', '.join(names)}")
+        raise AppLoadError(f"{where} has no subclass of warmpool.BaseApp")
 
     @staticmethod
-    def _submodules(package: ModuleType) -> list[str]:
-        """Modules of a package, itself without an app, that speak of BaseApp."""
-        files = [file for directory in package.__path__ for file in sorted(Path(directory).glob("*.py"))]
-        return [f.stem for f in files if not f.stem.startswith("__") and b"BaseApp" in f.read_bytes()]
+    def _with_submodules(module: ModuleType) -> Iterator[ModuleType]:
+        """A module, and if it is a package, the modules right in it that hold apps."""
+        yield module
+        files = [file for directory in getattr(module, "__path__", ()) for file in sorted(Path(directory).glob("*.py"))]
+        for file in app_files({file: file.read_bytes() for file in files}):
+            if not file.stem.startswith("__") and not is_for_tests(file.stem):
+                yield importlib.import_module(f"{module.__name__}.{file.stem}")
 
 
 def _checked_version(app: type[BaseApp]) -> str:
@@ -162,6 +170,11 @@ def _checked_version(app: type[BaseApp]) -> str:
     if not isinstance(version, str | int | float) or {*text} & {*"@:/#"}:
         raise ValueError(f"{app.__name__}.version must be text without @, :, / and #, not {version!r}")
     return text
+
+
+def _leaves(apps: set[type[BaseApp]]) -> set[type[BaseApp]]:
+    concrete = {kind for kind in apps if not inspect.isabstract(kind)}
+    return {kind for kind in concrete if not any(kind in other.__mro__[1:] for other in concrete)}
 
 
 def _classes_in(module: ModuleType) -> set[type[BaseApp]]:
