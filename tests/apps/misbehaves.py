@@ -23,6 +23,10 @@ class Misbehaves(BaseApp):
     def exit_quietly(self) -> None:
         os._exit(0)
 
+    def say_and_exit(self) -> None:
+        print("my last words", flush=True)
+        os._exit(3)
+
     def exit_loudly(self) -> None:
         sys.exit(3)
 

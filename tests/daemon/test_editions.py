@@ -222,7 +222,7 @@ def test_an_edit_is_there_at_once_where_the_first_import_ends_its_process(client
     sound = faulty.read_text()
     faulty.write_text(f"import os\nos._exit(4)\n{sound}")
     for _ in range(2):
-        with pytest.raises(AppBrokenError, match="exited with status 4 while it imported the app"):
+        with pytest.raises(AppBrokenError, match="exited with status 4 while it imported or preloaded the app"):
             client.run(app=str(app))
     faulty.write_text(sound)
     assert client.run(app=str(app)).output == "one"

@@ -527,7 +527,7 @@ def test_a_template_that_dies_while_it_imports_is_a_broken_app():
     client = story.open()
     story.template_dies()
     assert type(client.error) is AppBrokenError
-    assert "its template was killed by SIGSEGV while it imported the app" in client.error.message
+    assert "its template was killed by SIGSEGV while it imported or preloaded the app" in client.error.message
 
 
 def test_an_import_that_never_ends_is_a_broken_app():

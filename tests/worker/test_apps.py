@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -159,7 +160,7 @@ def test_a_hook_that_hangs_is_cut_short(client: Client, directory: Path):
         ("raises_in_setup", "its setup raised RuntimeError: no model here", "raises_in_setup.py"),
         ("raises_on_import", "no_such_module_anywhere", "raises_on_import.py"),
         ("wrong_signature", "TypeError: WrongSignature.run cannot be called from afar: NameError: .*NoSuchType", ""),
-        ("exits_in_setup", "exited with status 9 while it was set up", ""),
+        ("exits_in_setup", "exited with status 9 while it was set up; it wrote last:\n  .* no database", ""),
     ],
 )
 def test_a_broken_app_reaches_its_caller(client: Client, app: str, words: str, frame: str):
@@ -452,6 +453,17 @@ def test_a_handler_that_raises_while_no_call_runs_ends_no_session(client: Client
             session.call("arm")
             wait_until_said(client, session.id, "ZeroDivisionError: division by zero")
             assert session.call("fine") == "fine"
+
+
+def test_the_daemons_log_tells_how_a_call_without_a_session_died(daemon: Daemon):
+    with pytest.raises(WorkerLostError, match=f"stands in {daemon.socket}.log"):
+        daemon.client.run(app=MISBEHAVES, function="say_and_exit")
+    while "wrote last" not in (text := daemon.text_of_log()):
+        daemon.client.status()
+    assert re.search(
+        r"app misbehaves: w_\d+, in a call without a session, exited with status 3; it wrote last:\n", text
+    )
+    assert re.search(r"\n  \S+ #1 my last words\n", text)
 
 
 def test_a_worker_that_becomes_another_program_is_lost(client: Client):

@@ -218,7 +218,10 @@ class Core(ABC, Generic[L]):
     async def explain(self, session_id: str | None, hangup: HangupError) -> WarmpoolError:
         """The error that a broken connection means. Waits for a dying worker's exit status."""
         if session_id is None:
-            return WorkerLostError("the worker died; a call that was under way may or may not have had its effects")
+            return WorkerLostError(
+                "the worker died; a call that was under way may or may not have had its effects; "
+                f"how it died, and what it wrote last, stands in {self.places.log}"
+            )
         try:
             await self.request("sessions.get", start=False, session_id=session_id, settle=True)
             (await self.open(RunRequest(session=session_id), "/", start=False)).close()

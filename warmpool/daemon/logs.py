@@ -26,6 +26,8 @@ from ..settings import FINISHED_LOGS_LIMIT
 READ_SIZE: Final = 64 * 1024
 """As much as a pipe holds."""
 PIECE_SIZE: Final = 32 * 1024
+LAST_LINES: Final = 10
+"""For whoever is told of an end."""
 LINE_MAX: Final = 8 * 1024
 """Longer ones are cut for whoever follows by `Tail`."""
 LAST_READS: Final = 16

@@ -46,7 +46,7 @@ from ..wire.shapes import Message
 from .children import Channel, Child, Exit
 from .family import Family
 from .interpreters import Interpreter
-from .logs import Logs
+from .logs import LAST_LINES, Logs
 from .room import check_room, is_shortage, why_no_room
 from .workers import WorkerEnd
 
@@ -245,7 +245,7 @@ class Processes:
         def exited(end: Exit) -> None:
             give_ends(None)
             channel.close()
-            what = f"its own process {_under(interpreter, end.status)} while it imported the app"
+            what = f"its own process {_under(interpreter, end.status)} while it imported or preloaded the app"
             self._never_born(worker, broken(load.app, what))
 
         def heed(message: Message) -> None:
@@ -313,6 +313,7 @@ class Processes:
             case Busy():
                 self._report(ev.WorkerBusy(name))
             case Leaving():
+                self._workers[name].says_goodbye = True
                 self._report(ev.WorkerLeaving(name, message.reason))
             case Ended():
                 self._report(ev.WorkerEnded(name, message.value))
@@ -364,7 +365,8 @@ class Processes:
         worker.close()
         del self._workers[name]
         self._logs.finish(name)
-        self._report(ev.WorkerExited(name, end.status, end.peak_bytes))
+        last_lines = () if worker.says_goodbye else tuple(self._logs.last_lines(name, LAST_LINES))
+        self._report(ev.WorkerExited(name, end.status, end.peak_bytes, last_lines))
 
     def _spawn(self, app: str, interpreter: Interpreter) -> tuple[Child, socket.socket]:
         """A fresh template process, and our end of its channel. Raises OSError if there can be none."""

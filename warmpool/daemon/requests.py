@@ -25,9 +25,8 @@ from ..wire.messages import PROTOCOL_VERSION, Request
 from ..wire.references import parse
 from .catalog import AppEntry, Catalog
 from .control import TESTING, Method, Parameters, check_directory, iso, memory_of, not_for_tests, present
-from .logs import Logs
+from .logs import LAST_LINES, Logs
 
-LAST_LINES = 10
 _ANY_ID = 2**63 - 1
 _STATUSES = ("active", "ended", "expired", "all")
 

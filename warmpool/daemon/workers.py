@@ -33,6 +33,8 @@ class WorkerEnd:
         self.child: Child | None = None
         """Before it is born, the process that is to become it."""
         self.is_born = False
+        self.says_goodbye = False
+        """Its end is a clean one."""
 
     def __repr__(self) -> str:
         return f"<WorkerEnd {self.name} {self.child}>"

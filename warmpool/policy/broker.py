@@ -200,7 +200,7 @@ class Broker:
                     worker.session.end_value = event.value
             case ev.WorkerExited():
                 self._used_at = now
-                self.fleet.worker_exited(worker, event.status, now)
+                self.fleet.worker_exited(worker, event, now)
                 if worker.session is not None:
                     self.leases.worker_gone(worker.session, event, now)
                 else:

@@ -243,7 +243,7 @@ class Editions:
         """A template that had loaded is made again by the next open; sessions do not notice."""
         if pool.template is TemplateState.LOADING:
             self.template_failed(
-                pool, refusals.broken(pool.app, f"its template {status} while it imported the app"), now
+                pool, refusals.broken(pool.app, f"its template {status} while it imported or preloaded the app"), now
             )
         elif pool.template is TemplateState.READY:
             self._effects.append(fx.Log(f"app {pool.app}: its template {status}"))

@@ -258,6 +258,8 @@ class WorkerExited:
     status: str
     peak_bytes: int = 0
     """The most memory that it has ever had resident."""
+    last_lines: tuple[str, ...] = ()
+    """What it wrote before, if it has said no goodbye."""
 
 
 Event: TypeAlias = (

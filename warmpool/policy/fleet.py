@@ -22,6 +22,7 @@ from ..options import Settings
 from ..settings import MEMORY_RECHECK, SPARE_IDLE, STOP_GRACE
 from ..wire.processes import Stop
 from . import effects as fx
+from . import events as ev
 from . import refusals
 from .editions import Editions
 from .pool import Pool, TemplateState, Waiter, Worker
@@ -94,7 +95,8 @@ class Fleet:
             self.stop_worker(worker, "failed", now)
             self.editions.fail(worker.pool, error, now)
 
-    def worker_exited(self, worker: Worker, status: str, now: float) -> None:
+    def worker_exited(self, worker: Worker, event: ev.WorkerExited, now: float) -> None:
+        status = event.status
         died_in_setup = worker.state is WorkerState.STARTING and worker.pid is not None
         pool = worker.pool
         pool.stillborn += worker.state is WorkerState.STARTING and worker.pid is None
@@ -102,9 +104,13 @@ class Fleet:
             pool.wasted(now)
             again = f"the next is made in {pool.idle_delay:g} s, or when it is needed"
             self._effects.append(fx.Log(f"app {pool.app}: idle worker {worker.id} {status}; {again}"))
+        elif worker.state is WorkerState.SERVING and worker.session is None:
+            what = f"app {pool.app}: {worker.id}, in a call without a session, {status}"
+            self._effects.append(fx.Log(refusals.with_last_lines(what, event.last_lines)))
         self._forget(worker)
         if died_in_setup:
-            self.editions.fail(pool, refusals.broken(pool.app, f"its worker {status} while it was set up"), now)
+            what = refusals.with_last_lines(f"its worker {status} while it was set up", event.last_lines)
+            self.editions.fail(pool, refusals.broken(pool.app, what), now)
         elif pool.stillborn >= STILLBORN_LIMIT:
             pool.stillborn = 0
             self.editions.fail(pool, refusals.broken(pool.app, f"no worker can be made of it: it {status}"), now)

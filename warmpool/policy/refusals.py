@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from ..errors import (
@@ -108,6 +109,11 @@ def no_worker(name: str, app: str) -> InvalidRequestError:
 def broken(app: str, what: str) -> dict[str, Any]:
     """APP_BROKEN in wire form, where there is no traceback to show."""
     return AppBrokenError(f"app {app} is broken: {what}", details={"message": what}).to_wire()
+
+
+def with_last_lines(what: str, lines: Sequence[str]) -> str:
+    """How a process ended, and what it had written."""
+    return "\n  ".join((f"{what}; it wrote last:", *lines)) if lines else what
 
 
 def no_room(app: str, why: str) -> dict[str, Any]:
