@@ -10,7 +10,7 @@ import json
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable, Iterator
 from enum import Enum
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
 import msgpack
 import pydantic
@@ -1255,3 +1255,44 @@ def test_no_input_is_a_fresh_one_for_each_call():
     count.__annotations__["input"] = Counting
     decode_input = function_of(count).decode
     assert [decode_input(None)[0].seen for _ in range(3)] == [1, 1, 1]
+
+
+# --- generic bases ------------------------------------------------------------------------------------------------
+
+T = TypeVar("T")
+U = TypeVar("U", bound=BaseModel)
+
+
+class Page(BaseModel, Generic[T]):
+    items: list[T]
+
+
+class Shelf(BaseApp, Generic[T]):
+    def add(self, item: T) -> T:
+        return item
+
+    def fill(self, page: Page[T], more: list[T] | None = None) -> list[Annotated[T, "shown"]]:
+        return page.items + (more or [])
+
+
+class LargeShelf(Shelf[U], Generic[U]):
+    def best(self, of: U) -> U:
+        return of
+
+
+class Shop(LargeShelf[Add]):
+    pass
+
+
+def test_what_stands_for_a_type_variable_is_known_of_the_app():
+    functions = functions_of(Shop)
+    shop = Shop()
+    for name in ("add", "best"):
+        assert functions[name].input_model is Add
+        (decoded,) = functions[name].decode({"amount": "3"})
+        assert decoded == functions[name].method(shop, decoded) == Add(amount=3)
+        with pytest.raises(InvalidInputError, match="amount"):
+            functions[name].decode({})
+    page, more = functions["fill"].decode({"page": {"items": [{"amount": 1}]}, "more": [{"amount": 2}]})
+    assert functions["fill"].method(shop, page, more) == [Add(amount=1), Add(amount=2)]
+    assert functions_of(Shelf)["add"].decode({"item": 5}) == (5,)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Iterator
 from datetime import date
-from typing import assert_type
+from typing import Generic, TypeVar, assert_type
 
 import warmpool
 from warmpool import (
@@ -76,6 +76,25 @@ class AsyncCart(BaseApp):
 
     def plain(self) -> int:
         return 1
+
+
+T = TypeVar("T")
+
+
+class Shelf(BaseApp, Generic[T]):
+    def put(self, item: T) -> T:
+        return item
+
+
+class InputShelf(Shelf[AddInput]):
+    pass
+
+
+def use_a_proxy_of_a_generic_app(client: Client) -> AddInput:
+    with client.proxy(InputShelf) as shelf:
+        item = shelf.put(AddInput(amount=3))
+        assert_type(item, AddInput)
+        return item
 
 
 def use_a_proxy(client: Client) -> list[object]:

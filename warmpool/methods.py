@@ -8,7 +8,7 @@ import collections.abc
 import inspect
 from collections.abc import Callable
 from enum import Enum
-from typing import Any, Final, get_origin
+from typing import Any, Final, TypeVar, get_args, get_origin, get_type_hints
 
 from .settings import HOOKS
 
@@ -42,6 +42,33 @@ def is_function(name: str, value: object) -> bool:
     if name.startswith("_") or name in HOOKS or isinstance(value, staticmethod | classmethod):
         return False
     return inspect.isfunction(value) or (callable(value) and inspect.isfunction(inspect.unwrap(value)))
+
+
+def hints_of(app: type, method: Callable[..., Any]) -> dict[str, Any]:
+    """The annotations of a method, evaluated, as they are in this app: of a generic base, with what the app has put in
+    place of its type variables. Raises what the evaluation raises.
+    """
+    hints = get_type_hints(method, include_extras=True)
+    given = _type_arguments(app)
+    return {name: _with_arguments(hint, given) for name, hint in hints.items()} if given else hints
+
+
+def _type_arguments(app: type) -> dict[Any, Any]:
+    """What stands for each type variable of the app's bases."""
+    given: dict[Any, Any] = {}
+    for kind in app.__mro__:
+        for base in vars(kind).get("__orig_bases__", ()):
+            variables = getattr(get_origin(base), "__parameters__", ())
+            arguments = (_with_arguments(argument, given) for argument in get_args(base))
+            given |= dict(zip(variables, arguments, strict=False))
+    return given
+
+
+def _with_arguments(hint: Any, given: dict[Any, Any]) -> Any:
+    if isinstance(hint, TypeVar):
+        return given.get(hint, hint)
+    variables = getattr(hint, "__parameters__", ())
+    return hint[tuple(given.get(one, one) for one in variables)] if given.keys() & {*variables} else hint
 
 
 def kind_of(method: Callable[..., Any], returned: Any) -> Kind:

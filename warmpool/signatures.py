@@ -21,7 +21,7 @@ from collections.abc import (
 from contextlib import aclosing, closing, nullcontext
 from dataclasses import dataclass
 from functools import wraps
-from typing import Any, Final, get_args, get_origin, get_type_hints
+from typing import Any, Final, get_args, get_origin
 
 from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import JsonSchemaMode, PydanticJsonSchemaWarning
@@ -30,7 +30,7 @@ from .app import BaseApp
 from .errors import FunctionNotFoundError
 from .inputs import Arguments as Arguments  # noqa: PLC0414  (told to those who ask here)
 from .inputs import Decode, decoder, is_model, keys_of
-from .methods import Kind, is_function, kind_of
+from .methods import Kind, hints_of, is_function, kind_of
 
 DEFAULT_FUNCTION: Final = "run"
 
@@ -103,7 +103,7 @@ def functions_of(app: type[BaseApp]) -> dict[str, Function]:
         for name, value in vars(kind).items():
             found.pop(name, None)
             if is_function(name, value) and _is_annotated(value):
-                found[name] = _function(name, value)
+                found[name] = _function(app, name, value)
     return found
 
 
@@ -135,9 +135,9 @@ def _is_annotated(method: Callable[..., Any]) -> bool:
     return all(p.annotation is not p.empty or p.default is not p.empty for p in parameters)
 
 
-def _function(name: str, method: Callable[..., Any]) -> Function:
+def _function(app: type[BaseApp], name: str, method: Callable[..., Any]) -> Function:
     try:
-        hints = get_type_hints(method, include_extras=True)
+        hints = hints_of(app, method)
         if not (parameters := list(inspect.signature(method).parameters.values())):
             raise TypeError("a method takes self")
         parameters = parameters[1:]

@@ -911,6 +911,24 @@ def test_app_describe(type: Callable[..., Done]):
     assert "note(name: string)\n    Gives way in the middle: others must not come between.\n" in described
 
 
+def test_any_input_is_described(type: Callable[..., Done], directory: Path):
+    (directory / "inputs.py").write_text(
+        "from typing import Literal\nfrom pydantic import BaseModel, RootModel\nfrom warmpool import BaseApp\n"
+        "class Node(BaseModel):\n    value: int\n    children: list['Node'] = []\n"
+        "class Ids(RootModel[list[int]]): pass\n"
+        "class Inputs(BaseApp):\n"
+        "    def recursive(self, node: Node): pass\n"
+        "    def root(self, ids: Ids): pass\n"
+        "    def literal(self, size: Literal['s', 'm'], unit: Literal['cm'] = 'cm', node: Node | None = None): pass\n"
+    )
+    done = type("app", "describe", str(directory / "inputs.py"))
+    assert done.stdout.splitlines()[1:] == [
+        "recursive(value: integer, children: array = [])",
+        "root(array)",
+        "literal(size: 's' | 'm', unit: 'cm' = 'cm', node: Node | null = None)",
+    ]
+
+
 def test_an_app_with_an_input_without_a_schema_is_described(type: Callable[..., Done]):
     done = type("app", "describe", ODD)
     assert (done.returncode, done.stderr) == (0, "")

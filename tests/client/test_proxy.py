@@ -166,3 +166,7 @@ def test_what_is_wrong_is_said_when_it_is_written():
         @user_code.warmpool.session("counter")
         def generate(session):
             yield session
+
+
+def test_a_proxy_of_a_generic_app(client: Client):
+    assert user_code.use_a_proxy_of_a_generic_app(client) == AddInput(amount=3)

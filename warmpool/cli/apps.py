@@ -38,16 +38,26 @@ def describe(options: argparse.Namespace) -> None:
 
 
 def _parameters(schema: dict[str, Any]) -> str:
-    required = schema.get("required", ())
+    """Of an input, its fields; one that is no object has none, and is shown itself."""
+    inner = schema.get("$defs", {}).get(_name_of(schema), schema)
+    if inner and inner.get("type", "object") != "object":
+        return _kind(inner)
+    required = inner.get("required", ())
     return ", ".join(
         f"{name}: {_kind(field)}" + ("" if name in required else f" = {field.get('default')!r}")
-        for name, field in schema.get("properties", {}).items()
+        for name, field in inner.get("properties", {}).items()
     )
 
 
 def _kind(field: dict[str, Any]) -> str:
-    if "anyOf" in field:
-        return " | ".join(map(_kind, field["anyOf"]))
-    if "$ref" in field:
-        return str(field["$ref"]).rpartition("/")[2]
-    return str(field.get("type", "any"))
+    if choices := field.get("anyOf") or field.get("oneOf"):
+        return " | ".join(map(_kind, choices))
+    if "enum" in field:
+        return " | ".join(map(repr, field["enum"]))
+    if "const" in field:
+        return repr(field["const"])
+    return _name_of(field) or str(field.get("type", "any"))
+
+
+def _name_of(schema: dict[str, Any]) -> str:
+    return str(schema.get("$ref", "")).rpartition("/")[2]

@@ -13,14 +13,18 @@ from __future__ import annotations
 import inspect
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
-from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar, cast, get_args, get_origin
 
 from ..errors import FunctionNotFoundError, InvalidRequestError
-from ..methods import Kind, is_function, kind_of
+from ..methods import Kind, hints_of, is_function, kind_of
 from .sessions import AsyncSession
 from .sync import Session
 
 A = TypeVar("A")
+Bind = Callable[[tuple[Any, ...], dict[str, Any]], Any]
+"""The arguments of a call into its input."""
+Made = Callable[[Any], Any]
+"""An output into what the method gives."""
 
 
 def proxy_of(app: type[A], session: Session | AsyncSession) -> A:
@@ -48,19 +52,20 @@ class Proxy:
                 f"it has {', '.join(dir(self))}"
             )
         assert callable(method)
-        call = _async_method(self._session, method) if isinstance(self._session, AsyncSession) else None
-        call = call or _plain_method(self._session, method)  # type: ignore[arg-type]
+        hints = hints_of(self._app, method)
+        kind, returned = kind_of(method, hints.get("return")), hints.get("return", Any)
+        bind, made = _binder(method, hints), _maker(returned, kind)
+        if isinstance(self._session, AsyncSession):
+            call = _async_method(self._session, name, kind, bind, made)
+        else:
+            call = _plain_method(self._session, name, kind, bind, made)
         self.__dict__[name] = call
         return call
 
 
-def _plain_method(session: Session, method: Callable[..., Any]) -> Callable[..., Any]:
-    kind = _kind(method)
+def _plain_method(session: Session, name: str, kind: Kind, bind: Bind, made: Made) -> Callable[..., Any]:
     if kind.is_async:
-        raise InvalidRequestError(
-            f"{method.__name__} is async: use AsyncClient.proxy, or session.call({method.__name__!r}), which waits"
-        )
-    bind, name, made = _binder(method), method.__name__, _maker(method, kind)
+        raise InvalidRequestError(f"{name} is async: use AsyncClient.proxy, or session.call({name!r}), which waits")
 
     def call(*arguments: Any, **keywords: Any) -> Any:
         return made(session.call(name, bind(arguments, keywords)))
@@ -72,13 +77,9 @@ def _plain_method(session: Session, method: Callable[..., Any]) -> Callable[...,
     return stream if kind.streams else call
 
 
-def _async_method(session: AsyncSession, method: Callable[..., Any]) -> Callable[..., Any]:
-    kind = _kind(method)
+def _async_method(session: AsyncSession, name: str, kind: Kind, bind: Bind, made: Made) -> Callable[..., Any]:
     if not kind.is_async:
-        raise InvalidRequestError(
-            f"{method.__name__} is not async: use Client.proxy, or await session.call({method.__name__!r})"
-        )
-    bind, name, made = _binder(method), method.__name__, _maker(method, kind)
+        raise InvalidRequestError(f"{name} is not async: use Client.proxy, or await session.call({name!r})")
 
     async def call(*arguments: Any, **keywords: Any) -> Any:
         return made(await session.call(name, bind(arguments, keywords)))
@@ -92,16 +93,13 @@ def _async_method(session: AsyncSession, method: Callable[..., Any]) -> Callable
     return stream if kind.streams else call
 
 
-def _kind(method: Callable[..., Any]) -> Kind:
-    return kind_of(method, get_type_hints(method, include_extras=True).get("return"))
-
-
-def _binder(method: Callable[..., Any]) -> Callable[[tuple[Any, ...], dict[str, Any]], Any]:
+def _binder(method: Callable[..., Any], hints: dict[str, Any]) -> Bind:
     """Arguments, as Python binds them, into the input of a call. Raises TypeError as Python does."""
     signature = inspect.signature(method)
     _, *parameters = signature.parameters.values()
-    hints = get_type_hints(method)
     only = hints.get(parameters[0].name) if len(parameters) == 1 else None
+    if get_origin(only) is Annotated:
+        only = get_args(only)[0]
     takes_model = isinstance(only, type) and hasattr(only, "model_fields")
 
     def bind(arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
@@ -112,13 +110,12 @@ def _binder(method: Callable[..., Any]) -> Callable[[tuple[Any, ...], dict[str, 
     return bind
 
 
-def _maker(method: Callable[..., Any], kind: Kind) -> Callable[[Any], Any]:
+def _maker(returned: Any, kind: Kind) -> Made:
     """What came over the wire into what the method is annotated to return, or to yield. It came under the fields' own
     names, and what msgpack has no type for as text or a list, which a strict model would refuse.
     """
     from pydantic import TypeAdapter
 
-    returned = get_type_hints(method, include_extras=True).get("return", Any)
     if kind.streams:
         returned = get_args(returned)[0] if get_origin(returned) is not None else Any
     return partial(TypeAdapter(returned).validate_python, strict=False, by_alias=True, by_name=True)
