@@ -1301,6 +1301,17 @@ def test_serve_a_directory(free_socket: Path, apps: Path):
     assert "no_such_module_anywhere" in "".join(daemon.log)
 
 
+def test_a_name_that_is_no_text_is_no_apps(free_socket: Path, apps: Path):
+    odd = os.fsencode(apps) + b"/odd\xff.py"
+    with open(odd, "wb") as file:
+        file.write(Path(COUNTER).read_bytes())
+    assert "odd\\udcff.py' cannot be an app" in error_of(
+        warmpool(free_socket, "serve", "--detach", os.fsdecode(odd)), 3
+    )
+    assert warmpool(free_socket, "serve", "--detach", str(apps)).returncode == 0
+    assert [row["NAME"] for row in rows(warmpool(free_socket, "app", "list"))] == ["broken", "shop", "simple"]
+
+
 def test_serve_files_as_they_are_seen_from_here(free_socket: Path, apps: Path):
     with serving(free_socket, "simple.py", "shop", cwd=apps):
         assert wait_until_warm(free_socket, "simple", "shop") == ["shop", "simple"]

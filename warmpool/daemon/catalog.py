@@ -198,7 +198,7 @@ class Catalog:
         except OSError:
             return []  # it was there when the daemon was told of it
         for path in paths:
-            if path.name.startswith(("_", ".")) or is_for_tests(path.stem):
+            if path.name.startswith(("_", ".")) or is_for_tests(path.stem) or not _is_text(path):
                 continue
             is_package = path.is_dir() and (path / "__init__.py").exists()
             files = path.glob("*.py") if is_package else [path] if path.suffix == ".py" else []
@@ -228,7 +228,18 @@ def _key_of_path(path: str, class_name: str | None) -> str:
     return path if class_name is None else f"{path}:{class_name}"
 
 
+def _is_text(path: Path) -> bool:
+    """Or else nobody could be told of it."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _entry_of_path(path: Path, class_name: str | None) -> AppEntry:
+    if not _is_text(path):
+        raise AppNotFoundError(f"{str(path)!r} cannot be an app: its path is not UTF-8")
     if path.is_dir():
         if not (path / "__init__.py").exists():
             raise AppNotFoundError(
