@@ -33,7 +33,7 @@ from warmpool.settings import (
     STOP_GRACE,
 )
 
-EXAMPLES = int(os.environ.get("WARMPOOL_EXAMPLES", "500"))
+EXAMPLES = int(os.environ.get("WARMPOOL_EXAMPLES", "300"))
 TICK = 0.001
 MAX_WORKERS = 4
 OPTIONS = {"counter": (None, None), "chat": (0, 2), "poll": (2, 3)}
