@@ -24,6 +24,7 @@ from support import APPS, MARK, PATIENCE, Daemon, Raw, all_are_gone, to_worker, 
 from warmpool import AppBrokenError, Client, PoolExhaustedError, WarmpoolError
 from warmpool.board import Board
 from warmpool.daemon import family, processes
+from warmpool.daemon.catalog import Catalog
 from warmpool.daemon.logs import Logs
 from warmpool.daemon.workers import WorkerEnd
 from warmpool.settings import MIB
@@ -216,12 +217,9 @@ def test_a_worker_that_was_just_born_is_never_taken_for_a_stranger(tmp_path: Pat
         loop,
         board,
         logs,
+        Catalog(),
         load_for=lambda _: None,  # type: ignore[arg-type]
-        interpreter_for=lambda _: None,  # type: ignore[arg-type]
         report=reported.append,
-        source_read=lambda *_: None,
-        source_read_late=lambda *_: None,
-        loaded=lambda *_: None,
         described=lambda *_: None,
     )
     ours, theirs = processes.packets.pair()

@@ -43,6 +43,7 @@ from ..wire.processes import (
     SourceRead,
 )
 from ..wire.shapes import Message
+from .catalog import Catalog
 from .children import Channel, Child, Exit
 from .family import Family
 from .interpreters import Interpreter
@@ -84,29 +85,22 @@ class Processes:
         loop: asyncio.AbstractEventLoop,
         board: Board,
         logs: Logs,
+        catalog: Catalog,
         *,
         load_for: Callable[[str], Load],
-        interpreter_for: Callable[[str], Interpreter],
         report: Report,
-        source_read: Callable[[str, list[Any]], None],
-        source_read_late: Callable[[str, list[Any]], None],
-        loaded: Callable[[str, Loaded | LoadFailed], None],
         described: Callable[[ev.Ticket, list[Any] | None], None],
         hangs_next: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`load_for` and `interpreter_for` say how to load an app by its key, and under what; `source_read`, `loaded`
-        and `described` are told what templates say (None: it died), `source_read_late` what workers import, and
-        `report` everything that the broker should know.
+        """`load_for` says how to load an app by its key; `described` is told what templates say (None: it died), and
+        `report` everything that the broker should know. What is read of an app goes to the catalog.
         """
         self._loop = loop
         self._board = board
         self._logs = logs
+        self._catalog = catalog
         self._load_for = load_for
-        self._interpreter_for = interpreter_for
         self._report = report
-        self._source_read = source_read
-        self._source_read_late = source_read_late
-        self._loaded = loaded
         self._described = described
         self._hangs_next = hangs_next
         self._apps: dict[str, str] = {}
@@ -121,7 +115,7 @@ class Processes:
 
     def start_template(self, pool: str, app_key: str) -> None:
         self._apps[pool] = app_key
-        load, interpreter = self._load_for(app_key), self._interpreter_for(app_key)
+        load, interpreter = self._load_for(app_key), self._catalog.by_key(app_key).interpreter
         try:
             child, ours = self._spawn(load.app, interpreter)
         except OSError as error:
@@ -150,16 +144,16 @@ class Processes:
         return any(one.child.pid == pid and self._apps[pool] == app_key for pool, one in self._templates.items())
 
     def _from_template(self, pool: str, message: Message) -> None:
-        template = self._templates[pool]
+        template, app = self._templates[pool], self._catalog.by_key(self._apps[pool])
         match message:
             case SourceRead():
-                self._source_read(self._apps[pool], message.source)
+                app.note(message.source)
             case Loaded():
                 template.can_fork = not message.threads
-                self._loaded(self._apps[pool], message)
+                app.remember(message.sources, complete=True)
                 self._report(ev.TemplateLoaded(pool, message.version, **message.options))
             case LoadFailed():
-                self._loaded(self._apps[pool], message)
+                app.remember(message.sources, complete=False)
                 self._report(ev.TemplateFailed(pool, message.error))
             case Described():
                 self._described(template.describers.pop(0), message.functions)
@@ -224,7 +218,7 @@ class Processes:
     def _fork_alone(self, pool: str, worker: str, row: int, ends: tuple[int, ...]) -> None:
         """A process of its own imports the app and becomes the worker: for an app that cannot be forked."""
         app_key = self._apps[pool]
-        load, interpreter = self._load_for(app_key), self._interpreter_for(app_key)
+        load, interpreter = self._load_for(app_key), self._catalog.by_key(app_key).interpreter
         try:
             child, ours = self._spawn(load.app, interpreter)
         except OSError as error:
@@ -320,7 +314,7 @@ class Processes:
             case Released():
                 self._report(ev.WorkerReleased(name))
             case SourceRead():
-                self._source_read_late(self._apps[pool], message.source)
+                self._catalog.by_key(self._apps[pool]).note_late(message.source)
             case RouseMe():
                 self.tell(name, LookUp())
             case HangsNext():

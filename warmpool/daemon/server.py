@@ -23,7 +23,7 @@ from ..policy import events as ev
 from ..policy.broker import Broker
 from ..policy.virtual import SplitTimers
 from ..wire.messages import Abandon, Control, Failure, Open, Reply, Request
-from ..wire.processes import Load, Loaded, LoadFailed
+from ..wire.processes import Load
 from ..wire.references import parse
 from ..wire.shapes import Message
 from .catalog import Catalog
@@ -88,12 +88,9 @@ class Server:
             loop,
             board,
             self._logs,
+            catalog,
             load_for=self._load_for,
-            interpreter_for=lambda app_key: catalog.by_key(app_key).interpreter,
             report=self.report,
-            source_read=lambda app_key, source: catalog.by_key(app_key).note(source),
-            source_read_late=lambda app_key, source: catalog.by_key(app_key).note_late(source),
-            loaded=self._loaded,
             described=self._described,
             hangs_next=lambda worker: self._controls.hangs_next(worker) if self._controls else None,
         )
@@ -333,9 +330,6 @@ class Server:
             entry.name, entry.root, entry.module, entry.file, entry.class_name,
             str(self._places.board), self._settings.call_frame_limit, os.getpid(), self._open_files, entry.primed,
         )  # fmt: skip
-
-    def _loaded(self, app_key: str, message: Loaded | LoadFailed) -> None:
-        self._catalog.by_key(app_key).remember(message.sources, complete=isinstance(message, Loaded))
 
     def _described(self, ticket: ev.Ticket, functions: list[Any] | None) -> None:
         if functions is None:
