@@ -26,6 +26,12 @@ class Base(BaseApp):
         print("begun", flush=True)
 
 
+class _Slow:
+    def __del__(self) -> None:
+        print("begun", flush=True)
+        time.sleep(60)
+
+
 class Plain(Base):
     def seen(self) -> list[object]:
         return [self.hooks, self.cleaned]
@@ -75,6 +81,13 @@ class Plain(Base):
             spin()
         finally:
             time.sleep(0.05)
+            self.cleaned += 1
+
+    def finalize(self) -> None:
+        try:
+            _Slow()
+            spin()
+        finally:
             self.cleaned += 1
 
     def swallow(self) -> str:

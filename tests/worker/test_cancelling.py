@@ -15,7 +15,7 @@ from scripted import FIRST_ID, Worker
 from support import APPS, PATIENCE
 
 from warmpool.settings import HOOK_TIMEOUT
-from warmpool.wire.processes import Cancel, Relabel
+from warmpool.wire.processes import Cancel, LookUp, Relabel, RouseMe
 
 TOLD = APPS / "told_to_stop.py"
 SOON = 1.0
@@ -264,6 +264,18 @@ def test_an_id_that_the_board_cannot_hold_is_refused(start: Start, kind: str, ca
         assert answer == ["Result", call_id, 1]
     assert worker.client.call(1, "fine") == ["Result", 1, 1]
     assert not worker.activity.busy
+
+
+def test_a_cancel_that_python_swallows_comes_again(start: Start):
+    """It falls into a `__del__`, of which Python lets nothing pass."""
+    worker = start("Plain")
+    begin(worker, "finalize")
+    worker.cancel(FIRST_ID)
+    assert worker.hear() == RouseMe()
+    worker.say(LookUp())
+    assert cancelled(FIRST_ID, worker.client.hear())
+    assert "CallCancelled" not in worker.text
+    assert worker.client.call(7, "seen") == ["Result", 7, [[True], 1]]
 
 
 def test_the_daemons_death_reaches_a_call_that_runs(start: Start):

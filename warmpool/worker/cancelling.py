@@ -13,6 +13,7 @@ it raises `CallCancelled` on the spot. Why that is safe:
 - A cancel that comes before its call is exposed finds nothing to stop. It is remembered by its id, and `alert` makes
   the call look right after it is exposed: either the handler sees the call, or the call sees the cancel. Ids are
   unique, so what comes too late stops nothing; what never comes is forgotten some time.
+- What Python swallows (in a `__del__`, a callback of C) is raised once more, where the app is by then.
 - Taking messages is not to be interrupted half-way, or one would be lost: in the handler all signals are blocked for
   it, and elsewhere the handler only notes that there is something to take.
 
@@ -29,16 +30,18 @@ import os
 import signal
 import socket
 import struct
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 from typing import Final
 
 from ..app import CallCancelled
 from ..errors import ProtocolError
-from ..packets import receive
-from ..wire.processes import TO_WORKER, Cancel
+from ..packets import receive, send
+from ..wire.processes import TO_WORKER, Cancel, RouseMe
 from ..wire.shapes import Message
 from .birth import set_handler
 
@@ -92,6 +95,21 @@ class Inbox:
         fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
         fcntl.fcntl(fd, fcntl.F_SETFL, os.O_NONBLOCK | os.O_ASYNC)
         self.called = True  # what came before this has raised no signal
+
+    def watch_what_is_swallowed(self) -> None:
+        """From now on. The daemon is asked for another signal, since one of our own would come at once."""
+        tell = sys.unraisablehook
+
+        def on_unraisable(what: sys.UnraisableHookArgs) -> None:
+            if isinstance(what.exc_value, CallCancelled):
+                self._doomed[self._stopped] = None
+                self.exposed = self._stopped
+                with suppress(OSError):
+                    send(self._channel, RouseMe())
+            else:
+                tell(what)
+
+        sys.unraisablehook = on_unraisable
 
     def unwatch(self) -> None:
         """Nothing more is sent: lets go of the handler, and with it of all that it knows."""

@@ -152,6 +152,7 @@ class Template:
                 row=fork.row, frame_limit=self._load.frame_limit, primed=self._primed,
             )  # fmt: skip
             os.register_at_fork(after_in_child=process.disown)
+            process.inbox.watch_what_is_swallowed()
             process.live(self.loop, adopt(first))
             status = 0
         except OSError as error:
