@@ -103,9 +103,9 @@ class Inbox:
         def on_unraisable(what: sys.UnraisableHookArgs) -> None:
             if isinstance(what.exc_value, CallCancelled):
                 self._doomed[self._stopped] = None
-                self.exposed = self._stopped
                 with suppress(OSError):
                     send(self._channel, RouseMe())
+                self.exposed = self._stopped  # last: what were raised in here would be swallowed, too
             else:
                 tell(what)
 
