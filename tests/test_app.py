@@ -13,7 +13,8 @@ from typing import Any, ClassVar
 import pytest
 
 from warmpool import app as app_module
-from warmpool.app import HOOKS, AppContext, BaseApp, BaseAppInput, BaseAppOutput, CallCancelled
+from warmpool.app import AppContext, BaseApp, BaseAppInput, BaseAppOutput, CallCancelled
+from warmpool.methods import HOOKS
 
 
 class State(BaseAppOutput):

@@ -19,9 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import AliasChoices, AliasPath, BaseModel, BeforeValidator, ConfigDict, Field, RootModel, model_validator
 
-from warmpool.app import HOOKS, BaseApp
+from warmpool.app import BaseApp
 from warmpool.errors import FunctionNotFoundError, InvalidInputError, from_wire
-from warmpool.methods import Kind
+from warmpool.methods import HOOKS, Kind
 from warmpool.signatures import Function, functions_of, select
 from warmpool.wire.frames import decode, encode
 

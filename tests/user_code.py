@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Iterator
 from datetime import date
-from typing import Generic, TypeVar, assert_type
+from typing import Annotated, Generic, TypeVar, assert_type
 
 import warmpool
 from warmpool import (
@@ -76,6 +76,18 @@ class AsyncCart(BaseApp):
 
     def plain(self) -> int:
         return 1
+
+
+class Odd(BaseApp):
+    def items(self) -> Annotated[Iterator[int], "shown"]:
+        yield from (1, 2)
+
+    def helper(self, anything):  # type: ignore[no-untyped-def]
+        return anything
+
+    @staticmethod
+    def static(value: int) -> int:
+        return value
 
 
 T = TypeVar("T")

@@ -31,8 +31,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, Self, get_orig
 
 from pydantic import BaseModel
 
-from .settings import HOOKS as HOOKS  # noqa: PLC0414  (told to those who ask here)
-
 if TYPE_CHECKING:
     from .testing.inprocess import AppClient
 

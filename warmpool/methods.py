@@ -10,10 +10,12 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Any, Final, TypeVar, get_args, get_origin, get_type_hints
 
-from .settings import HOOKS
+HOOKS: Final = frozenset({"setup", "preload", "on_end", "on_cancel", "unload"})
+"""Public methods of an app that are not its functions."""
 
 _GENERATORS: Final = (collections.abc.Generator, collections.abc.Iterator)
 _ASYNC_GENERATORS: Final = (collections.abc.AsyncGenerator, collections.abc.AsyncIterator)
+_OF_ITEMS: Final = (*_GENERATORS, collections.abc.Iterable, *_ASYNC_GENERATORS, collections.abc.AsyncIterable)
 
 
 class Kind(Enum):
@@ -36,12 +38,17 @@ class Kind(Enum):
 
 
 def is_function(name: str, value: object) -> bool:
-    """Whether what a class has under this name is a public method, and no hook. One in a wrapper that is no function
-    itself, as that of `functools.lru_cache`, is one too.
+    """Whether what a class has under this name is a public method, no hook, whose parameters are all annotated. One in
+    a wrapper that is no function itself, as that of `functools.lru_cache`, is one too.
     """
-    if name.startswith("_") or name in HOOKS or isinstance(value, staticmethod | classmethod):
+    if name.startswith("_") or name in HOOKS or isinstance(value, staticmethod | classmethod) or not callable(value):
         return False
-    return inspect.isfunction(value) or (callable(value) and inspect.isfunction(inspect.unwrap(value)))
+    return inspect.isfunction(inspect.unwrap(value)) and _is_annotated(value)
+
+
+def _is_annotated(method: Callable[..., Any]) -> bool:
+    parameters = list(inspect.signature(method).parameters.values())[1:]
+    return all(one.annotation is not one.empty or one.default is not one.empty for one in parameters)
 
 
 def hints_of(app: type, method: Callable[..., Any]) -> dict[str, Any]:
@@ -84,3 +91,13 @@ def kind_of(method: Callable[..., Any], returned: Any) -> Kind:
     if inspect.isgeneratorfunction(inner) or origin in _GENERATORS:
         return Kind.GENERATOR
     return Kind.PLAIN
+
+
+def results_of(kind: Kind, returned: Any) -> tuple[Any, Any]:
+    """Annotations of what a function gives, or of each item that it does, and of what a generator returns."""
+    if not kind.streams:
+        return returned, None
+    if get_origin(returned) not in _OF_ITEMS:
+        return None, None
+    item, *others = get_args(returned)
+    return item, others[1] if len(others) == 2 else None

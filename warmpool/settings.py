@@ -10,9 +10,6 @@ from .errors import InvalidRequestError
 
 MIB = 1024 * 1024
 
-HOOKS = frozenset({"setup", "preload", "on_end", "on_cancel", "unload"})
-"""Public methods of an app that are not its functions."""
-
 SESSION_TIMEOUT_MIN = 1.0
 SESSION_TIMEOUT_MAX = 3600.0
 SESSION_TIMEOUT_DEFAULT = 60.0
@@ -38,6 +35,9 @@ CANCEL_GRACE = 10.0
 """A cancelled call has this long to stop, unless the app's `cancel_grace` says otherwise. Then its process is asked for
 its stack, and `DUMP_TIME` later terminated; `TERM_GRACE` after that it is killed."""
 CANCEL_GRACE_MAX = 3600.0
+MAX_LIFETIME_MAX = 10 * 365 * 86_400.0
+COUNT_MAX = 2**53
+"""Of calls, bytes or workers, as an app may limit them."""
 DUMP_TIME = 0.5
 TERM_GRACE = 1.0
 

@@ -9,28 +9,21 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import (
-    AsyncGenerator,
-    AsyncIterable,
-    AsyncIterator,
     Callable,
-    Generator,
-    Iterable,
-    Iterator,
     Mapping,
 )
 from contextlib import aclosing, closing, nullcontext
 from dataclasses import dataclass
 from functools import wraps
-from typing import Any, Final, get_args, get_origin
+from typing import Any, Final
 
 from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import JsonSchemaMode, PydanticJsonSchemaWarning
 
 from .app import BaseApp
 from .errors import FunctionNotFoundError
-from .inputs import Arguments as Arguments  # noqa: PLC0414  (told to those who ask here)
 from .inputs import Decode, decoder, is_model, keys_of
-from .methods import Kind, hints_of, is_function, kind_of
+from .methods import Kind, hints_of, is_function, kind_of, results_of
 
 DEFAULT_FUNCTION: Final = "run"
 
@@ -41,8 +34,6 @@ _NATIVE: Final = (int, float, str, bytes, bool)
 _FLAT: Final = frozenset(kind.__name__ for kind in _NATIVE)
 _SHAPING: Final = frozenset({"serialization", "serialization_exclude", "serialization_exclude_if"})
 """What in a core schema of pydantic's says that something is not serialised as it lies there."""
-
-_OF_ITEMS: Final = (Generator, Iterator, Iterable, AsyncGenerator, AsyncIterator, AsyncIterable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +93,7 @@ def functions_of(app: type[BaseApp]) -> dict[str, Function]:
             continue
         for name, value in vars(kind).items():
             found.pop(name, None)
-            if is_function(name, value) and _is_annotated(value):
+            if is_function(name, value):
                 found[name] = _function(app, name, value)
     return found
 
@@ -130,11 +121,6 @@ def select(functions: Mapping[str, Function], app: str, name: str | None, value:
     )
 
 
-def _is_annotated(method: Callable[..., Any]) -> bool:
-    parameters = list(inspect.signature(method).parameters.values())[1:]
-    return all(p.annotation is not p.empty or p.default is not p.empty for p in parameters)
-
-
 def _function(app: type[BaseApp], name: str, method: Callable[..., Any]) -> Function:
     try:
         hints = hints_of(app, method)
@@ -144,7 +130,7 @@ def _function(app: type[BaseApp], name: str, method: Callable[..., Any]) -> Func
         model, decode = decoder(name, parameters, hints)
         iterate = _by_position(method, parameters)
         kind = kind_of(method, hints.get("return"))
-        result, returned = _results(kind, hints.get("return"))
+        result, returned = results_of(kind, hints.get("return"))
         output = _adapter(result)
     except Exception as error:
         words = str(error).partition("\n")[0]
@@ -164,16 +150,6 @@ def _function(app: type[BaseApp], name: str, method: Callable[..., Any]) -> Func
         output_model=result if is_model(result) else None,
         output=output,
     )
-
-
-def _results(kind: Kind, annotation: Any) -> tuple[Any, Any]:
-    """Annotations of what a function gives, or of each item that it does, and of what a generator returns."""
-    if kind in (Kind.PLAIN, Kind.ASYNC):
-        return annotation, None
-    if get_origin(annotation) not in _OF_ITEMS:
-        return None, None
-    item, *others = get_args(annotation)
-    return item, others[1] if len(others) == 2 else None
 
 
 def _adapter(annotation: Any) -> TypeAdapter[Any] | None:

@@ -168,5 +168,14 @@ def test_what_is_wrong_is_said_when_it_is_written():
             yield session
 
 
+def test_a_proxy_has_the_functions_that_the_worker_has(client: Client):
+    with client.proxy(user_code.Odd) as odd:
+        assert list(odd.items()) == [1, 2]
+        assert dir(odd) == ["items"]
+        for other in ("helper", "static"):
+            with pytest.raises(FunctionNotFoundError, match="it has items"):
+                getattr(odd, other)
+
+
 def test_a_proxy_of_a_generic_app(client: Client):
     assert user_code.use_a_proxy_of_a_generic_app(client) == AddInput(amount=3)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from warmpool.policy.timers import Timer
-from warmpool.policy.virtual import EITHER, WAITS, SplitTimers
+from warmpool.policy.timers import Kind, Timer
+from warmpool.policy.virtual import EITHER, LEASE_TIME, WAITS, SplitTimers
 
 LEASE, KILL, OPEN = Timer("lease", "s1"), Timer("kill", "w1"), Timer("open", (7, 0))
 
@@ -85,6 +87,10 @@ def test_lease_time_is_met_to_the_millisecond_in_which_it_stands(world):
     world.timers.set(LEASE, 1059.9999)
     assert world.jumps(59.999) == []
     assert world.jumps(0.0009) == [LEASE]
+
+
+def test_each_kind_of_deadline_has_its_time():
+    assert sorted([*LEASE_TIME, *WAITS, *EITHER]) == sorted(get_args(Kind))
 
 
 kinds = st.sampled_from([LEASE.kind, "idle app", *sorted(WAITS), *sorted(EITHER)])

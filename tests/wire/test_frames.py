@@ -35,7 +35,6 @@ from warmpool.wire.frames import (
     FrameWriter,
     decode,
     encode,
-    frames_of,
 )
 
 MIB = 1024 * 1024
@@ -67,6 +66,23 @@ def pieces_of(data: bytes, sizes: list[int]) -> list[bytes]:
         pieces.append(data[start : start + size])
         start, turn = start + size, turn + 1
     return pieces
+
+
+def frames_of(reader: FrameReader, pieces: list[bytes]) -> list[bytes]:
+    """All whole frames in `pieces`, fed one after another."""
+    found: list[bytes] = []
+    for piece in pieces:
+        data = memoryview(piece)
+        while data:
+            space = reader.space()
+            count = min(len(space), len(data))
+            space[:count] = data[:count]
+            data = data[count:]
+            frame = reader.received(count)
+            while frame is not None:
+                found.append(bytes(frame))
+                frame = reader.next_frame()
+    return found
 
 
 def outcome(data: bytes, sizes: list[int], limit: int = LIMIT) -> tuple[list[bytes], type[Exception] | None]:

@@ -256,6 +256,19 @@ def test_a_base_that_is_abstract_is_no_app(client: Client, directory: Path):
         client.run(app=str(base))
 
 
+def test_what_is_no_file_is_no_module_of_a_package(client: Client, directory: Path):
+    """A lock of an editor's, and a pipe, which would have its reader wait."""
+    package = directory / "shop"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "app.py").write_text(
+        CHILD.replace("from {base} import Base", "from warmpool import BaseApp as Base").replace("def word", "def run")
+    )
+    (package / ".#app.py").symlink_to("somebody@somewhere.12345")
+    os.mkfifo(package / "pipe.py")
+    assert client.run(app=str(package)).output == "of the child"
+
+
 def test_two_files_with_helpers_of_the_same_name(client: Client, directory: Path):
     for name in ("left", "right"):
         folder = directory / name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -192,7 +193,9 @@ def test_memory_that_the_template_shares_is_not_looked_at_closely_again_and_agai
 def test_the_kernels_account_of_memory_is_read_rightly():
     before = limits.private_bytes()
     with mmap.mmap(-1, 16 * MIB) as held:  # a bytearray may get memory that this process has and does not use
-        held.write(os.urandom(2**20) * 16)
+        piece = os.urandom(MIB)
+        for _ in range(16):
+            held.write(piece)
         assert 14 * MIB < limits.private_bytes() - before < 20 * MIB
         assert limits._unshared_bytes() >= len(held)
 
@@ -211,10 +214,10 @@ def test_options_reach_the_daemon(start: Start):
     [
         ("warm", [-1, 1.5, "2", True]),
         ("max_workers", [-1, 1.5, "2", True]),
-        ("max_calls", [0, -1, 1.5, "2", True]),
+        ("max_calls", [0, -1, 1.5, "2", True, 2**64]),
         ("max_private_bytes", [0, -1, 1.5, "2", True]),
-        ("cancel_grace", [-1, "2", True, None, float("nan"), float("inf")]),
-        ("max_lifetime", [0, -1, "2", True, float("nan"), float("inf")]),
+        ("cancel_grace", [-1, "2", True, None, float("nan"), float("inf"), 3601]),
+        ("max_lifetime", [0, -1, "2", True, float("nan"), float("inf"), sys.float_info.max, 10**5000]),
     ],
 )
 def test_an_option_that_cannot_be_is_named(option: str, values: list[Any]):

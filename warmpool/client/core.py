@@ -215,7 +215,7 @@ class Core(ABC, Generic[L]):
             warnings.warn(link.opened.notice, AppBrokenWarning, stacklevel=_level_of_user())
         return link
 
-    async def explain(self, session_id: str | None, hangup: HangupError) -> WarmpoolError:
+    async def explain(self, session_id: str | None) -> WarmpoolError:
         """The error that a broken connection means. Waits for a dying worker's exit status."""
         if session_id is None:
             return WorkerLostError(
@@ -295,7 +295,7 @@ class Core(ABC, Generic[L]):
                 return await self.call(link, function, input, timeout)
             except HangupError as hangup:
                 if fresh or hangup.sent:
-                    raise await self.explain(link.opened.session_id, hangup) from None
+                    raise await self.explain(link.opened.session_id) from None
             except OverdueError as overdue:
                 raise await self.give_up(link, overdue, timeout) from None
             assert reopen is not None
@@ -318,8 +318,8 @@ class Core(ABC, Generic[L]):
             stopped = await self.stop_call(link.opened, overdue.call_id)
             if stopped["state"] == "running":
                 await self.settle(link, overdue.call_id, seized=seized)
-        except HangupError as hangup:
-            late.details |= (await self.explain(session_id, hangup)).details
+        except HangupError:
+            late.details |= (await self.explain(session_id)).details
         except SessionError as error:
             late.details |= error.details
         return late

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Annotated, Any, TypeVar, cast, get_args, get_origin
 
 from ..errors import FunctionNotFoundError, InvalidRequestError
-from ..methods import Kind, hints_of, is_function, kind_of
+from ..methods import Kind, hints_of, is_function, kind_of, results_of
 from .sessions import AsyncSession
 from .sync import Session
 
@@ -42,7 +42,8 @@ class Proxy:
         return f"<{self._app.__name__} in {self._session!r}>"
 
     def __dir__(self) -> list[str]:
-        return [name for name, value in inspect.getmembers(self._app) if is_function(name, value)]
+        names = dir(self._app)
+        return [name for name in names if is_function(name, inspect.getattr_static(self._app, name, None))]
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         method = inspect.getattr_static(self._app, name, None)
@@ -116,6 +117,7 @@ def _maker(returned: Any, kind: Kind) -> Made:
     """
     from pydantic import TypeAdapter
 
-    if kind.streams:
-        returned = get_args(returned)[0] if get_origin(returned) is not None else Any
-    return partial(TypeAdapter(returned).validate_python, strict=False, by_alias=True, by_name=True)
+    result, _ = results_of(kind, returned)
+    return partial(
+        TypeAdapter(Any if result is None else result).validate_python, strict=False, by_alias=True, by_name=True
+    )

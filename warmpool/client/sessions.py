@@ -179,7 +179,7 @@ class AsyncSession:
                 return await self._core.call(link, function, input, None)
             except HangupError as hangup:
                 if hangup.sent:
-                    raise await self._core.explain(self.id, hangup) from None
+                    raise await self._core.explain(self.id) from None
         return await self._core.perform(function, input, timeout, link, self._reopen)
 
     def stream(

@@ -82,9 +82,9 @@ class AsyncStream:
         try:
             self._call_id = link.begin("Stream", self._call.function, self._call.input)
             link.flush(self._deadline)
-        except HangupError as hangup:
+        except HangupError:
             self._finish()
-            raise await self._core.explain(link.opened.session_id, hangup) from None
+            raise await self._core.explain(link.opened.session_id) from None
         except BaseException as error:
             if not isinstance(error, WarmpoolError):
                 self._core.interrupted(link)
@@ -114,8 +114,8 @@ class AsyncStream:
     async def _next(self, link: AnyCallLink) -> Data:
         try:
             parts = await self._core.next_parts(link, self._call_id, self._deadline)
-        except HangupError as hangup:
-            return self._events.fail(await self._core.explain(link.opened.session_id, hangup), time.time())
+        except HangupError:
+            return self._events.fail(await self._core.explain(link.opened.session_id), time.time())
         except OverdueError as overdue:
             error = await self._core.give_up(link, overdue, self._call.timeout, seized=True)
             return self._events.fail(error, time.time())
@@ -184,8 +184,8 @@ async def map_over(
                 if not isinstance(head, int):
                     raise head
                 yield payload_of(await core.next_parts(link, head, None))
-    except HangupError as hangup:
-        raise await core.explain(link.opened.session_id, hangup) from None
+    except HangupError:
+        raise await core.explain(link.opened.session_id) from None
     except (Exception, GeneratorExit):
         raise  # of a call, of `inputs`, or there is no need of more
     except BaseException:

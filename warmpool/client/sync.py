@@ -180,7 +180,7 @@ class Session:
             return link.call(function, input)
         except HangupError as hangup:
             if hangup.sent:
-                raise finish(self._core.explain(self.id, hangup)) from None
+                raise finish(self._core.explain(self.id)) from None
         except BaseException:
             self._core.tell_interrupted(link)
             raise

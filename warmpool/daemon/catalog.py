@@ -21,12 +21,12 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
-from ..discovery import app_files, is_for_tests
+from ..discovery import app_files, is_for_tests, text_of, texts_in
 from ..errors import AppNotFoundError, InvalidRequestError
 from ..policy.events import AppEdition
 from ..settings import shorten
 from ..wire.references import PRIMED, AppReference, parse
-from .interpreters import Interpreter, interpreter_for, text_of
+from .interpreters import Interpreter, interpreter_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,9 +200,11 @@ class Catalog:
         for path in paths:
             if path.name.startswith(("_", ".")) or is_for_tests(path.stem) or not _is_text(path):
                 continue
-            is_package = path.is_dir() and (path / "__init__.py").exists()
-            files = path.glob("*.py") if is_package else [path] if path.suffix == ".py" else []
-            texts[path] = b"\n".join(map(_text_or_nothing, files))
+            if path.is_dir() and (path / "__init__.py").exists():
+                texts[path] = b"\n".join(texts_in(path).values())
+            elif path.suffix == ".py":
+                with suppress(OSError):
+                    texts[path] = text_of(str(path))
         return [self._claim(_entry_of_path(path, None)) for path in app_files(texts)]
 
 
@@ -215,13 +217,6 @@ def _class_in_path(text: str) -> AppReference | None:
         if reference.is_path and reference.class_name is not None:
             return reference
     return None
-
-
-def _text_or_nothing(path: Path) -> bytes:
-    try:
-        return text_of(str(path))
-    except OSError:
-        return b""
 
 
 def _key_of_path(path: str, class_name: str | None) -> str:

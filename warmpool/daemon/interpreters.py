@@ -10,13 +10,14 @@ clearly. It is said here as far as a look at the files tells; the rest is found 
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 import sys
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
+
+from ..discovery import text_of
 
 _VENV: Final = ".venv/bin/python"
 
@@ -84,13 +85,3 @@ def _read(settings: str, mtime_ns: int, size: int) -> str | None:
     if named is not None and not (isinstance(named, str) and named and "\0" not in named):
         raise ValueError("`python` under [tool.warmpool] must be the path of an interpreter")
     return named
-
-
-def text_of(path: str) -> bytes:
-    """What is in a file of the user's. Raises OSError for what is none: a pipe in its place would have the daemon wait,
-    and everybody with it.
-    """
-    with open(path, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "it is no file", path)
-        return file.read()

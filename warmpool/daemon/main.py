@@ -6,7 +6,7 @@ import os
 import resource
 import socket
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 
 import uvloop
@@ -61,13 +61,13 @@ def serve(
         be_subreaper()
         try:
             kind = Board if owner is None else MovableBoard
-            stack.callback(_remove, places.board)
+            stack.callback(places.board.unlink, missing_ok=True)
             board = kind.create(places.board, settings.max_workers)
             stack.callback(board.close)
             listener = _listen(places.socket)
         except OSError as error:
             raise _cannot_serve(places, error) from error
-        stack.callback(_remove, places.socket)
+        stack.callback(places.socket.unlink, missing_ok=True)
         loop = uvloop.new_event_loop()
         stack.callback(loop.close)
         printed = tail_to(log) if tail else None
@@ -89,7 +89,7 @@ def _cannot_serve(places: Places, error: OSError) -> InvalidRequestError:
 
 def _listen(path: Path) -> socket.socket:
     """A listening socket at `path`, for our eyes only. The lock is ours, so what lies there is nobody's."""
-    _remove(path)
+    path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     before = os.umask(0o177)
     try:
@@ -102,11 +102,6 @@ def _listen(path: Path) -> socket.socket:
         os.umask(before)
     listener.listen(BACKLOG)
     return listener
-
-
-def _remove(path: Path) -> None:
-    with suppress(FileNotFoundError):
-        path.unlink()
 
 
 def _raise_open_files() -> int:

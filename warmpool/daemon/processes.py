@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any, Final
 
 from .. import packets
@@ -181,18 +182,21 @@ class Processes:
     def fork(self, pool: str, worker: str, row: int) -> None:
         self._board.clear(row)
         template = self._templates.get(pool)
-        try:
-            check_room()
-            ours, theirs = packets.pair()
-            first, served = socket.socketpair()
-        except OSError as error:
-            self._report(ev.ForkRefused(worker, why_no_room(error)))
-            return
+        with ExitStack() as undo:
+            try:
+                check_room()
+                ours, theirs = map(undo.enter_context, packets.pair())
+                first, served = map(undo.enter_context, socket.socketpair())
+                log = self._logs.open(worker, row)
+            except OSError as error:
+                self._report(ev.ForkRefused(worker, why_no_room(error)))
+                return
+            undo.pop_all()
         channel = Channel(
             ours, self._loop, FROM_WORKER, lambda m: self._from_worker(pool, worker, m), lambda: self._hung_up(worker)
         )
         self._workers[worker] = WorkerEnd(worker, self._loop, channel, first)
-        ends = (theirs.detach(), self._logs.open(worker, row), served.detach())
+        ends = (theirs.detach(), log, served.detach())
         if template is not None and template.can_fork:
             self._ask_for_fork(template, Fork(worker, row, in_place=False), ends)
         else:
@@ -201,7 +205,7 @@ class Processes:
     def _ask_for_fork(self, template: _Template, fork: Fork, ends: tuple[int, ...]) -> None:
         try:
             template.channel.send_now(fork, ends)
-        except BrokenPipeError:
+        except ConnectionError:
             template.unsent.append(ends)
             return
         except BlockingIOError:

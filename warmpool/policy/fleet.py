@@ -150,8 +150,10 @@ class Fleet:
                 self.editions.load_overdue(pool, now)
             case "idle app":
                 self.editions.app_idle(str(about), now)
+            case "memory" | "refused" | "refill" | "kill" | "start" | "spare" | "load":
+                pass  # `settle` looks again; or what it was about is gone
             case _:
-                pass  # "memory", "refused" and "refill": `settle` looks again
+                raise AssertionError(f"{kind} is the deadline of nobody")
 
     def _start_overdue(self, worker: Worker, now: float) -> None:
         what = f"its `setup` took longer than {self._settings.start_timeout:g} s"

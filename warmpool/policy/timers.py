@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 from .wheel import TimerWheel
 
@@ -14,10 +14,16 @@ seconds, must meet the deadlines that lie there.
 """
 
 
+Kind: TypeAlias = Literal[
+    "hello", "open", "explain", "cancel", "memory", "refused", "refill", "idle app", "idle exit", "stopped",
+    "load", "start", "spare", "kill", "lease", "answer", "lifetime",
+]  # fmt: skip
+
+
 class Timer(NamedTuple):
     """What a deadline is for, and whom it is about. There is one of each."""
 
-    kind: str
+    kind: Kind
     about: object = None
 
 

@@ -11,12 +11,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from .timers import Timer, Timers, tick_of
+from .timers import Kind, Timer, Timers, tick_of
 
-WAITS: Final = frozenset({"hello", "answer", "explain", "load", "start", "kill", "memory", "refill", "stopped"})
-"""Kinds of deadlines that come in real time alone."""
+LEASE_TIME: Final = frozenset[Kind]({"lease", "lifetime", "spare", "idle app", "idle exit"})
+"""Kinds of deadlines that come in lease time alone."""
 
-EITHER: Final = frozenset({"open", "cancel"})
+WAITS: Final = frozenset[Kind](
+    {"hello", "answer", "explain", "load", "start", "kill", "memory", "refused", "refill", "stopped"}
+)
+"""Those that come in real time alone."""
+
+EITHER: Final = frozenset[Kind]({"open", "cancel"})
 """Those that real time brings as well as lease time: what waits may wait it out, or be moved over it."""
 
 
@@ -35,7 +40,7 @@ class SplitTimers(Timers):
         return super().__contains__(timer) or timer in self._real
 
     def set(self, timer: Timer, deadline: float) -> None:
-        if timer.kind in WAITS or timer.kind in EITHER:
+        if timer.kind not in LEASE_TIME:
             self._real.set(timer, deadline + self._lead())
         if timer.kind not in WAITS:
             super().set(timer, deadline)

@@ -241,20 +241,3 @@ class FrameReader:
         self._view = memoryview(self._buffer)[:capacity]
         self._view[: len(held)] = held
         self._start, self._end = 0, len(held)
-
-
-def frames_of(reader: FrameReader, pieces: Iterable[bytes]) -> list[bytes]:
-    """All whole frames in `pieces`, fed one after another: for callers that have bytes and no socket."""
-    found: list[bytes] = []
-    for piece in pieces:
-        data = memoryview(piece)
-        while data:
-            space = reader.space()
-            count = min(len(space), len(data))
-            space[:count] = data[:count]
-            data = data[count:]
-            frame = reader.received(count)
-            while frame is not None:
-                found.append(bytes(frame))
-                frame = reader.next_frame()
-    return found

@@ -130,7 +130,6 @@ HELLO: Final = conversation_of(Control)
 CONTROL: Final = conversation_of(Request, Open, Abandon)
 CONTROL_ANSWERS: Final = conversation_of(Reply, Opened, Failure)
 CALLS: Final = conversation_of(Call, Stream)
-CALL_ANSWERS: Final = conversation_of(Result, Event, Failure)
 
 
 def hello_from_wire(body: bytes | memoryview) -> Message:

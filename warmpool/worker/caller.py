@@ -9,7 +9,8 @@ from typing import Any
 from ..app import AppContext, BaseApp, CallCancelled
 from ..board import CALL_ID, FINISHED, OFFSET_NS, STARTED, USED_NS, Board
 from ..errors import ProtocolError, WarmpoolError
-from ..signatures import Arguments, Function, select
+from ..inputs import Arguments
+from ..signatures import Function, select
 from ..wire.large import Frame, MessageWriter
 from ..wire.messages import Call, Failure, Stream
 from ..wire.shapes import to_wire

@@ -23,9 +23,10 @@ import uvloop
 
 from ..app import CallCancelled
 from ..errors import ProtocolError
+from ..inputs import Arguments
 from ..methods import Kind
 from ..settings import HOOK_TIMEOUT
-from ..signatures import DEFAULT_FUNCTION, Arguments, Function
+from ..signatures import DEFAULT_FUNCTION, Function
 from ..wire.large import Frame, MessageWriter
 from ..wire.messages import Call, Stream, call_from_wire
 from .cancelling import NOTHING

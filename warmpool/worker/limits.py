@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from ..app import BaseApp
 from ..board import Board
+from ..settings import CANCEL_GRACE_MAX, COUNT_MAX, MAX_LIFETIME_MAX, shorten
 from ..wire.large import Frame, MessageWriter
 from ..wire.messages import Call
 from .caller import Caller
@@ -31,23 +32,27 @@ def options_of(app: type[BaseApp]) -> dict[str, Any]:
     return {
         "warm": _count(app, "warm", least=0),
         "max_workers": _count(app, "max_workers", least=0),
-        "cancel_grace": _seconds(app, "cancel_grace", least=0.0),
-        "max_lifetime": None if app.max_lifetime is None else _seconds(app, "max_lifetime", least=0.001),
+        "cancel_grace": _seconds(app, "cancel_grace", 0.0, CANCEL_GRACE_MAX),
+        "max_lifetime": None if app.max_lifetime is None else _seconds(app, "max_lifetime", 0.001, MAX_LIFETIME_MAX),
     }
 
 
 def _count(app: type[BaseApp], option: str, *, least: int) -> int | None:
     value = getattr(app, option)
-    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= least):
+    if value is None or (isinstance(value, int) and not isinstance(value, bool) and least <= value <= COUNT_MAX):
         return value
-    raise ValueError(f"{app.__name__}.{option} must be a whole number, {least} or more, or None, not {value!r}")
+    raise ValueError(
+        f"{app.__name__}.{option} must be a whole number from {least} to {COUNT_MAX}, or None, not {shorten(value)}"
+    )
 
 
-def _seconds(app: type[BaseApp], option: str, *, least: float) -> float:
+def _seconds(app: type[BaseApp], option: str, least: float, most: float) -> float:
     value = getattr(app, option)
-    if isinstance(value, int | float) and not isinstance(value, bool) and least <= value < math.inf:
+    if isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most:
         return value
-    raise ValueError(f"{app.__name__}.{option} must be a number of seconds, {least} or more, not {value!r}")
+    raise ValueError(
+        f"{app.__name__}.{option} must be a number of seconds from {least:g} to {most:g}, not {shorten(value)}"
+    )
 
 
 class Limits:

@@ -10,13 +10,11 @@ the order of their paths: for an app of one file, what `sha256sum` says of it.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import importlib
 import importlib.util
 import inspect
 import os
-import stat
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -26,7 +24,7 @@ from types import ModuleType
 from typing import Any, Final
 
 from ..app import BaseApp
-from ..discovery import app_files, is_for_tests
+from ..discovery import app_files, is_for_tests, text_of, texts_in
 from ..wire.processes import Load
 
 _LIBRARIES: Final = frozenset({"site-packages", "dist-packages"})
@@ -113,9 +111,7 @@ class AppImporter:
 
             def get_data(self, path: Any) -> bytes:
                 status = os.stat(path)
-                if not stat.S_ISREG(status.st_mode):
-                    raise OSError(errno.EINVAL, "it is no file", path)  # and may have its reader wait for ever
-                data = super().get_data(path)
+                data = text_of(path)
                 importer._sources[path] = source = Source(path, status.st_mtime_ns, status.st_size, data)
                 importer.tell(source)
                 return data
@@ -158,8 +154,10 @@ class AppImporter:
     def _with_submodules(module: ModuleType) -> Iterator[ModuleType]:
         """A module, and if it is a package, the modules right in it that hold apps."""
         yield module
-        files = [file for directory in getattr(module, "__path__", ()) for file in sorted(Path(directory).glob("*.py"))]
-        for file in app_files({file: file.read_bytes() for file in files}):
+        texts: dict[Path, bytes] = {}
+        for directory in getattr(module, "__path__", ()):
+            texts |= texts_in(Path(directory))
+        for file in app_files(texts):
             if not file.stem.startswith("__") and not is_for_tests(file.stem):
                 yield importlib.import_module(f"{module.__name__}.{file.stem}")
 

@@ -22,9 +22,10 @@ from time import time
 from typing import TYPE_CHECKING, Any, Final
 
 from ..app import CallCancelled
+from ..inputs import Arguments
 from ..methods import Kind
 from ..outbox import Outbox
-from ..signatures import Arguments, Function
+from ..signatures import Function
 from ..wire.large import Frame, MessageWriter
 from .cancelling import NOTHING, Inbox
 from .failures import print_failure
@@ -75,7 +76,7 @@ class Outlet:
             number = self._number + 1
             frame = self._writer.message(("Event", self.call_id, number, time(), "output", data))
             self._number = number
-            self._send(frame)
+            self._guarded(self._outbox.post, frame)
         if self._line:
             self.push()
 
@@ -94,7 +95,7 @@ class Outlet:
         """Sends what the socket takes. Whoever holds the lock does it for all, and looks again when it has let go."""
         while self._lock.acquire(blocking=False):
             try:
-                self._send(b"")
+                self._guarded(self._outbox.push)
                 self._send_line()
             finally:
                 self._lock.release()
@@ -115,7 +116,7 @@ class Outlet:
     def _send_line(self) -> None:
         while self._line and not self.unsent:
             self._put_first_in_line()
-            self._send(b"")
+            self._guarded(self._outbox.push)
 
     def _put_first_in_line(self) -> None:
         self._number += self._lost
@@ -126,12 +127,12 @@ class Outlet:
         except Exception:  # a number or a text that cannot be sent
             return
 
-    def _send(self, frame: Frame) -> None:
-        """Sends what is unsent, and then this."""
+    def _guarded(self, step: Callable[..., bool], *arguments: Frame) -> None:
+        """A step of the outbox's, if there is still somebody to send to."""
         if self.gone:
             return
         try:
-            self._outbox.post(frame)
+            step(*arguments)
         except BaseException as error:
             # The client has left; or a signal handler of the app's has raised, and nobody knows how much was sent.
             self.leave()
@@ -155,7 +156,7 @@ def wait_until_taken(outlet: Outlet, inbox: Inbox, channel: socket.socket) -> No
     poll = select.poll()
     poll.register(outlet.fileno(), select.POLLOUT)
     poll.register(channel, select.POLLIN)
-    while outlet.unsent and not outlet.gone and not (inbox.delivered or inbox.holds(outlet.call_id)):
+    while outlet.unsent and not (inbox.delivered or inbox.holds(outlet.call_id)):
         for fd, _ in poll.poll():
             if fd == channel.fileno():
                 inbox.collect()
