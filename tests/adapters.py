@@ -67,7 +67,7 @@ class Face:
         if isinstance(value, AsyncSession):
             return Face(self.runner.run(_wait_for(value)), self.runner)
         if isinstance(value, AsyncStream):
-            return Face(self.runner.run(value.start()), self.runner)
+            return Face(self.runner.run(value.begin()), self.runner)
         if inspect.isasyncgen(value) or type(value).__module__.startswith("warmpool.client.sessions"):
             return Face(value, self.runner)
         return value

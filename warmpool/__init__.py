@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     )
     from .client.requests import (
         Data,
+        Page,
+        SessionOptions,
     )
     from .client.sessions import (
         AsyncSession,
@@ -77,6 +79,10 @@ if TYPE_CHECKING:
     from .testing.embedded_async import (
         AsyncTestingClient,
     )
+    from .testing.inprocess import (
+        AppClient,
+        AsyncAppClient,
+    )
 
 _HOMES = {
     ".app": (
@@ -88,7 +94,7 @@ _HOMES = {
     ),
     ".client.aio": ("AsyncClient",),
     ".client.decorator": ("session",),
-    ".client.requests": ("Data",),
+    ".client.requests": ("Data", "Page", "SessionOptions"),
     ".client.sessions": ("AsyncSession",),
     ".client.streams": ("AsyncStream",),
     ".client.sync": (
@@ -127,6 +133,7 @@ _HOMES = {
         "WorkerLostError",
     ),
     ".testing.embedded_async": ("AsyncTestingClient",),
+    ".testing.inprocess": ("AppClient", "AsyncAppClient"),
     ".testing.embedded": (
         "TestingClient",
         "embedded",
@@ -138,11 +145,13 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "AppBrokenError",
     "AppBrokenWarning",
+    "AppClient",
     "AppContext",
     "AppError",
     "AppFailure",
     "AppMismatchError",
     "AppNotFoundError",
+    "AsyncAppClient",
     "AsyncClient",
     "AsyncSession",
     "AsyncStream",
@@ -162,6 +171,7 @@ __all__ = [
     "InvalidInputError",
     "InvalidRequestError",
     "NameTakenError",
+    "Page",
     "PayloadTooLargeError",
     "PoolExhaustedError",
     "ProtocolError",
@@ -171,6 +181,7 @@ __all__ = [
     "SessionError",
     "SessionExpiredError",
     "SessionNotFoundError",
+    "SessionOptions",
     "Stream",
     "TestingClient",
     "UnavailableError",

@@ -18,8 +18,20 @@ import pytest
 from adapters import LOOPS
 from support import APPS, PATIENCE, Daemon, open_files, wait_for_exit
 
-from warmpool import AsyncClient, AsyncSession, CallTimeoutError, Client, DaemonUnavailableError, InvalidRequestError
-from warmpool.client import aio_calls
+from warmpool import (
+    AsyncClient,
+    AsyncSession,
+    AsyncStream,
+    AsyncTestingClient,
+    CallTimeoutError,
+    Client,
+    DaemonUnavailableError,
+    InvalidRequestError,
+    TestingClient,
+)
+from warmpool.client import aio_calls, sessions, sync
+from warmpool.testing.clock import Clock
+from warmpool.testing.embedded_async import AsyncClock
 
 COUNTER = str(APPS / "counter.py")
 ASYNC_COUNTER = str(APPS / "async_counter.py")
@@ -29,6 +41,26 @@ STREAMS = str(APPS / "streams.py") + ":Plain"
 MIB = 1024 * 1024
 
 Run = Callable[[Callable[[AsyncClient], Coroutine[Any, Any, Any]]], Any]
+
+
+@pytest.mark.parametrize(
+    ("blocking", "awaited"),
+    [
+        (Client, AsyncClient),
+        (sync.Session, AsyncSession),
+        (sync.Stream, AsyncStream),
+        (sync.Sessions, sessions.AsyncSessions),
+        (sync.Calls, sessions.AsyncCalls),
+        (sync.Apps, sessions.AsyncApps),
+        (TestingClient, AsyncTestingClient),
+        (Clock, AsyncClock),
+    ],
+    ids=lambda kind: kind.__name__,
+)
+def test_it_has_the_names_of_the_blocking_client(blocking: type, awaited: type):
+    missing = {name for name in set(dir(blocking)) - set(dir(awaited)) if not name.startswith("_")}
+    of_the_plugin = {"let_go", "opened"}
+    assert missing <= of_the_plugin
 
 
 @pytest.fixture(params=list(LOOPS))
@@ -226,7 +258,7 @@ def test_a_group_that_fails_cancels_its_calls(run: Run):
 def test_a_stream_in_one_task_and_calls_in_another(run: Run):
     async def main(client: AsyncClient) -> None:
         async with client.session(STREAMS) as session:
-            stream = await session.stream("count", to=3).start()
+            stream = await session.stream("count", to=3).begin()
             call = asyncio.ensure_future(session.call("fine", value=2))
             assert [event.type async for event in stream] == ["output", "output", "output", "done"]
             assert await call == 2
@@ -273,7 +305,7 @@ def test_nothing_is_left_when_nothing_is_closed(run: Run, client: Client, recwar
         session = await careless.session(COUNTER)
         await session.call("add")
         await careless.run(app=COUNTER, session="new", function="add")
-        stream = await session.stream("history").start()
+        stream = await session.stream("history").begin()
         await anext(stream)
         assert len(client.sessions.list()) == 2
 

@@ -74,30 +74,37 @@ class AsyncClient:
     @overload
     async def run(self, params: Mapping[str, Any] = ..., /, **overrides: Any) -> Data: ...
     async def run(self, params: Mapping[str, Any] = {}, /, **overrides: Any) -> Data | AsyncStream:
+        """As `Client.run`, awaited."""
         request = run_request(params, overrides, working_directory())
         if request.stream:
-            return await self.stream(params, **overrides).start()
+            return await self.stream(params, **overrides).begin()
         return await self._core.run(request)
 
     def stream(self, params: Mapping[str, Any] = {}, /, **overrides: Any) -> AsyncStream:
+        """As `Client.stream`."""
         request = run_request(params, overrides, working_directory())
         return AsyncStream(self._core, request, *self._core.run_stream(request))
 
     def session(self, app: str | type, **options: Unpack[SessionOptions]) -> AsyncSession:
+        """As `Client.session`. It is opened when it is awaited or entered."""
         return AsyncSession(self._core, session_request(app, options, working_directory()))
 
     @asynccontextmanager
     async def proxy(self, app: type[A], **options: Unpack[SessionOptions]) -> AsyncIterator[A]:
+        """As `Client.proxy`, entered by `async with`."""
         async with self.session(app, **options) as session:
             yield session.proxy(app)
 
     async def request(self, method: str, **params: Any) -> Any:
+        """As `Client.request`, awaited."""
         return await self._core.request(method, **params)
 
     async def status(self) -> Data:
+        """As `Client.status`, awaited."""
         return Data(await self._core.request("daemon.status"))
 
     async def stop(self) -> int:
+        """As `Client.stop`, awaited."""
         return await self._core.stop_daemon()
 
 

@@ -83,11 +83,13 @@ class AsyncSession:
     # --- holding ----------------------------------------------------------------------------------------------
 
     async def open(self) -> Self:
+        """As `Session.open`, awaited."""
         if self._opened is None or self.link is None:
             await self._reopen()
         return self
 
     async def close(self) -> None:
+        """As `Session.close`, awaited."""
         if self._opened is None or self._core.broken is FORKED:
             return  # a child leaves the block; the session is the parent's
         if self._is_ours:
@@ -96,6 +98,7 @@ class AsyncSession:
             self._let_go()
 
     async def end(self, *, force: bool = False) -> Data:
+        """As `Session.end`, awaited."""
         info = await AsyncSessions(self._core).end(self.id, force=force)
         self._let_go()
         return info
@@ -169,6 +172,7 @@ class AsyncSession:
         timeout_seconds: float | None = None,
         **fields: Any,
     ) -> Any:
+        """As `Session.call`, awaited."""
         if fields or (function is not None and type(function) is not str):
             function, input = call_arguments(function, input, fields)
         link = self.link
@@ -192,6 +196,7 @@ class AsyncSession:
         timeout_seconds: float | None = None,
         **fields: Any,
     ) -> AsyncStream:
+        """As `Session.stream`."""
         function, input = call_arguments(function, input, fields)
         call = RunRequest(function=function, input=input, timeout=call_timeout(timeout, timeout_seconds))
         reader = self._core.me()
@@ -208,29 +213,36 @@ class AsyncSession:
         return AsyncStream(self._core, call, borrow, give_back)
 
     def map(self, function: str | None, inputs: Iterable[Any], *, window: int = 64) -> AsyncGenerator[Any, None]:
+        """As `Session.map`."""
         source = iter(inputs)
         return map_over(self._core, self._borrow, self._give_back, function_name(function), source, map_window(window))
 
     def proxy(self, app: type[A]) -> A:
+        """As `Session.proxy`."""
         from .proxy import proxy_of
 
         return proxy_of(app, self)
 
     async def cancel(self, *, force: bool = False) -> Data:
+        """As `Session.cancel`, awaited."""
         return await self._core.cancel(self.id, force=force)
 
     # --- the daemon's side ------------------------------------------------------------------------------------
 
     async def info(self) -> Data:
+        """As `Session.info`, awaited."""
         return await AsyncSessions(self._core).get(self.id)
 
     async def keepalive(self) -> Data:
+        """As `Session.keepalive`, awaited."""
         return await AsyncSessions(self._core).keepalive(self.id)
 
     async def set_labels(self, labels: Mapping[str, str]) -> Data:
+        """As `Session.set_labels`, awaited."""
         return await AsyncSessions(self._core).set_labels(self.id, labels)
 
     async def get_labels(self) -> dict[str, str]:
+        """As `Session.get_labels`, awaited."""
         return await AsyncSessions(self._core).get_labels(self.id)
 
 
@@ -241,11 +253,13 @@ class AsyncSessions:
         self._core = core
 
     def attach(self, session_id: str) -> AsyncSession:
+        """As `Sessions.attach`."""
         if not isinstance(session_id, str) or session_id in ("", NEW):
             raise InvalidRequestError("attach needs the id of a session")
         return AsyncSession(self._core, RunRequest(session=session_id))
 
     async def get(self, session_id: str, *, memory: bool = False) -> Data:
+        """As `Sessions.get`, awaited."""
         more = {"memory": True} if memory else {}
         return Data(await self._core.request("sessions.get", session_id=session_id, **more))
 
@@ -259,6 +273,7 @@ class AsyncSessions:
         limit: int | None = None,
         cursor: str | None = None,
     ) -> Page:
+        """As `Sessions.list`, awaited."""
         given: dict[str, Any] = {
             "app": app,
             "status": status,
@@ -271,26 +286,32 @@ class AsyncSessions:
         return Page(await self._core.request("sessions.list", **asked))
 
     async def keepalive(self, session_id: str) -> Data:
+        """As `Sessions.keepalive`, awaited."""
         return Data(await self._core.request("sessions.keepalive", session_id=session_id))
 
     async def end(self, session_id: str, *, force: bool = False) -> Data:
+        """As `Sessions.end`, awaited."""
         more = {"force": True} if force else {}
         return Data(await self._core.request("sessions.end", session_id=session_id, **more))
 
     async def set_labels(self, session_id: str, labels: Mapping[str, str]) -> Data:
+        """As `Sessions.set_labels`, awaited."""
         checked = labels_or_none(labels)
         if checked is None:
             raise InvalidRequestError("set_labels needs a dict of labels; {} removes them all")
         return Data(await self._core.request("sessions.set_labels", session_id=session_id, labels=checked))
 
     async def get_labels(self, session_id: str) -> dict[str, str]:
+        """As `Sessions.get_labels`, awaited."""
         return dict((await self.get(session_id)).labels)
 
     async def why(self, session_id: str) -> Data:
+        """As `Sessions.why`, awaited."""
         story = Data(await self._core.request("sessions.why", session_id=session_id))
         return Data(story, entries=[Data(entry) for entry in story.entries])
 
     async def logs(self, session_id: str, *, follow: bool = False) -> AsyncGenerator[str, None]:
+        """As `Sessions.logs`."""
         offset, rest = 0, ""
         while True:
             answer = await self._core.request("sessions.logs", session_id=session_id, offset=offset, wait=follow)
@@ -313,6 +334,7 @@ class AsyncCalls:
         self._core = core
 
     async def cancel(self, session_id: str, call_id: int | None = None, *, force: bool = False) -> Data:
+        """As `Calls.cancel`, awaited."""
         return await self._core.cancel(session_id, call_id, force=force)
 
 
@@ -323,12 +345,15 @@ class AsyncApps:
         self._core = core
 
     async def list(self) -> list[Data]:
+        """As `Apps.list`, awaited."""
         return [Data(app) for app in await self._core.request("apps.list")]
 
     async def get(self, app: str) -> Data:
+        """As `Apps.get`, awaited."""
         return Data(await self._ask("apps.get", app))
 
     async def describe(self, app: str) -> builtins.list[Data]:
+        """As `Apps.describe`, awaited."""
         return [Data(function) for function in await self._ask("apps.describe", app)]
 
     async def _ask(self, method: str, app: str) -> Any:

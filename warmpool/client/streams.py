@@ -67,11 +67,23 @@ class AsyncStream:
         return self.opened.session_id
 
     @property
+    def app(self) -> str:
+        return self.opened.app
+
+    @property
+    def version(self) -> str:
+        return self.opened.version
+
+    @property
+    def worker_id(self) -> str:
+        return self.opened.worker_id
+
+    @property
     def output(self) -> Any:
         """What the function returned; None before the end."""
         return self._events.output
 
-    async def start(self) -> Self:
+    async def begin(self) -> Self:
         """Begins, if it has not."""
         if self._opened is not None or self._events.is_over:
             return self
@@ -98,7 +110,7 @@ class AsyncStream:
     async def __anext__(self) -> Data:
         try:
             if self._link is None and not self._events.is_over:
-                await self.start()
+                await self.begin()
             if self._link is None:
                 raise self._events.take_error() or StopAsyncIteration
             event = await self._next(self._link)
@@ -122,7 +134,7 @@ class AsyncStream:
         return self._events.take(parts, time.time())
 
     async def __aenter__(self) -> Self:
-        return await self.start()
+        return await self.begin()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

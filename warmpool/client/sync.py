@@ -249,7 +249,7 @@ class Stream:
 
     def begin(self) -> Self:
         """Begins, if it has not."""
-        finish(self._twin.start())
+        finish(self._twin.begin())
         return self
 
     @property
@@ -259,19 +259,19 @@ class Stream:
 
     @property
     def session_id(self) -> str | None:
-        return self._twin.opened.session_id
+        return self._twin.session_id
 
     @property
     def app(self) -> str:
-        return self._twin.opened.app
+        return self._twin.app
 
     @property
     def version(self) -> str:
-        return self._twin.opened.version
+        return self._twin.version
 
     @property
     def worker_id(self) -> str:
-        return self._twin.opened.worker_id
+        return self._twin.worker_id
 
     @property
     def output(self) -> Any:

@@ -26,12 +26,15 @@ class AsyncClock:
         return "<AsyncClock>"
 
     async def now(self) -> float:
+        """As `Clock.now`, awaited."""
         return float((await self._request("testing.now"))["now"])
 
     async def advance(self, seconds: float) -> float:
+        """As `Clock.advance`, awaited."""
         return float((await self._request("testing.advance", seconds=seconds))["now"])
 
     async def freeze(self) -> float:
+        """As `Clock.freeze`, awaited."""
         return float((await self._freeze())["now"])
 
     async def _freeze(self) -> Any:
@@ -40,10 +43,12 @@ class AsyncClock:
         return answer
 
     async def thaw(self) -> float:
+        """As `Clock.thaw`, awaited."""
         return float((await self._request("testing.thaw"))["now"])
 
     @asynccontextmanager
     async def frozen(self) -> AsyncIterator[float]:
+        """As `Clock.frozen`."""
         answer = await self._freeze()
         try:
             yield float(answer["now"])
@@ -62,20 +67,25 @@ class AsyncTestingClient(AsyncClient):
         self.clock = AsyncClock(self.request)
 
     async def kill_worker(self, session: AsyncSession | str) -> Data:
+        """As `TestingClient.kill_worker`, awaited."""
         return Data(await self.request("testing.kill_worker", session_id=_id_of(session)))
 
     async def expire_now(self, session: AsyncSession | str) -> Data:
+        """As `TestingClient.expire_now`, awaited."""
         return Data(await self.request("testing.expire_now", session_id=_id_of(session)))
 
     async def hang_next_call(self, session: AsyncSession | str) -> None:
+        """As `TestingClient.hang_next_call`, awaited."""
         await self.request("testing.hang_next_call", session_id=_id_of(session))
 
     async def lose_template(self, app: str | type) -> None:
+        """As `TestingClient.lose_template`, awaited."""
         cwd = os.getcwd()
         await self.request("testing.lose_template", app=app_reference(app, cwd)[0], cwd=cwd)
 
     @asynccontextmanager
     async def fill_pool(self) -> AsyncIterator[None]:
+        """As `TestingClient.fill_pool`."""
         await self.request("testing.fill_pool")
         try:
             yield

@@ -182,6 +182,7 @@ class AsyncAppClient(_AnyClient[A]):
         timeout_seconds: float | None = None,
         **fields: Any,
     ) -> Any:
+        """As `AppClient.call`, awaited."""
         patience = call_timeout(timeout, timeout_seconds)
         return await self._life.within(patience, self._call(function, input, fields))
 
@@ -198,6 +199,7 @@ class AsyncAppClient(_AnyClient[A]):
                 return life.result(reply)
 
     async def end(self, reason: str = "client") -> None:
+        """As `AppClient.end`, awaited."""
         if self._life.end_reason is not None:
             return
         self._life.end_reason = reason
