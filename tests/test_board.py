@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import mmap
 import os
 import stat
 import subprocess
@@ -196,3 +198,13 @@ def test_what_is_no_board_cannot_be_opened(path):
     path.write_bytes(b"")
     with pytest.raises(ValueError):
         Board.open(path)
+
+
+def test_of_one_that_cannot_be_made_nothing_is_left(tmp_path, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    monkeypatch.setattr(mmap, "mmap", refuse)
+    with pytest.raises(OSError, match="Cannot allocate"):
+        Board.create(tmp_path / "board", 4)
+    assert list(tmp_path.iterdir()) == []

@@ -73,6 +73,9 @@ class Board:
         try:
             os.truncate(fd, (rows + 1) * COLUMNS * _CELL)
             return cls(fd)
+        except BaseException:
+            path.unlink()
+            raise
         finally:
             os.close(fd)
 

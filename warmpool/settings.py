@@ -1,7 +1,7 @@
 """Limits, windows and units: each number of the product once, with its reason, checked once.
 
-Durations are seconds, sizes are bytes. What a user may set per daemon is a field of `Settings`; what is
-part of the product's promises is a constant.
+Durations are seconds, sizes are bytes. What a user may set per daemon is in `options`; what is part of the product's
+promises is a constant.
 """
 
 from __future__ import annotations

@@ -403,7 +403,7 @@ class Story:
         for other in self.clients.values():
             if other.ticket[0] == client.ticket[0]:
                 other.left = True
-        return self.happens(ev.TicketClosed(client.ticket[0]))
+        return self.happens(ev.ConnectionClosed(client.ticket[0]))
 
     def abandon(self, client: Client) -> list[fx.Effect]:
         """It does not wait any more for what it asked to be opened; its connection stays."""

@@ -1,1 +1,3 @@
-"""The client: a pure half (`requests`) and a shell (`sync`), with `autostart` for when no daemon runs."""
+"""The client: told once over a few steps (`core`), which the blocking one (`sync`) and the async one (`aio`) do each in
+its own way.
+"""

@@ -1,6 +1,6 @@
 """What a client does, told once: opening, calling, reconnecting, asking what became of a session.
 
-Everything here is `async def` over a few steps (`connect`, `call`, …) that a kind of client does in its own way: one
+Everything here is `async def` over a few steps (`open`, `call`, …) that a kind of client does in its own way: one
 waits for them on its loop, the other's block and never suspend, so that `finish` can run a coroutine as a function.
 The async classes of `sessions` and `streams` are written over this too, and serve both; those of `sync` are their
 faces for blocking code. Refused: generating one client's source from the other's, and writing all of it twice.

@@ -47,22 +47,14 @@ def serve(
     with ExitStack() as stack:
         log = LogWriter(STDERR, as_json if log_json else as_text)
         stack.callback(log.close)
-        try:
-            stack.callback(LockFile(places.lock).release)
-        except OSError as error:
-            raise _cannot_serve(places, error) from error
-        except AlreadyLockedError as error:
-            raise InvalidRequestError(
-                f"a daemon is already running on {places.socket} (pid {error.pid or 'not known yet'}); "
-                "stop it with `warmpool stop`, or give this one another --socket"
-            ) from None
+        stack.callback(_lock(places).release)
         open_files = _raise_open_files()
         os.environ[SOCKET_ENV] = places.address  # where clients in apps find their own daemon
         be_subreaper()
         try:
             kind = Board if owner is None else MovableBoard
-            stack.callback(places.board.unlink, missing_ok=True)
             board = kind.create(places.board, settings.max_workers)
+            stack.callback(places.board.unlink, missing_ok=True)
             stack.callback(board.close)
             listener = _listen(places.socket)
         except OSError as error:
@@ -81,6 +73,18 @@ def serve(
         ready()
         loop.run_forever()
         log("stopped")
+
+
+def _lock(places: Places) -> LockFile:
+    try:
+        return LockFile(places.lock)
+    except OSError as error:
+        raise _cannot_serve(places, error) from error
+    except AlreadyLockedError as error:
+        raise InvalidRequestError(
+            f"a daemon is already running on {places.socket} (pid {error.pid or 'not known yet'}); "
+            "stop it with `warmpool stop`, or give this one another --socket"
+        ) from None
 
 
 def _cannot_serve(places: Places, error: OSError) -> InvalidRequestError:

@@ -10,6 +10,7 @@ import asyncio
 import os
 import secrets
 import signal
+import socket
 import traceback
 from collections import deque
 from typing import Any, Final, assert_never
@@ -59,31 +60,19 @@ class Server:
         settings: Settings,
         board: Board,
         catalog: Catalog,
-        listener: Any,
+        listener: socket.socket,
         open_files: int,
         log: Log,
         tail: Tail | None,
     ) -> None:
         """`tail`: told each line that workers print, with the session it is of, or else the worker."""
-        self._loop = loop
-        self._places = places
-        self._settings = settings
-        self._board = board
-        self._catalog = catalog
-        self._open_files = open_files
-        self._log = log
+        self._loop, self._log, self._catalog, self._board = loop, log, catalog, board
+        self._places, self._settings, self._open_files = places, settings, open_files
         timers = SplitTimers(board.now(), board.lead, lambda: board.stands) if isinstance(board, MovableBoard) else None
         self._broker = Broker(
             settings, now=board.now(), activity_of=board.read, free_memory=FreeMemory(), timers=timers
         )
-        self._logs = Logs(
-            loop,
-            places.logs,
-            settings.log_cap,
-            calls_of=lambda row: board.read(row).started,
-            grown=self._log_grown,
-            tail=None if tail is None else lambda worker, line: tail(self._holder_of(worker), line),
-        )
+        self._logs = self._logs_with(tail)
         self._processes = Processes(
             loop,
             board,
@@ -94,14 +83,7 @@ class Server:
             described=self._described,
             hangs_next=lambda worker: self._controls.hangs_next(worker) if self._controls else None,
         )
-        self._clients = Clients(
-            loop,
-            listener,
-            connected=lambda client: self.report(ev.Connected((client.number, 0))),
-            received=self._received,
-            refused=lambda client, error: self._refuse((client.number, 0), error),
-            closed=self._client_left,
-        )
+        self._clients = self._clients_at(listener)
         self._requests = Requests(
             self._broker, board, catalog, self._logs, places, settings, report=self.report, reply=self._reply
         )
@@ -116,6 +98,26 @@ class Server:
             self._requests.add(self._controls.methods, self._controls.wall_time)
         self._heed_signals()
         self._set_timer()
+
+    def _logs_with(self, tail: Tail | None) -> Logs:
+        return Logs(
+            self._loop,
+            self._places.logs,
+            self._settings.log_cap,
+            calls_of=lambda row: self._board.read(row).started,
+            grown=self._log_grown,
+            tail=None if tail is None else lambda worker, line: tail(self._holder_of(worker), line),
+        )
+
+    def _clients_at(self, listener: socket.socket) -> Clients:
+        return Clients(
+            self._loop,
+            listener,
+            connected=lambda client: self.report(ev.Connected((client.number, 0))),
+            received=self._received,
+            refused=lambda client, error: self._refuse((client.number, 0), error),
+            closed=self._client_left,
+        )
 
     def _heed_signals(self) -> None:
         for number in STOP_SIGNALS:
@@ -303,7 +305,7 @@ class Server:
         for request_id in unopened:
             self.report(ev.OpenAbandoned((number, request_id)))
         self._requests.forget(number)
-        self.report(ev.TicketClosed(number))
+        self.report(ev.ConnectionClosed(number))
 
     def _reply(self, ticket: ev.Ticket, value: object) -> None:
         client = self._clients.by_number.get(ticket[0])

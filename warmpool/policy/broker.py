@@ -107,7 +107,7 @@ class Broker:
                 self.opens.open(event, now)
             case ev.Connected():
                 self._timers.set(Timer("hello", event.ticket), now + HELLO_TIMEOUT)
-            case ev.TicketClosed():
+            case ev.ConnectionClosed():
                 self._forget_connection(event.connection)
             case ev.OpenAbandoned():
                 self.opens.abandon(event.ticket)

@@ -74,7 +74,7 @@ class AttachRequested:
 
 
 @fact
-class TicketClosed:
+class ConnectionClosed:
     """Nobody waits any more behind these connections' tickets."""
 
     connection: int
@@ -267,7 +267,7 @@ Event: TypeAlias = (
     | Greeted
     | OpenRequested
     | AttachRequested
-    | TicketClosed
+    | ConnectionClosed
     | OpenAbandoned
     | WarmUpRequested
     | DescribeRequested

@@ -48,7 +48,7 @@ class Waiter:
 
     request: OpenRequested
     arrived: int
-    """Place in the line over all pools; 0: before all others."""
+    """Place in the line over all pools."""
     since: float
     notice: str | None = None
     waits: list[tuple[float, str]] = field(default_factory=list)

@@ -82,7 +82,9 @@ class Session:
     watchers: list[Ticket] = field(default_factory=list)
     """Told about the session when it is CLOSED."""
     held: list[AttachRequested | KeepaliveRequested | OpenRequested] = field(default_factory=list)
-    """Came while EXPIRING: served if the worker is busy after all. (An open that would attach by name.)"""
+    """Came while EXPIRING, and are served if the worker is busy after all (an open would attach by name); or found the
+    worker dead, and wait to be told how it died.
+    """
     outlived: bool = False
     """Its `max_lifetime` is over: it ends as soon as it is idle."""
     asked_at_call: int = 0

@@ -105,8 +105,10 @@ def private_bytes() -> int:
 class LimitedCaller(Caller):
     """For apps that have limits: others do not pay for the look."""
 
-    limits: Limits
-    on_limit: Callable[[str], None]
+    def __init__(self, *ours: Any, limits: Limits, on_limit: Callable[[str], None]) -> None:
+        super().__init__(*ours)
+        self._limits = limits
+        self._on_limit = on_limit
 
     def answer(self, call: Call, writer: MessageWriter) -> Frame:
         reply = super().answer(call, writer)
@@ -119,5 +121,5 @@ class LimitedCaller(Caller):
         self._look()
 
     def _look(self) -> None:
-        if (reason := self.limits.reached(self.calls)) is not None:
-            self.on_limit(reason)
+        if (reason := self._limits.reached(self.calls)) is not None:
+            self._on_limit(reason)

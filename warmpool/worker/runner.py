@@ -10,6 +10,7 @@ import os
 import socket
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from threading import get_ident
 from typing import Any, Final, Protocol, TypeVar
 
@@ -322,10 +323,10 @@ class AppProcess:
 
     def _set_up(self) -> None:
         app = self._primed or constructed(self._app_class, self._context)
-        kind = LimitedCaller if self._limits else Caller
+        kind: Callable[..., Caller] = Caller
+        if self._limits:
+            kind = partial(LimitedCaller, limits=self._limits, on_limit=self.want_to_leave)
         self.caller = kind(app, self._functions, self._board, self._row, self._context, self.inbox)
-        if isinstance(self.caller, LimitedCaller):
-            self.caller.limits, self.caller.on_limit = self._limits, self.want_to_leave
         if self._primed is None and (setup := getattr(app, "setup", None)) is not None:
             self.loop.run_hook(setup, timeout=None)
 
