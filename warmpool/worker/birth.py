@@ -34,7 +34,7 @@ _KEPT_BLOCK: Final = 1024 * 1024
 _LARGEST_BLOCK: Final = 480
 _BLOCKS_DIFFER: Final = 16
 """Bytes, in Python's allocator of small objects; a header comes on top."""
-_HOLES: Final = 300
+_HOLES: Final = 600
 """Of each size: of an app that has imported a lot there may be more, which are left."""
 _STDERR: Final = 2
 _OOM_SCORE: Final = b"500"

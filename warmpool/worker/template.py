@@ -144,7 +144,7 @@ class Template:
             send(channel, Forked(os.getpid()))  # again: the middle may have been killed before it could
             self._importer.tell = teller(channel)
             rehearse(self.loop, self._board, fork.row)
-            gc.collect()  # so that the worker's own has the understudy's place: of an async one 256 kB of loop
+            gc.collect(1)  # so that the worker's own has the understudy's place: of an async one 256 kB of loop
             acquaint(self._functions.values())
             self._context.worker_id = fork.worker_id
             process = AppProcess(
