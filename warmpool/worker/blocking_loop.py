@@ -34,7 +34,7 @@ from ..settings import HOOK_TIMEOUT
 from ..wire.large import Frame, MessageWriter
 from ..wire.messages import Call, Stream, call_from_wire
 from ..wire.processes import RouseMe
-from .connection import LARGE_ATTACH, Connection
+from .connection import ENDS, LARGE_ATTACH, Connection
 from .failures import OUTSIDE, print_failure
 from .streams import Outlet, answer_plain, wait_until_taken
 
@@ -49,8 +49,6 @@ _EVENTS: Final = 16
 _NOBODY: Final = -1
 _EVERYBODY: Final = -2
 """In place of the descriptor that is waited on."""
-_ENDS: Final = (OSError, EOFError, ProtocolError)
-"""What ends a connection."""
 
 
 class BlockingLoop:
@@ -235,7 +233,7 @@ class BlockingLoop:
                 end = None if frame is None else self._answer(connection, frame)
         except BlockingIOError:
             return
-        except _ENDS as error:
+        except ENDS as error:
             end = error
         if end is not None:
             self._give_up(connection, end)
@@ -263,7 +261,7 @@ class BlockingLoop:
             else:
                 reply = self._follow(connection, call)
             connection.outbox.post(reply)
-        except _ENDS as error:
+        except ENDS as error:
             return error
         return None
 
@@ -310,7 +308,7 @@ class BlockingLoop:
         self._behind.pop(fd, None)
         self._poll.unregister(fd)
         connection.close()
-        if not isinstance(end, _ENDS):
+        if not isinstance(end, ENDS):
             print_failure(OUTSIDE, end)
         if connection.attached and not self._connections:
             self._process.release_if_stateless()

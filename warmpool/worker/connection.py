@@ -7,12 +7,15 @@ from contextlib import suppress
 from functools import partial
 from typing import Final
 
+from ..errors import ProtocolError
 from ..memory import enclose, receive_memory
 from ..outbox import Outbox
 from ..settings import ATTACH_FRAME_LIMIT
 from ..wire.frames import FrameReader
 from ..wire.large import MessageWriter
 
+ENDS: Final = (OSError, EOFError, ProtocolError)
+"""What ends a connection."""
 LARGE_ATTACH: Final = range(2)
 """A large one is read in two steps: what a reader takes at once, and the rest."""
 

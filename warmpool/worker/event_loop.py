@@ -30,7 +30,7 @@ from ..signatures import DEFAULT_FUNCTION, Function
 from ..wire.large import Frame, MessageWriter
 from ..wire.messages import Call, Stream, call_from_wire
 from .cancelling import NOTHING
-from .connection import LARGE_ATTACH, Connection
+from .connection import ENDS, LARGE_ATTACH, Connection
 from .failures import OUTSIDE, print_failure
 from .forks import leave
 from .streams import AsyncItems, Items, Outlet, speaker
@@ -42,8 +42,6 @@ _AT_ONCE: Final = (Kind.PLAIN, Kind.GENERATOR)
 """What runs on the loop and blocks it."""
 ITEMS_AT_ONCE: Final = 64
 """Of a generator that never waits: so often the loop looks at everything else."""
-_ENDS: Final = (OSError, EOFError, ProtocolError)
-"""What ends a connection."""
 
 
 class EventLoop:
@@ -125,7 +123,8 @@ class EventLoop:
             self._loop.call_soon_threadsafe(self._heed_daemon)
 
     def close(self) -> None:
-        asyncio.set_event_loop(None)  # or asyncio would keep it
+        self._inbox.unwatch()
+        asyncio.set_event_loop(None)  # these two would keep it
         self._loop.close()
 
     def _heed_daemon(self) -> None:
@@ -152,7 +151,7 @@ class EventLoop:
             frame = connection.reader.read(connection.socket.recv_into)
         except BlockingIOError:
             return
-        except _ENDS as error:
+        except ENDS as error:
             self._give_up(connection, error)
             return
         if frame is not None:
@@ -374,7 +373,7 @@ class EventLoop:
             with suppress(OSError):
                 connection.outbox.post(self._process.caller.refuse(0, end, connection.writer))
         self._close(connection)
-        if not isinstance(end, _ENDS):
+        if not isinstance(end, ENDS):
             print_failure(OUTSIDE, end)
         if self._process.wish is not None:
             self.wake()

@@ -113,5 +113,4 @@ def rehearse(loop: type[Loop], board: Board, row: int) -> None:
         )  # fmt: skip
         understudy.partner, understudy.client = daemon, client
         understudy.live(loop, first)
-        understudy.inbox.unwatch()
     board.clear(row)
