@@ -37,12 +37,10 @@ class Places(NamedTuple):
         Raises INVALID_REQUEST if the path is no UTF-8: it could not be told to anybody.
         """
         address = os.path.join(working_directory(), os.fsdecode(socket_path or default_socket()))
-        try:
-            address.encode()
-        except UnicodeEncodeError:
+        if not is_text(address):
             raise InvalidRequestError(
                 f"the path of a socket must be UTF-8, not {address!r}; name another --socket, or {SOCKET_ENV}"
-            ) from None
+            )
         return cls(address)
 
     @property
@@ -77,6 +75,15 @@ def _path(name: str) -> Path:
     from pathlib import Path  # not for a client that only connects: it takes a tenth of its start
 
     return Path(name)
+
+
+def is_text(path: str) -> bool:
+    """Or else nobody can be told of it: what goes over the wire is UTF-8."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def working_directory() -> str:

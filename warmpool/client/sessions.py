@@ -30,12 +30,12 @@ from .requests import (
     labels_or_none,
     map_window,
 )
-from .streams import AsyncStream, map_over
+from .streams import AsyncStream, Served, map_over
 
 A = TypeVar("A")
 
 
-class AsyncSession:
+class AsyncSession(Served):
     """A session that is held. `await` it, `open()` it, or enter it; leaving it ends it if it was opened here, and only
     lets go of it if it was attached to. Not closed by garbage collection: it expires by its own window.
     """
@@ -67,18 +67,6 @@ class AsyncSession:
         session_id = self.opened.session_id
         assert session_id is not None
         return session_id
-
-    @property
-    def app(self) -> str:
-        return self.opened.app
-
-    @property
-    def version(self) -> str:
-        return self.opened.version
-
-    @property
-    def worker_id(self) -> str:
-        return self.opened.worker_id
 
     # --- holding ----------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ session lives on, and its next call connects again.
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
 from types import TracebackType
@@ -23,7 +24,28 @@ GATHERING: Final = 0.005
 """Seconds that a `map` takes inputs from a slow source before it sends those that it has."""
 
 
-class AsyncStream:
+class Served(ABC):
+    """What is known of who serves it."""
+
+    @property
+    @abstractmethod
+    def opened(self) -> Opened:
+        """As it was told. Raises INVALID_REQUEST before it is."""
+
+    @property
+    def app(self) -> str:
+        return self.opened.app
+
+    @property
+    def version(self) -> str:
+        return self.opened.version
+
+    @property
+    def worker_id(self) -> str:
+        return self.opened.worker_id
+
+
+class AsyncStream(Served):
     """The events of one call, as they come: an iterator, and a context manager that closes it.
 
     After the last event, `error`, the exception is raised. Closing it early stops the function.
@@ -65,18 +87,6 @@ class AsyncStream:
     @property
     def session_id(self) -> str | None:
         return self.opened.session_id
-
-    @property
-    def app(self) -> str:
-        return self.opened.app
-
-    @property
-    def version(self) -> str:
-        return self.opened.version
-
-    @property
-    def worker_id(self) -> str:
-        return self.opened.worker_id
 
     @property
     def output(self) -> Any:

@@ -23,6 +23,7 @@ from typing import Any
 
 from ..discovery import app_files, is_for_tests, text_of, texts_in
 from ..errors import AppNotFoundError, InvalidRequestError
+from ..paths import is_text
 from ..policy.events import AppEdition
 from ..settings import shorten
 from ..wire.references import PRIMED, AppReference, parse
@@ -198,7 +199,7 @@ class Catalog:
         except OSError:
             return []  # it was there when the daemon was told of it
         for path in paths:
-            if path.name.startswith(("_", ".")) or is_for_tests(path.stem) or not _is_text(path):
+            if path.name.startswith(("_", ".")) or is_for_tests(path.stem) or not is_text(str(path)):
                 continue
             if path.is_dir() and (path / "__init__.py").exists():
                 texts[path] = b"\n".join(texts_in(path).values())
@@ -223,17 +224,8 @@ def _key_of_path(path: str, class_name: str | None) -> str:
     return path if class_name is None else f"{path}:{class_name}"
 
 
-def _is_text(path: Path) -> bool:
-    """Or else nobody could be told of it."""
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def _entry_of_path(path: Path, class_name: str | None) -> AppEntry:
-    if not _is_text(path):
+    if not is_text(str(path)):
         raise AppNotFoundError(f"{str(path)!r} cannot be an app: its path is not UTF-8")
     if path.is_dir():
         if not (path / "__init__.py").exists():

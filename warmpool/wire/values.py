@@ -61,14 +61,18 @@ def carry_input(value: Any) -> Any:
     if hasattr(kind, "get_secret_value"):
         return value.get_secret_value()
     serializer = getattr(kind, "__pydantic_serializer__", None)
-    if serializer is not None and hasattr(kind, "__pydantic_fields__") and (keys := _keys_of_its_own(kind)) is not None:
-        plain = value.root if getattr(kind, "__pydantic_root_model__", False) else _as_it_is_read(value, keys)
-        return plain if isinstance(plain, _NATIVE) else carry_input(plain)
-    if serializer is not None:
+    if serializer is None:
+        return carry(value)
+    keys = _keys_of_its_own(kind) if hasattr(kind, "__pydantic_fields__") else None
+    if keys is None:
         plain = serializer.to_python(value, warnings=False, by_alias=True, round_trip=True)
-        if type(plain) is not kind:
-            return plain if isinstance(plain, _NATIVE) else carry_input(plain)
-    return carry(value)
+    elif getattr(kind, "__pydantic_root_model__", False):
+        plain = value.root
+    else:
+        plain = _as_it_is_read(value, keys)
+    if type(plain) is kind:
+        return carry(value)
+    return plain if isinstance(plain, _NATIVE) else carry_input(plain)
 
 
 def _as_it_is_read(value: Any, keys: Mapping[str, str | None]) -> dict[str, Any]:
