@@ -1,8 +1,8 @@
 """What one would use instead of warmpool: each does a stateful `add` in one other process.
 
-Run as a program, with a peer's name and a socket's descriptor, it does as it is told there: `call` is a round of calls,
-answered by their median, and `make` is one more making with its first call, both in microseconds. A peer has a process
-of its own because some start threads, beside which others could not fork.
+Run as a program, with a peer's name and a socket's descriptor, it does as it is told there: a placement is for a round
+of calls, answered by their median, and `make` is one more making with its first call, both in microseconds. A peer has
+a process of its own because some start threads, beside which others could not fork.
 """
 
 from __future__ import annotations
@@ -13,16 +13,18 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import NamedTuple
 
+import psutil
 from floors import process
-from harness import Work, median_of, once, sample
+from harness import Work, median_of, once, placed, sample
 
 ROUND = 0.05
 """Seconds that a round of calls should last."""
 LEAST = 5
+MAKE = "make"
 
 Peer = Callable[[], AbstractContextManager[Work]]
 
@@ -225,11 +227,20 @@ def when_it_is_there(connect: Callable[[], object]) -> object:
             time.sleep(0.001)
 
 
-def round_of(work: Work) -> Callable[[], float]:
-    """Gives the median of a round of calls, in microseconds."""
+def round_of(work: Work, called: Callable[[], Iterable[int]]) -> Callable[[str], float]:
+    """Gives the median of a round of calls, in microseconds, by a placement. `called`: the pids of those who answer."""
     sample(work, 3 * LEAST)
     count = max(LEAST, int(ROUND / once(work)))
-    return lambda: median_of(sample(work, count))
+
+    def calls(placement: str) -> float:
+        with placed(called(), placement):
+            return median_of(sample(work, count))
+
+    return calls
+
+
+def children() -> list[int]:
+    return [child.pid for child in psutil.Process().children(recursive=True)]
 
 
 def make_and_call(peer: Peer) -> float:
@@ -242,11 +253,11 @@ def make_and_call(peer: Peer) -> float:
 
 def serve(peer: Peer, orders: socket.socket) -> None:
     with orders, orders.makefile("rw") as lines, _clusters, peer() as work:
-        calls = round_of(work)
-        works = {"call": calls, "make": lambda: make_and_call(peer)}
+        calls = round_of(work, children)
         print("ready", file=lines, flush=True)
         for line in lines:
-            print(works[line.strip()](), file=lines, flush=True)
+            told = line.strip()
+            print(make_and_call(peer) if told == MAKE else calls(told), file=lines, flush=True)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ async one on asyncio's loop and on uvloop's.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +15,7 @@ from pathlib import Path
 import uvloop
 from daemon import APPS, daemon
 from floors import call_floor
-from harness import OnLoop, arguments, compare, place, report
+from harness import PLACEMENTS, OnLoop, arguments, compare, placed, report
 
 from warmpool import AsyncClient
 
@@ -48,7 +47,6 @@ def async_call(socket: Path, app: str, loop_factory: object) -> Iterator[tuple[O
 
 def main() -> None:
     arguments(__doc__)
-    cpus = sorted(os.sched_getaffinity(0))
     with (
         daemon() as client,
         client.session(PLAIN) as plain,
@@ -64,10 +62,10 @@ def main() -> None:
             ON_UVLOOP: on_uvloop,
         }
         pids = [plain.info().pid, async_.info().pid, asyncio_pid, uvloop_pid, *floor_pids]
-        for title, others in (("one core", cpus[0]), ("two cores", cpus[-1])):
-            place(pids, own=cpus[0], others=others)
-            rows = compare(floor, works, rounds=9, count=2000, warmup=500, at_most=AT_MOST)
-            report(f"A warm call, {title}", rows)
+        for placement in PLACEMENTS:
+            with placed(pids, placement):
+                rows = compare(floor, works, rounds=9, count=2000, warmup=500, at_most=AT_MOST)
+            report(f"A warm call, {placement}", rows)
 
 
 if __name__ == "__main__":

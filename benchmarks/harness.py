@@ -16,8 +16,8 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 
 Work = Callable[[], object]
@@ -65,12 +65,31 @@ def arguments(description: str | None, **defaults: float) -> argparse.Namespace:
     return parser.parse_args()
 
 
-def place(pids: Sequence[int], *, own: int, others: int) -> None:
-    """Puts this process on one CPU and the others on another, or on the same. Where the scheduler puts two processes
-    that talk is worth more than what they do, and it changes its mind from run to run."""
-    os.sched_setaffinity(0, {own})
+ONE_CORE, TWO_CORES = PLACEMENTS = "one core", "two cores"
+
+
+@contextmanager
+def placed(pids: Iterable[int], placement: str) -> Iterator[None]:
+    """Meanwhile this process is on the first CPU, and the others are on the same or on the last; then all of them are
+    wherever the scheduler wants. Where it puts two processes that talk is worth more than what they do, and it changes
+    its mind from run to run.
+    """
+    cpus, pids = os.sched_getaffinity(0), list(pids)
+    _keep_on({min(cpus)}, [os.getpid()])
+    _keep_on({(min if placement == ONE_CORE else max)(cpus)}, pids)
+    try:
+        yield
+    finally:
+        _keep_on(cpus, [os.getpid(), *pids])
+
+
+def _keep_on(cpus: set[int], pids: Iterable[int]) -> None:
+    """All threads of these processes, as far as they are still there."""
     for pid in pids:
-        os.sched_setaffinity(pid, {others})
+        with suppress(FileNotFoundError):
+            for task in os.listdir(f"/proc/{pid}/task"):
+                with suppress(ProcessLookupError):
+                    os.sched_setaffinity(int(task), cpus)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from datetime import datetime
 
 from daemon import APPS, daemon
 from floors import call_floor
-from harness import Row, Work, against, arguments, median_of, once, percentile, place, report, sample
+from harness import ONE_CORE, Row, Work, against, arguments, median_of, once, percentile, placed, report, sample
 from memory import private
 
 from warmpool import Client, Session
@@ -68,13 +68,11 @@ def measure_calls(sessions: Sequence[Session], floor: Work, floor_pids: Sequence
     """
     each = statistics.median(once(lambda one=one: one.call("add", INPUT)) for one in sessions) * 1e6
     chosen = random.Random(1).sample(sessions, min(CHOSEN, len(sessions)))
-    cpus = os.sched_getaffinity(0)
-    place([session.info().pid for session in chosen] + [*floor_pids], own=min(cpus), others=min(cpus))
     floors, calls = [], []
-    for session in chosen:
-        floors.append(median_of(sample(floor, 200, warmup=20)))
-        calls.append(median_of(sample(lambda one=session: one.call("add", INPUT), 200, warmup=20)))
-    os.sched_setaffinity(0, cpus)
+    with placed([session.info().pid for session in chosen] + [*floor_pids], ONE_CORE):
+        for session in chosen:
+            floors.append(median_of(sample(floor, 200, warmup=20)))
+            calls.append(median_of(sample(lambda one=session: one.call("add", INPUT), 200, warmup=20)))
     ratio, note = against(floors, calls)
     base = statistics.median(floors)
     return [

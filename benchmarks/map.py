@@ -5,13 +5,12 @@ what is left, which is what packing, dispatching and unpacking cost in one proce
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 
 from apps.plain import Plain
 from daemon import APPS, daemon
-from harness import Row, against, arguments, in_turns, place, report
+from harness import PLACEMENTS, Row, against, arguments, in_turns, placed, report
 
 from warmpool import Session
 from warmpool.signatures import functions_of
@@ -30,14 +29,13 @@ BARE = "packed, dispatched and unpacked alone"
 
 def main() -> None:
     arguments(__doc__)
-    cpus = sorted(os.sched_getaffinity(0))
     with daemon() as client, client.session(str(APPS / "plain.py")) as session:
         works: dict[str, Callable[[], float]] = {SINGLE: lambda: one_by_one(session)}
         works[BARE] = bare
         works |= {f"map, window {window}": lambda window=window: mapped(session, window) for window in WINDOWS}
-        for title, others in (("one core", cpus[0]), ("two cores", cpus[-1])):
-            place([session.info().pid], own=cpus[0], others=others)
-            given = in_turns(works, ROUNDS)
+        for placement in PLACEMENTS:
+            with placed([session.info().pid], placement):
+                given = in_turns(works, ROUNDS)
             rows = [Row(SINGLE, min(given[SINGLE]))]
             for window in WINDOWS:
                 name = f"map, window {window}"
@@ -48,7 +46,7 @@ def main() -> None:
             rows.append(
                 Row(f"map, window {USUAL}, of that", min(given[f"map, window {USUAL}"]), excess, note, at_most=1.5)
             )
-            report(f"{COUNT} calls, each; the ratio is of rates, {title}", rows)
+            report(f"{COUNT} calls, each; the ratio is of rates, {placement}", rows)
 
 
 def one_by_one(session: Session) -> float:

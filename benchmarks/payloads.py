@@ -1,6 +1,7 @@
 """What do bytes cost? 1 kB, 1 MB and 100 MB in and out, as a rate of a plain socket's, and for the largest, which are
 passed as memory, of one copy; and beside a block of shared memory that both processes have open, which is what one
-would use else. (The socket's other end puts all bytes where those before were; here they are new ones each time.)
+would use else. Each end has a core of its own. (The socket's other end puts all bytes where those before were; here
+they are new ones each time.)
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from multiprocessing.shared_memory import SharedMemory
 
 from daemon import APPS, daemon
 from floors import bytes_floor, process
-from harness import Row, Work, against, arguments, in_turns, once, report, sample
+from harness import TWO_CORES, Row, Work, against, arguments, in_turns, once, placed, report, sample
 
 from warmpool import Session
 
@@ -27,7 +28,7 @@ ROUND = 0.05
 
 
 @contextmanager
-def shared_memory_peer(size: int) -> Iterator[tuple[Work, Work]]:
+def shared_memory_peer(size: int) -> Iterator[tuple[Work, Work, int]]:
     """As much into a shared block as there is, a byte to say so, and the other process makes bytes of it; and back."""
     ours, theirs = socket.socketpair()
     block = SharedMemory(create=True, size=size)
@@ -53,9 +54,9 @@ def shared_memory_peer(size: int) -> Iterator[tuple[Work, Work]]:
         return bytes(block.buf[:size])
 
     try:
-        with ours, process(serve):
+        with ours, process(serve) as pid:
             theirs.close()
-            yield put, get
+            yield put, get, pid
     finally:
         block.close()
         block.unlink()
@@ -68,7 +69,7 @@ def rate_of(work: Work, size: int) -> Callable[[], float]:
 
 
 def measure(
-    session: Session, label: str, size: int, floors: tuple[Callable[[int], Work], ...], rounds: int
+    session: Session, label: str, size: int, floors: tuple[Callable[[int], Work], ...], pids: list[int], rounds: int
 ) -> list[Row]:
     data = b"\x5a" * size
     block = bytearray(data)
@@ -78,7 +79,7 @@ def measure(
     def copy() -> None:
         block[:] = data
 
-    with shared_memory_peer(size) as (put, get):
+    with shared_memory_peer(size) as (put, get, peer_pid), placed([*pids, peer_pid], TWO_CORES):
         works = {
             "in": (send(size), partial(session.call, "take", {"data": data}), put),
             "out": (fetch(size), partial(session.call, "give"), get),
@@ -109,12 +110,13 @@ def main() -> None:
     options = arguments(__doc__, rounds=7)
     rows = []
     with (
-        bytes_floor() as (send, fetch, _),
+        bytes_floor() as (send, fetch, floor_pids),
         daemon() as client,
         client.session(str(APPS / "payloads.py")) as session,
     ):
+        pids = [session.info().pid, *floor_pids]
         for label, size in SIZES.items():
-            rows += measure(session, label, size, (send, fetch), options.rounds)
+            rows += measure(session, label, size, (send, fetch), pids, options.rounds)
     report("Bytes in and out, of a plain socket's rate", rows)
 
 

@@ -3,7 +3,9 @@ a call; and making what is called, with its first call. What is not installed is
 installs all of them).
 
 Each peer is measured in turns with the call floor and with warmpool, and its ratio is to warmpool in the same round.
-The clusters of Ray and Dask are running before, as warmpool's daemon is; only actors are made.
+For the calls, what is called is on the caller's core first, with all processes that a peer has, and then on another;
+what is made is wherever the scheduler puts it. The clusters of Ray and Dask are running before, as warmpool's daemon
+is; only actors are made.
 """
 
 from __future__ import annotations
@@ -14,20 +16,21 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from alternatives import PEERS, Entry, Peer, Work, make_and_call, round_of
+from alternatives import MAKE, PEERS, Entry, Peer, Work, make_and_call, round_of
 from daemon import APPS, daemon
 from floors import call_floor
-from harness import Row, against, arguments, in_turns, report
+from harness import PLACEMENTS, Row, against, arguments, in_turns, report
 
-from warmpool import Client
+from warmpool import Client, Session
 
 INPUT = {"key": "n", "value": 1}
-Float = Callable[[], float]
+Calls = Callable[[str], float]
 Rounds = dict[str, list[float]]
 
 PROGRAM = Path(__file__).with_name("alternatives.py")
@@ -60,7 +63,7 @@ Ask = Callable[[str], float]
 
 @contextmanager
 def running(entry: Entry) -> Iterator[Ask]:
-    """A peer in a process of its own: asked to `call` or to `make`, it answers with microseconds."""
+    """A peer in a process of its own, which is asked as `alternatives` says."""
     ours, theirs = socket.socketpair()
     command = [sys.executable, str(PROGRAM), entry.name, str(theirs.fileno())]
     with ours, tempfile.TemporaryFile("w+") as said:
@@ -89,21 +92,35 @@ def running(entry: Entry) -> Iterator[Ask]:
             program.wait()
 
 
-def warmpool_session(client: Client) -> Peer:
+def session_of(client: Client) -> Session:
+    return client.session(str(APPS / "plain.py"))
+
+
+def calls_of(session: Session) -> Work:
+    return lambda: session.call("add", INPUT)
+
+
+def making(client: Client) -> Peer:
     @contextmanager
     def a_session() -> Iterator[Work]:
-        with client.session(str(APPS / "plain.py")) as session:
-            yield lambda: session.call("add", INPUT)
+        with session_of(client) as session:
+            yield calls_of(session)
 
     return a_session
 
 
-def measure(entry: Entry, floor: Float, own: Float, session: Peer, rounds: int, makings: int) -> tuple[Rounds, Rounds]:
-    """Rounds of calls and of makings."""
+def measure(entry: Entry, floor: Calls, own: Calls, new: Peer, rounds: int, makings: int) -> dict[str, Rounds]:
+    """Rounds of calls, by their placement, and of makings."""
     with running(entry) as ask:
-        calls = in_turns({"floor": floor, "own": own, "peer": lambda: ask("call")}, rounds)
-        made = in_turns({"own": lambda: make_and_call(session), "peer": lambda: ask("make")}, makings)
-    return calls, made
+        given = {
+            placement: in_turns(
+                {name: partial(calls, placement) for name, calls in (("floor", floor), ("own", own), ("peer", ask))},
+                rounds,
+            )
+            for placement in PLACEMENTS
+        }
+        given[MAKE] = in_turns({"own": lambda: make_and_call(new), "peer": partial(ask, MAKE)}, makings)
+    return given
 
 
 def row_of(entry: Entry, given: Rounds, at_least: float | None) -> Row:
@@ -113,34 +130,33 @@ def row_of(entry: Entry, given: Rounds, at_least: float | None) -> Row:
 
 def main() -> None:
     options = arguments(__doc__, rounds=15, makings=5)
-    calls: dict[str, Rounds] = {}
-    made: dict[str, Rounds] = {}
-    peers = installed()
-    with daemon("--warm", "4") as client, call_floor() as (floor, _), ExitStack() as stack:
-        session = warmpool_session(client)
-        works = round_of(floor), round_of(stack.enter_context(session()))
-        for entry in peers:
+    given: dict[Entry, dict[str, Rounds]] = {}
+    with daemon("--warm", "4") as client, call_floor() as (floor, pids), session_of(client) as session:
+        pid = session.info().pid
+        works = round_of(floor, lambda: pids), round_of(calls_of(session), lambda: [pid])
+        new = making(client)
+        for entry in installed():
             try:
-                calls[entry.name], made[entry.name] = measure(entry, *works, session, options.rounds, options.makings)
+                given[entry] = measure(entry, *works, new, options.rounds, options.makings)
             except NoPeerError as error:
                 print(f"skipped: {entry.name}: {error}", file=sys.stderr)
-    peers = [entry for entry in peers if entry.name in made]
-    floors, own, opened = all_of(calls, "floor"), all_of(calls, "own"), all_of(made, "own")
-    ratio, note = against(floors, own)
-    rows = [
-        Row("call floor", statistics.median(floors)),
-        Row("warmpool", statistics.median(own), note=f"{ratio:.2f} of the floor, {note}"),
-    ]
-    report("A warm call (ratios to warmpool's)", rows + [row_of(one, calls[one.name], one.call_bar) for one in peers])
-    rows = [Row("warmpool: a session", statistics.median(opened))]
-    report(
-        "Making one, with its first call (ratios to opening a session)",
-        rows + [row_of(one, made[one.name], one.make_bar) for one in peers],
-    )
+    for placement in PLACEMENTS:
+        rounds = {entry: kinds[placement] for entry, kinds in given.items()}
+        ratio, note = against(all_of(rounds, "floor"), all_of(rounds, "own"))
+        rows = [
+            Row("call floor", statistics.median(all_of(rounds, "floor"))),
+            Row("warmpool", statistics.median(all_of(rounds, "own")), note=f"{ratio:.2f} of the floor, {note}"),
+        ]
+        rows += [row_of(entry, each, entry.call_bar) for entry, each in rounds.items()]
+        report(f"A warm call (ratios to warmpool's), {placement}", rows)
+    rounds = {entry: kinds[MAKE] for entry, kinds in given.items()}
+    rows = [Row("warmpool: a session", statistics.median(all_of(rounds, "own")))]
+    rows += [row_of(entry, each, entry.make_bar) for entry, each in rounds.items()]
+    report("Making one, with its first call (ratios to opening a session)", rows)
 
 
-def all_of(given: dict[str, Rounds], name: str) -> list[float]:
-    return [value for rounds in given.values() for value in rounds[name]]
+def all_of(rounds: Mapping[Entry, Rounds], name: str) -> list[float]:
+    return [value for each in rounds.values() for value in each[name]]
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ of a plain and of an async generator, read by both clients. Both ends on one cor
 from __future__ import annotations
 
 import asyncio
-import os
 import statistics
 import time
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from pathlib import Path
 import uvloop
 from daemon import APPS, daemon
 from floors import call_floor
-from harness import Row, against, arguments, in_turns, median_of, place, report, sample
+from harness import PLACEMENTS, Row, against, arguments, in_turns, median_of, placed, report, sample
 
 from warmpool import AsyncClient, Session
 
@@ -25,7 +24,6 @@ AT_MOST = 0.5
 
 def main() -> None:
     arguments(__doc__)
-    cpus = sorted(os.sched_getaffinity(0))
     app = str(APPS / "items.py")
     with (
         daemon() as client,
@@ -41,14 +39,14 @@ def main() -> None:
             "async client, plain generator": lambda: runner.run(streamed_async(client.places.socket, plain.id)),
         }
         pids = [plain.info().pid, async_.info().pid, *floor_pids]
-        for title, others in (("one core", cpus[0]), ("two cores", cpus[-1])):
-            place(pids, own=cpus[0], others=others)
-            given = in_turns(works, ROUNDS)
+        for placement in PLACEMENTS:
+            with placed(pids, placement):
+                given = in_turns(works, ROUNDS)
             rows = [Row("floor", statistics.median(given["floor"]))]
             for name in list(works)[1:]:
                 ratio, note = against(given["floor"], given[name])
                 rows.append(Row(name, statistics.median(given[name]), ratio, note, at_most=AT_MOST))
-            report(f"An item of {COUNT}, {title}", rows)
+            report(f"An item of {COUNT}, {placement}", rows)
 
 
 def streamed(session: Session) -> float:
