@@ -26,7 +26,7 @@ FLOORS: Final[tuple[frozenset[str], ...]] = tuple(
         frozenset,
         (
             ["errors", "facts", "version"],
-            ["settings", "paths", "launch", "lock", "discovery"],
+            ["settings", "paths", "launch", "handshake", "lock", "discovery"],
             ["board", "options", "wire"],
             ["packets"],
             ["memory", "outbox"],

@@ -7,10 +7,10 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 _HOME: Final = str(Path(__file__).resolve().parent.parent)
 _PR_SET_PDEATHSIG: Final = 1
@@ -33,6 +33,14 @@ def foreign_command(python: str, *arguments: str) -> list[str]:
     ours would bring libraries that were built for this one.
     """
     return [python, os.path.join(_HOME, "warmpool", "worker", "boot.py"), *arguments]
+
+
+def spawn_afresh(command: list[str], file_actions: Sequence[tuple[Any, ...]], *, setsid: bool = False) -> int:
+    """Starts a process that has none of this one's handling of signals; gives its pid. Raises OSError."""
+    defaults = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
+    return os.posix_spawn(
+        command[0], command, os.environ, file_actions=file_actions, setsid=setsid, setsigmask=(), setsigdef=defaults
+    )
 
 
 def has_exited(pidfd: int, timeout: float | None = None) -> bool:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from collections.abc import Callable
 from contextlib import suppress
 from math import ceil
 from typing import Any
 
-from ..errors import InternalError, InvalidRequestError, WarmpoolError, from_wire
+from ..errors import InvalidRequestError, WarmpoolError
+from ..handshake import READY, error_in, refusal
 from ..launch import close_all_but
 from ..options import BOUNDS, Settings
 from ..paths import Places, make_private
 from ..settings import MIB, check_number
 
-_READY = b"ready"
 _IN_UNITS = {"min_free_bytes": ("min_free_mb", MIB), "log_cap": ("log_cap_mb", MIB)}
 """Settings that are typed under another name, in so many of their unit."""
 
@@ -61,9 +60,9 @@ def _detach(places: Places, run: Callable[[Callable[[], None]], None]) -> int:
         os.close(writable)
         with open(readable, "rb") as pipe:
             said = pipe.read()
-        if said == _READY:
+        if said == READY:
             return 0
-        raise from_wire(json.loads(said)) if said else InternalError(f"the daemon did not start; see {places.log}")
+        raise error_in(said, f"; see {places.log}")
     os.close(readable)
     os.setsid()
     os.chdir("/")
@@ -73,13 +72,13 @@ def _detach(places: Places, run: Callable[[Callable[[], None]], None]) -> int:
     close_all_but({0, 1, 2, writable})
 
     def ready() -> None:
-        os.write(writable, _READY)
+        os.write(writable, READY)
         os.close(writable)
 
     try:
         run(ready)
     except WarmpoolError as error:
         with suppress(OSError):  # after `ready` nobody listens there
-            os.write(writable, json.dumps(error.to_wire()).encode())
+            os.write(writable, refusal(error))
         raise
     return 0

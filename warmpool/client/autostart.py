@@ -7,18 +7,16 @@ one starts a daemon and nineteen find it. The daemon says that it is ready by it
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Callable
 from typing import Final
 
 from ..errors import DaemonUnavailableError
-from ..launch import python_command
+from ..launch import python_command, spawn_afresh
 from ..lock import LockFile
 from ..paths import Places, make_private
 from ..settings import AUTOSTART_IDLE_EXIT
 
 _SHOWN_LINES: Final = 12
-_FIXED: Final = {signal.SIGKILL, signal.SIGSTOP}
 
 
 def start_daemon(places: Places, is_running: Callable[[], bool]) -> bool:
@@ -45,9 +43,7 @@ def _run_detached(places: Places) -> None:
         "warmpool.cli", "serve", "--detach", "--socket", str(places.socket), "--idle-exit", str(AUTOSTART_IDLE_EXIT)
     )
     null = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 1, 2)]
-    pid = os.posix_spawn(
-        command[0], command, os.environ, file_actions=null, setsigmask=[], setsigdef=signal.valid_signals() - _FIXED
-    )
+    pid = spawn_afresh(command, null)
     try:
         _, status = os.waitpid(pid, 0)
     except ChildProcessError:

@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..errors import InternalError, InvalidRequestError, WarmpoolError
+from ..handshake import READY, refusal
 from ..launch import close_all_but
 from ..options import Settings
 from ..paths import Places
 from .main import serve
 
 OWNER_FD: Final = 3
-READY: Final = b"ready"
 
 
 def main() -> None:
@@ -40,9 +40,9 @@ def main() -> None:
     try:
         _serve(given, owner)
     except Exception as error:
-        refusal = error if isinstance(error, WarmpoolError) else InternalError(f"the daemon did not start: {error!r}")
+        told = error if isinstance(error, WarmpoolError) else InternalError(f"the daemon did not start: {error!r}")
         with suppress(OSError):  # the owner is gone, or was told that we are ready
-            owner.sendall(json.dumps(refusal.to_wire()).encode())
+            owner.sendall(refusal(told))
         raise
     finally:
         shutil.rmtree(given["directory"], ignore_errors=True)

@@ -22,18 +22,17 @@ from typing import Any, Final
 
 from ..client.requests import app_reference
 from ..client.sync import Client
-from ..errors import InternalError, InvalidRequestError, WarmpoolError, from_wire
-from ..launch import has_exited, python_command
+from ..errors import InvalidRequestError, WarmpoolError
+from ..handshake import READY, error_in
+from ..launch import has_exited, python_command, spawn_afresh
 from ..paths import Places
 from ..settings import shorten
 
-_READY: Final = b"ready"
 _OWNER_FD: Final = 3
 _STOP_PATIENCE: Final = 6.0
 """Seconds for a daemon that was asked to stop, hooks and all; then it is made to."""
 _LAST_PATIENCE: Final = 5.0
 _APPENDING: Final = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-_FIXED: Final = {signal.SIGKILL, signal.SIGSTOP}
 
 _owned: weakref.WeakSet[OwnedDaemon] = weakref.WeakSet()
 
@@ -89,11 +88,10 @@ class OwnedDaemon:
     def _await_ready(self) -> None:
         with self._tie.makefile("rb", buffering=0) as file:
             said = b""
-            while said != _READY and (more := file.read(65_536)):
+            while said != READY and (more := file.read(65_536)):
                 said += more
-        if said == _READY:
-            return
-        raise from_wire(json.loads(said)) if said else InternalError(f"the daemon did not start:\n{self.text_of_log()}")
+        if said != READY:
+            raise error_in(said, f":\n{self.text_of_log()}")
 
     def text_of_log(self) -> str:
         with suppress(OSError):
@@ -127,20 +125,13 @@ def _begin_log(log: Path) -> None:
 
 def _spawn(given: dict[str, Any], tie: int, log: Path) -> int:
     command = python_command("warmpool.daemon.embedded", json.dumps(given))
-    return os.posix_spawn(
-        command[0],
-        command,
-        os.environ,
-        file_actions=[
-            (os.POSIX_SPAWN_DUP2, tie, _OWNER_FD),
-            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_OPEN, 1, str(log), _APPENDING, 0o600),
-            (os.POSIX_SPAWN_DUP2, 1, 2),
-        ],
-        setsid=True,
-        setsigmask=[],
-        setsigdef=signal.valid_signals() - _FIXED,
-    )
+    ends = [
+        (os.POSIX_SPAWN_DUP2, tie, _OWNER_FD),
+        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 1, str(log), _APPENDING, 0o600),
+        (os.POSIX_SPAWN_DUP2, 1, 2),
+    ]
+    return spawn_afresh(command, ends, setsid=True)
 
 
 def _end(tie: socket.socket, pid: int, pidfd: int, directory: Path) -> None:
