@@ -6,13 +6,13 @@ from dataclasses import dataclass, fields
 from typing import Final
 
 from .errors import InvalidRequestError
-from .settings import LOG_CAP_MIN, MIB, check_number
+from .settings import LOG_CAP_MIN, MIB, OPEN_TIMEOUT_MAX, check_number
 
 BOUNDS: Final[dict[str, tuple[float, float]]] = {
     "max_workers": (1, 100_000),
     "warm": (0, 10_000),
     "min_free_bytes": (0, 2**50),
-    "open_timeout": (0, 3600),
+    "open_timeout": (0, OPEN_TIMEOUT_MAX),
     "start_timeout": (1, 86_400),
     "call_frame_limit": (1024, 2**31 - 1),
     "call_memory_limit": (0, 2**31 - 1),

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from .errors import InvalidRequestError
 
-MIB = 1024 * 1024
+KIB = 1024
+MIB = 1024 * KIB
 
 SESSION_TIMEOUT_MIN = 1.0
 SESSION_TIMEOUT_MAX = 3600.0
 SESSION_TIMEOUT_DEFAULT = 60.0
+OPEN_TIMEOUT_MAX = 3600.0
 
 CONTROL_FRAME_LIMIT = 64 * 1024
 """Largest hello or control frame. The daemon decodes nothing larger: a frame can grow 72-fold in memory."""
@@ -107,6 +109,11 @@ def check_number(name: str, value: object, low: float, high: float) -> float:
 def check_session_timeout(value: object) -> float:
     """A sliding window in seconds, 1 to 3600."""
     return float(check_number("session_timeout", value, SESSION_TIMEOUT_MIN, SESSION_TIMEOUT_MAX))
+
+
+def check_open_timeout(value: object) -> float:
+    """How long to wait in line for a worker, in seconds, 0 to 3600."""
+    return check_number("open_timeout", value, 0, OPEN_TIMEOUT_MAX)
 
 
 def shorten(value: object) -> str:

@@ -12,10 +12,9 @@ from typing import Any
 
 from ..client.sync import Client, Stream
 from ..errors import CallCancelledError, InvalidRequestError
+from . import INTERRUPTED
 from .output import print_json, say, tell, tell_if_started
 from .progress import Bar
-
-INTERRUPTED = 130
 
 _PASSED_ON = (
     *("function", "session", "session_timeout", "open_timeout", "timeout", "stream"),

@@ -34,9 +34,9 @@ from ..errors import (
     WorkerLostError,
 )
 from ..paths import Places, working_directory
-from ..wire.messages import Opened
+from ..wire.messages import NEW, Opened
 from .connections import FORKED, HangupError, OverdueError, connect, no_answer
-from .requests import NEW, Data, RunRequest, run_result
+from .requests import Data, RunRequest, run_result
 
 KEPT_LINKS: Final = 256
 """Connections that `run` keeps for sessions that it has used; the longest unused one goes first."""

@@ -14,11 +14,9 @@ from functools import lru_cache
 from typing import Any, Final, Literal, NamedTuple, TypedDict
 
 from ..errors import InvalidRequestError
-from ..settings import check_number, check_session_timeout, shorten
-from ..wire.messages import Open, Opened
+from ..settings import check_number, check_open_timeout, check_session_timeout, shorten
+from ..wire.messages import NEW, Open, Opened
 from ..wire.references import absolute, parse
-
-NEW: Final = "new"
 
 TIMEOUT_MIN: Final = 0.001
 TIMEOUT_MAX: Final = 7 * 86_400.0
@@ -160,7 +158,7 @@ def _open_fields(given: Mapping[str, Any]) -> dict[str, Any]:
         raise InvalidRequestError(f"workers must be a list of one id, not of {len(workers)}")
     return {
         "session_timeout": None if window is None else check_session_timeout(window),
-        "open_timeout": None if patience is None else check_number("open_timeout", patience, 0, 3600),
+        "open_timeout": None if patience is None else check_open_timeout(patience),
         "labels": labels_or_none(given.get("labels")),
         "name": name,
         "if_exists": if_exists,

@@ -15,11 +15,10 @@ from weakref import ref
 
 from ..errors import InvalidRequestError, WarmpoolError
 from ..paths import working_directory
-from ..wire.messages import Opened
+from ..wire.messages import NEW, Opened
 from .connections import FORKED, HangupError
 from .core import AnyCallLink, Core
 from .requests import (
-    NEW,
     Data,
     Page,
     RunRequest,

@@ -16,14 +16,13 @@ import termios
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from .. import packets
 from ..errors import ProtocolError
 from ..launch import has_exited
+from ..settings import KIB
 from ..wire.shapes import Conversation, Message
-
-KIB: Final = 1024
 
 
 class Exit(NamedTuple):

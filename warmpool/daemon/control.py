@@ -16,6 +16,7 @@ from ..policy.events import Ticket
 from ..policy.sessions import SessionView
 from ..settings import (
     DESCRIPTION_MAX,
+    KIB,
     LABEL_KEY_MAX,
     LABEL_VALUE_MAX,
     LABELS_MAX,
@@ -23,12 +24,12 @@ from ..settings import (
     SESSION_TIMEOUT_DEFAULT,
     TAGS_MAX,
     check_number,
+    check_open_timeout,
     check_session_timeout,
     shorten,
 )
 from ..wire.messages import Open
 
-KIB: Final = 1024
 TESTING: Final = "testing."
 """How the names begin of what only a daemon that was started for tests does."""
 Params = Mapping[str, Any]
@@ -154,7 +155,7 @@ def check_patience(wish: Open, open_timeout: float) -> tuple[float, float]:
         raise InvalidRequestError('name, description and tags go only with session="new"')
     window = SESSION_TIMEOUT_DEFAULT if wish.session_timeout is None else wish.session_timeout
     patience = open_timeout if wish.open_timeout is None else wish.open_timeout
-    return check_session_timeout(window), check_number("open_timeout", patience, 0, 3600)
+    return check_session_timeout(window), check_open_timeout(patience)
 
 
 def check_labels(labels: object) -> dict[str, str]:

@@ -23,7 +23,7 @@ from ..policy import effects as fx
 from ..policy import events as ev
 from ..policy.broker import Broker
 from ..policy.virtual import SplitTimers
-from ..wire.messages import Abandon, Control, Failure, Open, Reply, Request
+from ..wire.messages import NEW, Abandon, Control, Failure, Open, Reply, Request
 from ..wire.processes import Load
 from ..wire.references import parse
 from ..wire.shapes import Message
@@ -48,7 +48,6 @@ from .room import FreeMemory
 from .testing import TestControls
 from .virtual import MovableBoard
 
-NEW: Final = "new"
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 

@@ -125,10 +125,7 @@ class Leases:
         session = self.usable(event, now)
         if session is None:
             return None
-        if event.app_key not in (None, session.app_key):
-            self._refuse(event.ticket, refusals.app_mismatch(session, event.app))
-        elif event.version not in (None, session.version):
-            error = refusals.version_mismatch(session.app, session.version, event.version, session.id)
+        if (error := refusals.mismatch(session, event.app_key, event.app, event.version)) is not None:
             self._refuse(event.ticket, error)
         elif session.state is LeaseState.EXPIRING:
             session.held.append(event)

@@ -90,12 +90,10 @@ class Opens:
         holder = self._leases.named(event.name)
         if holder is None:
             return False
+        key = event.edition.key.removesuffix(PRIMED)
         if event.if_exists != "attach":
             self._refuse(event.ticket, refusals.name_taken(holder))
-        elif holder.app_key != event.edition.key.removesuffix(PRIMED):
-            self._refuse(event.ticket, refusals.app_mismatch(holder, event.edition.name))
-        elif event.version not in (None, holder.version):
-            error = refusals.version_mismatch(holder.app, holder.version, event.version, holder.id)
+        elif (error := refusals.mismatch(holder, key, event.edition.name, event.version)) is not None:
             self._refuse(event.ticket, error)
         elif event.worker not in (None, holder.worker_id):
             self._refuse(event.ticket, refusals.elsewhere(holder, event.worker))

@@ -17,6 +17,7 @@ from ..errors import (
     SessionExpiredError,
     SessionNotFoundError,
     VersionMismatchError,
+    WarmpoolError,
     WorkerLeasedError,
     WorkerLostError,
 )
@@ -50,6 +51,15 @@ def over(session: Session) -> SessionError:
     else:
         kind, text = SessionEndedError, f"session ended: {session.id} was ended ({session.end_reason}); open a new one"
     return kind(text, session_id=session.id, details={"end_reason": session.end_reason})
+
+
+def mismatch(session: Session, key: str | None, app: str | None, version: str | None) -> WarmpoolError | None:
+    """For whoever wants this session as one of another app or version. None stands for whatever the session has."""
+    if key not in (None, session.app_key):
+        return app_mismatch(session, app)
+    if version not in (None, session.version):
+        return version_mismatch(session.app, session.version, version, session.id)
+    return None
 
 
 def app_mismatch(session: Session, wanted: str | None) -> AppMismatchError:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..client.blocking import BlockingCore
 from ..client.calls import CallLink
-from ..client.requests import NEW, Data, RunRequest, app_reference
+from ..client.requests import Data, RunRequest, app_reference
 from ..client.sync import Client, Session
+from ..wire.messages import NEW
 from ..wire.references import PRIMED
 from .clock import Clock
 from .owned import OwnedDaemon, references_of

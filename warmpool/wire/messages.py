@@ -14,6 +14,8 @@ from .frames import decode, unpack
 from .shapes import Message, conversation_of, from_parts, new_tuple
 
 PROTOCOL_VERSION: Final = 8
+NEW: Final = "new"
+"""In place of a session's id: one is to be opened."""
 
 # --- client ↔ daemon ----------------------------------------------------------------------------------------
 
@@ -50,7 +52,7 @@ class Open(NamedTuple):
     app: str | None
     """A reference without a function; paths in it are absolute. None: whatever app the session has."""
     session: str | None
-    """"new", the id of a session, or None for a stateless call."""
+    """NEW, the id of a session, or None for a stateless call."""
     cwd: str
     """Where the client stands: modules are looked for there, and a new session's process works there."""
     session_timeout: float | None = None
