@@ -15,20 +15,18 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
-import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from ..app import BaseApp
+from ..client.core import finish
 from ..client.requests import call_timeout
 from ..errors import InvalidRequestError
-from .life import Life
+from .life import Hook, Life
 
 A = TypeVar("A", bound=BaseApp)
-
-_preloaded: weakref.WeakSet[type[BaseApp]] = weakref.WeakSet()
 
 
 class _AnyClient(Generic[A]):
@@ -75,18 +73,11 @@ class AppClient(_AnyClient[A]):
                 asyncio.get_running_loop()
                 raise InvalidRequestError("an event loop runs here already: use `async with`, and await the calls")
             self._runner = asyncio.Runner()
-        doing = "preload"
         try:
-            if life.app_class not in _preloaded:
-                self._run(getattr(life.app_class, "preload", None))
-                _preloaded.add(life.app_class)
-            doing = "its setup"
-            life.construct()
-            self._run(life.hook("setup"))
-        except BaseException as error:
+            finish(life.begin(self._step))
+        except BaseException:
             self._close()
-            raise life.broken(doing, error) from error
-        life.lease()
+            raise
         return self
 
     def __exit__(
@@ -127,21 +118,13 @@ class AppClient(_AnyClient[A]):
 
     def end(self, reason: str = "client") -> None:
         """Ends the session: runs its hooks. What these raise goes to stderr, as a worker's goes to its log."""
-        if self._life.end_reason is not None:
-            return
-        self._life.end_reason = reason
-        for name, arguments in (("on_end", (reason,)), ("unload", ())):
-            try:
-                self._run(self._life.hook(name), *arguments)
-            except BaseException as error:
-                self._life.hook_failed(name, error)
+        finish(self._life.end(reason, self._step))
 
-    def _run(self, hook: Callable[..., Any] | None, *arguments: Any) -> None:
-        if hook is None:
-            return
+    async def _step(self, hook: Hook, *arguments: Any) -> None:
+        """Blocks, in the loop of the calls if they have one."""
         if self._runner is not None:
             self._runner.run(_awaited(hook, *arguments))
-        elif inspect.iscoroutine(result := hook(*arguments)):
+        elif hook is not None and inspect.iscoroutine(result := hook(*arguments)):
             asyncio.run(result)
 
     def _close(self) -> None:
@@ -152,9 +135,8 @@ class AppClient(_AnyClient[A]):
     # --- in a loop that runs already --------------------------------------------------------------------------
 
     async def __aenter__(self) -> AsyncAppClient[A]:
-        client = AsyncAppClient(self._life)
-        await client._begin()
-        return client
+        await self._life.begin(_awaited)
+        return AsyncAppClient(self._life)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -200,32 +182,10 @@ class AsyncAppClient(_AnyClient[A]):
 
     async def end(self, reason: str = "client") -> None:
         """As `AppClient.end`, awaited."""
-        if self._life.end_reason is not None:
-            return
-        self._life.end_reason = reason
-        for name, arguments in (("on_end", (reason,)), ("unload", ())):
-            try:
-                await _awaited(self._life.hook(name), *arguments)
-            except BaseException as error:
-                self._life.hook_failed(name, error)
-
-    async def _begin(self) -> None:
-        life = self._life
-        doing = "preload"
-        try:
-            if life.app_class not in _preloaded:
-                await _awaited(getattr(life.app_class, "preload", None))
-                _preloaded.add(life.app_class)
-            doing = "its setup"
-            life.construct()
-            await _awaited(life.hook("setup"))
-        except BaseException as error:
-            life.close()
-            raise life.broken(doing, error) from error
-        life.lease()
+        await self._life.end(reason, _awaited)
 
 
-async def _awaited(hook: Callable[..., Any] | None, *arguments: Any) -> None:
+async def _awaited(hook: Hook, *arguments: Any) -> None:
     result = None if hook is None else hook(*arguments)
     if inspect.isawaitable(result):
         await result

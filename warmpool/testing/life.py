@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import secrets
 import sys
+import weakref
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
@@ -15,7 +16,7 @@ from ..app import AppContext, BaseApp, CallCancelled
 from ..board import Board
 from ..client.connections import cannot_send, no_answer
 from ..client.requests import call_arguments
-from ..errors import AppBrokenError, InvalidRequestError, SessionEndedError, WarmpoolError, from_wire
+from ..errors import InvalidRequestError, SessionEndedError, WarmpoolError, from_wire
 from ..options import Settings
 from ..packets import pair
 from ..signatures import functions_of
@@ -30,7 +31,13 @@ from ..worker.runner import any_async, constructed
 A = TypeVar("A", bound=BaseApp)
 T = TypeVar("T")
 
+Hook = Callable[..., Any] | None
+Step = Callable[..., Awaitable[None]]
+"""Runs a hook, if there is one, with the arguments that follow it, and waits for it if it is async."""
+
 _LIMIT: Final = Settings().call_memory_limit
+
+_preloaded: weakref.WeakSet[type[BaseApp]] = weakref.WeakSet()
 
 _TOLD: Final = (Exception, SystemExit, CallCancelled)
 """What a session tells as an error of the app's, and a test that is stopped is not stopped by."""
@@ -85,7 +92,23 @@ class Life(Generic[A]):
         self.caller: _Caller
         """Once it has been constructed, both."""
 
-    def construct(self) -> None:
+    async def begin(self, step: Step) -> None:
+        """All that comes before the first call. Raises APP_BROKEN."""
+        doing = "preload"
+        try:
+            if self.app_class not in _preloaded:
+                await step(getattr(self.app_class, "preload", None))
+                _preloaded.add(self.app_class)
+            doing = "its setup"
+            self._construct()
+            await step(self._hook("setup"))
+        except BaseException as error:
+            self.close()
+            _let_pass(error)
+            raise app_broken(self.name, doing, error) from error
+        self._context.session_id, self._context.labels = self.id, self._labels
+
+    def _construct(self) -> None:
         self._context = AppContext(self.name, _version_of(self.app_class), "w_test")
         self._context._host = self.host
         self.app = constructed(self.app_class, self._context)
@@ -93,20 +116,21 @@ class Life(Generic[A]):
         board = self._resources.enter_context(closing(Board.scratch()))
         self.caller = _Caller(self.app, self.functions, board, 0, self._context, Inbox(ours, lambda _: False))
 
-    def lease(self) -> None:
-        self._context.session_id, self._context.labels = self.id, self._labels
+    async def end(self, reason: str, step: Step) -> None:
+        """Ends the session, once. What its hooks raise goes to stderr, as a worker's goes to its log."""
+        if self.end_reason is not None:
+            return
+        self.end_reason = reason
+        for name, arguments in (("on_end", (reason,)), ("unload", ())):
+            try:
+                await step(self._hook(name), *arguments)
+            except BaseException as error:
+                _let_pass(error)
+                print_failure(f"{self.name}: {name}", error)
 
-    def hook(self, name: str) -> Callable[..., Any] | None:
-        hook: Callable[..., Any] | None = getattr(self.app, name, None)
+    def _hook(self, name: str) -> Hook:
+        hook: Hook = getattr(self.app, name, None)
         return hook
-
-    def broken(self, doing: str, error: BaseException) -> AppBrokenError:
-        _let_pass(error)
-        return app_broken(self.name, doing, error)
-
-    def hook_failed(self, name: str, error: BaseException) -> None:
-        _let_pass(error)
-        print_failure(f"{self.name}: {name}", error)
 
     def refuse_nested(self, me: object) -> None:
         """Before `me`, a thread or a task, waits for its turn: calls of one session run one at a time."""
