@@ -93,7 +93,10 @@ class Server:
         self._controls: TestControls | None = None
         if isinstance(board, MovableBoard):
             assert timers is not None
-            self._controls = TestControls(self, board, timers)
+            self._controls = TestControls(
+                loop, self._broker, self._processes, catalog, board, timers,
+                report=self.report, reply=self._reply, time_moved=self._set_timer, meet=self._meet,
+            )  # fmt: skip
             self._requests.add(self._controls.methods, self._controls.wall_time)
         self._heed_signals()
         self._set_timer()

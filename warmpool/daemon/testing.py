@@ -7,37 +7,56 @@ whether it may expire; their exits and answers bring it on, nothing polls. Meanw
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
 from ..errors import InvalidRequestError
 from ..policy import events as ev
 from ..policy import refusals
-from ..policy.cancels import CancelStep
+from ..policy.broker import Broker
 from ..policy.pool import Pool, TemplateState
 from ..policy.sessions import Session
-from ..policy.states import LeaseState, WorkerState
 from ..policy.virtual import SplitTimers
 from ..wire.processes import HangNext
 from ..wire.references import PRIMED, parse
+from .catalog import Catalog
 from .control import TESTING, Method, Parameters, check_directory
+from .processes import Processes
 from .virtual import MovableBoard
-
-if TYPE_CHECKING:
-    from .server import Server
 
 ADVANCE_MAX: Final = 10 * 365 * 86_400.0
 _TICK: Final = 0.001
 
 
 class TestControls:
-    def __init__(self, server: Server, board: MovableBoard, timers: SplitTimers) -> None:
-        self._server = server
-        self._loop = server._loop
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        broker: Broker,
+        processes: Processes,
+        catalog: Catalog,
+        board: MovableBoard,
+        timers: SplitTimers,
+        *,
+        report: Callable[[ev.Event], None],
+        reply: Callable[[ev.Ticket, object], None],
+        time_moved: Callable[[], None],
+        meet: Callable[[float], None],
+    ) -> None:
+        """`time_moved`: lease time has stopped, goes on, or is another; `meet` does what is due at a moment."""
+        self._loop = loop
+        self._broker = broker
+        self._processes = processes
+        self._catalog = catalog
         self._board = board
         self._timers = timers
+        self._report = report
+        self._reply = reply
+        self._time_moved = time_moved
+        self._meet = meet
         self._wall_offset = time.time() - board.now()
         self._target: float | None = None
         self._step_due = False
@@ -120,17 +139,17 @@ class TestControls:
     def _take_turns(self) -> None:
         while self._next and self._target is None:
             self._next.popleft()()
-        self._server._set_timer()
+        self._time_moved()
 
     def _step(self) -> None:
         """To the next deadline, once the consequences of the last are settled."""
         self._step_due = False
-        if self._target is None or not self._is_settled():
+        if self._target is None or not self._broker.is_at_rest():
             return
         deadline = self._timers.next_lease_deadline()
         if deadline is not None and deadline <= self._target + _TICK:
             self._board.move_to(max(self._board.now(), min(deadline, self._target)))
-            self._server._meet(self._board.now())
+            self._meet(self._board.now())
             return
         self._board.move_to(self._target)
         self._target = None
@@ -142,14 +161,6 @@ class TestControls:
             self._board.go_on()
         self._tell_time(ticket)
 
-    def _is_settled(self) -> bool:
-        broker = self._server._broker
-        return not (
-            any(worker.state is WorkerState.STOPPING for worker in broker.fleet.workers.values())
-            or any(session.state is LeaseState.EXPIRING for session in broker.leases.live.values())
-            or any(ladder.step is CancelStep.DUMPED for ladder in broker._cancels._ladders.values())
-        )
-
     def _tell_time(self, ticket: ev.Ticket, **more: bool) -> None:
         self._reply(ticket, {"now": self.wall_time(self._board.now()), **more})
 
@@ -157,19 +168,19 @@ class TestControls:
 
     def _kill_worker(self, ticket: ev.Ticket, params: Parameters) -> None:
         session = self._live_session(params)
-        self._server._processes.lose(session.worker_id)
-        self._server.report(ev.SessionAsked(ticket, session.id, settle=True))
+        self._processes.lose(session.worker_id)
+        self._report(ev.SessionAsked(ticket, session.id, settle=True))
 
     def _expire_now(self, ticket: ev.Ticket, params: Parameters) -> None:
         session = self._live_session(params)
         if self._board.read(session.row).busy:
             raise InvalidRequestError(f"session {session.id} cannot expire now: a call of it runs")
-        self._server.report(ev.EndRequested(ticket, session.id, "idle", status="expired"))
+        self._report(ev.EndRequested(ticket, session.id, "idle", status="expired"))
 
     def _hang_next_call(self, ticket: ev.Ticket, params: Parameters) -> None:
         session = self._live_session(params)
         self._arming.setdefault(session.worker_id, []).append(ticket)
-        self._server._processes.tell(session.worker_id, HangNext())
+        self._processes.tell(session.worker_id, HangNext())
 
     def hangs_next(self, worker: str) -> None:
         """The worker has heard it."""
@@ -179,8 +190,8 @@ class TestControls:
     def _lose_template(self, ticket: ev.Ticket, params: Parameters) -> None:
         app, cwd = params.text("app"), check_directory(params.text("cwd"))
         params.done()
-        key = self._server._catalog.resolve(parse(app), cwd).key
-        fleet = self._server._broker.fleet
+        key = self._catalog.resolve(parse(app), cwd).key
+        fleet = self._broker.fleet
         pools = [
             pool
             for pool in fleet.editions.pools.values()
@@ -189,7 +200,7 @@ class TestControls:
         if not pools:
             raise InvalidRequestError(f"app {app} has no template that could be lost: nobody has used it yet")
         for pool in pools:
-            self._server._processes.lose_template(pool.id)
+            self._processes.lose_template(pool.id)
 
         def is_lost(pool: Pool) -> bool:
             return pool.template is not TemplateState.READY or pool.id not in fleet.editions.pools
@@ -198,26 +209,23 @@ class TestControls:
 
     def _fill_pool(self, ticket: ev.Ticket, params: Parameters) -> None:
         params.done()
-        self._server._broker.fleet.full = True
+        self._broker.fleet.full = True
         self._reply(ticket, None)
 
     def _free_pool(self, ticket: ev.Ticket, params: Parameters) -> None:
         params.done()
-        self._server._broker.fleet.full = False
-        self._server._meet(self._board.now())
+        self._broker.fleet.full = False
+        self._meet(self._board.now())
         self._reply(ticket, None)
 
     def _live_session(self, params: Parameters) -> Session:
         """The session that is meant, if it has a worker; else it is refused as any request about it."""
         session_id = params.text("session_id")
         params.done()
-        broker = self._server._broker
-        session = broker.leases.find(session_id, self._board.now())
+        leases = self._broker.leases
+        session = leases.find(session_id, self._board.now())
         if session is None:
-            raise broker.leases.unknown(session_id)
+            raise leases.unknown(session_id)
         if not session.is_open:
             raise refusals.over(session)
         return session
-
-    def _reply(self, ticket: ev.Ticket, value: Any) -> None:
-        self._server._reply(ticket, value)

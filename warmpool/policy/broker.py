@@ -23,7 +23,7 @@ from .leases import Leases
 from .opens import Opens
 from .pool import TemplateState
 from .sessions import Session
-from .states import WorkerState
+from .states import LeaseState, WorkerState
 from .timers import Timer, Timers, is_over
 
 
@@ -83,6 +83,14 @@ class Broker:
     def next_deadline(self) -> float | None:
         """When `advance` should be called next, in lease time; None: not before another event."""
         return self._timers.next_deadline()
+
+    def is_at_rest(self) -> bool:
+        """Whether no worker is leaving, and none was asked or signalled and has yet to answer."""
+        return not (
+            any(worker.state is WorkerState.STOPPING for worker in self.fleet.workers.values())
+            or any(session.state is LeaseState.EXPIRING for session in self.leases.live.values())
+            or self._cancels.is_dumping()
+        )
 
     def touch(self, now: float) -> None:
         """Somebody has asked for something: the daemon is of use."""

@@ -57,6 +57,10 @@ class Cancels:
     def __repr__(self) -> str:
         return f"<Cancels {self._ladders}>"
 
+    def is_dumping(self) -> bool:
+        """Whether some process is writing its stack to its log, as far as can be known."""
+        return any(ladder.step is CancelStep.DUMPED for ladder in self._ladders.values())
+
     def ask(self, event: ev.CancelRequested, now: float) -> None:
         """Answered at once with what there was to stop: a call that runs, one that may wait, or none."""
         session = self._leases.usable(event, now)
