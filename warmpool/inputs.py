@@ -10,10 +10,12 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Annotated, Any, Final, TypeGuard, get_args, get_origin
 
 from pydantic import AliasChoices, AliasPath, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 from pydantic.fields import FieldInfo
+from pydantic_core import to_json
 
 from .errors import InvalidInputError
 
@@ -22,6 +24,9 @@ _VAR_KEYWORD: Final = inspect.Parameter.VAR_KEYWORD
 
 _AROUND: Final = frozenset({"definitions", "definition-ref", "default", "function-after"})
 """What in a core schema of pydantic's stands around a model and leaves its input alone."""
+
+_USERS: Final = ("default", "metadata")
+"""Where a core schema holds what is not pydantic's."""
 
 Arguments = tuple[Any, ...]
 Decode = Callable[[Any], Arguments]
@@ -60,7 +65,7 @@ def _whole_input(parameters: list[inspect.Parameter], hints: dict[str, Any]) -> 
 
 def _decode_model(name: str, model: type[BaseModel], annotation: Any, parameter: inspect.Parameter) -> Decode:
     adapter, key = TypeAdapter(annotation), parameter.name
-    validate = adapter.validator.validate_python
+    validate = _validation(adapter.validator, adapter.core_schema)
     is_free = _has_no_use_for(key, model, adapter.core_schema)
     told = parameter.default if isinstance(parameter.default, FieldInfo) else None
     default = parameter.default if told is None else parameter.empty
@@ -132,7 +137,7 @@ def _decode_parameters(
         fields[f"p{index}"] = _field(parameter, hints.get(parameter.name, Any))
     config = ConfigDict(extra="forbid", arbitrary_types_allowed=False, protected_namespaces=())
     model = create_model(name, __config__=config, **fields)
-    validate = model.__pydantic_validator__.validate_python
+    validate = _validation(model.__pydantic_validator__, model.__pydantic_core_schema__)
 
     def decode(value: Any) -> Arguments:
         try:
@@ -141,6 +146,34 @@ def _decode_parameters(
             raise _invalid_input(name, error) from None
 
     return model, decode
+
+
+def _validation(validator: Any, schema: Any) -> Callable[[Any], Any]:
+    """What checks an input. Dates, sets and the like came as text and as lists: pydantic takes them for what they are,
+    but where it is strict only when it reads JSON.
+    """
+    validate: Callable[[Any], Any] = validator.validate_python
+    if not _is_strict(schema):
+        return validate
+
+    def validate_strictly(value: Any) -> Any:
+        try:
+            return validate(value)
+        except ValidationError:
+            with suppress(ValueError):  # it cannot be JSON, or is not right there either
+                return validator.validate_json(to_json(value))
+            raise
+
+    return validate_strictly
+
+
+def _is_strict(schema: Any) -> bool:
+    """Whether some part of a core schema of pydantic's takes nothing for what it is not."""
+    if isinstance(schema, list | tuple):
+        return any(map(_is_strict, schema))
+    return isinstance(schema, dict) and (
+        schema.get("strict") is True or any(_is_strict(part) for name, part in schema.items() if name not in _USERS)
+    )
 
 
 def _field(parameter: inspect.Parameter, annotation: Any) -> tuple[Any, Any]:

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, RootModel, SecretStr, computed_field
+from pydantic import BaseModel, ConfigDict, Field, RootModel, SecretStr, Strict, computed_field
 from pydantic.alias_generators import to_camel, to_pascal
 
 from warmpool import BaseApp
@@ -25,6 +25,16 @@ class Tagged(BaseModel):
     of: int
     tags: set[str]
     at: datetime
+
+
+class Square(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    side: int
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def area(self) -> int:
+        return self.side**2
 
 
 class Numbers(RootModel[list[int]]):
@@ -50,6 +60,15 @@ class TakesModels(BaseApp):
 
     def tagged(self) -> list[Tagged]:
         return [Tagged(Of=1, Tags={"a"}, At=datetime(2026, 1, 2, tzinfo=UTC))]
+
+    def told(self, tagged: Tagged) -> list[object]:
+        return [tagged.of, sorted(tagged.tags), tagged.at]
+
+    def told_apart(self, of: Annotated[int, Strict()], tags: Annotated[set[str], Strict()]) -> list[object]:
+        return [of, sorted(tags)]
+
+    def squared(self, side: int) -> Square:
+        return Square(side=side)
 
     def several(self, orders: list[Order]) -> list[object]:
         return [self.run(order) for order in orders]

@@ -92,6 +92,46 @@ def test_results_are_made_of_what_a_worker_sends(client: Client):
         assert takes.tagged() == names["TakesModels"]().tagged()
 
 
+def test_a_strict_model_is_taken_for_what_it_is(client: Client):
+    """Its date and its set travel as text and as a list. A number is still none if it is a text."""
+    file = str(APPS / "takes_models.py")
+    names = runpy.run_path(file)
+    (tagged,) = names["TakesModels"]().tagged()
+    with client.session(file) as session:
+        told = [1, ["a"], "2026-01-02T00:00:00Z"]
+        for way in (tagged, tagged.model_dump(by_alias=True), tagged.model_dump(by_alias=True, mode="json")):
+            assert session.call("told", way) == told
+        assert session.proxy(names["TakesModels"]).told_apart(1, {"b"}) == [1, ["b"]]
+        for wrong in ({"Of": "1", "Tags": ["a"], "At": told[2]}, {"Of": 1, "Tags": [1], "At": told[2]}):
+            with pytest.raises(InvalidInputError, match="told is not valid"):
+                session.call("told", wrong)
+        with pytest.raises(InvalidInputError, match="of: Input should be a valid integer"):
+            session.call("told_apart", of="1", tags=["b"])
+
+
+def test_what_is_computed_is_no_surprise(client: Client):
+    file = str(APPS / "takes_models.py")
+    names = runpy.run_path(file)
+    with client.session(file) as session:
+        assert session.call("squared", side=3) == {"side": 3, "area": 9}
+        square = session.proxy(names["TakesModels"]).squared(3)
+        assert (type(square).__name__, square.side, square.area) == ("Square", 3, 9)
+
+
+def test_an_async_generator_that_is_left_holds_nothing(shared_daemon: Daemon):
+    async def main() -> int:
+        async with AsyncClient(shared_daemon.socket, autostart=False) as other, other.proxy(AsyncCart) as cart:
+            async for number in cart.steps(1000):
+                assert number == 0
+                break
+            numbers = cart.steps(1000)
+            assert await anext(numbers) == 0
+            await numbers.aclose()
+            return (await cart.add(2)).total
+
+    assert asyncio.run(main()) == 2
+
+
 def test_a_parameter_with_an_alias_goes_by_its_own_name_too(client: Client):
     file = str(APPS / "takes_models.py")
     app = runpy.run_path(file)["TakesModels"]

@@ -9,9 +9,11 @@ from pydantic import (
     AliasChoices,
     AliasGenerator,
     AliasPath,
+    Base64Bytes,
     BaseModel,
     ConfigDict,
     Field,
+    Json,
     RootModel,
     SecretStr,
     field_serializer,
@@ -59,6 +61,16 @@ class Around(BaseModel):
     inner: Optional[Around] = None  # noqa: UP045  (a forward reference)
 
 
+class Coded(BaseModel):
+    """What is kept of some is not what it is read from, and one is read under another name."""
+
+    data: Base64Bytes
+    parts: list[Base64Bytes] | None = None
+    text: Json[str]
+    name: str = Field(default="", validation_alias="theName")
+    inner: Coded | None = None
+
+
 class Roots(RootModel[list[ReadByAlias]]):
     pass
 
@@ -76,6 +88,7 @@ MODELS = (
     NotToBeShown(token="secret"),
     OfChoices(count_of_all=3, more=[1]),
     Around(many=[ReadByAlias(how_many=3)], named={"a": Camel(maxItems=4)}, inner=Around(many=[ReadByAlias()])),
+    Coded(data=b"YWJjZA==", parts=[b"YWJjZA=="], text='"\\"x\\""', theName="n", inner=Coded(data=b"YQ==", text='"a"')),
     Roots([ReadByAlias(how_many=9)]),
 )
 

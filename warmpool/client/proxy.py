@@ -13,11 +13,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
-from typing import Annotated, Any, TypeVar, cast, get_args, get_origin
+from typing import Annotated, Any, Self, TypeVar, cast, get_args, get_origin
 
 from ..errors import FunctionNotFoundError, InvalidRequestError
 from ..methods import Kind, hints_of, is_function, kind_of, results_of
 from .sessions import AsyncSession
+from .streams import AsyncStream
 from .sync import Session
 
 A = TypeVar("A")
@@ -85,13 +86,31 @@ def _async_method(session: AsyncSession, name: str, kind: Kind, bind: Bind, made
     async def call(*arguments: Any, **keywords: Any) -> Any:
         return made(await session.call(name, bind(arguments, keywords)))
 
-    async def stream(*arguments: Any, **keywords: Any) -> AsyncIterator[Any]:
-        async with session.stream(name, bind(arguments, keywords)) as events:
-            async for event in events:
-                if event.type == "output":
-                    yield made(event.output)
+    def stream(*arguments: Any, **keywords: Any) -> AsyncIterator[Any]:
+        return _Items(session.stream(name, bind(arguments, keywords)), made)
 
     return stream if kind.streams else call
+
+
+class _Items:
+    """What an async generator gives. (Not one itself: those asyncio closes later, when nobody has them any more, and
+    until then the session is busy with it.)
+    """
+
+    def __init__(self, events: AsyncStream, made: Made) -> None:
+        self._events = events
+        self._made = made
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        while (event := await anext(self._events)).type != "output":
+            pass
+        return self._made(event.output)
+
+    async def aclose(self) -> None:
+        await self._events.close()
 
 
 def _binder(method: Callable[..., Any], hints: dict[str, Any]) -> Bind:
@@ -113,11 +132,19 @@ def _binder(method: Callable[..., Any], hints: dict[str, Any]) -> Bind:
 
 def _maker(returned: Any, kind: Kind) -> Made:
     """What came over the wire into what the method is annotated to return, or to yield. It came under the fields' own
-    names, and what msgpack has no type for as text or a list, which a strict model would refuse.
+    names, what msgpack has no type for as text or a list, which a strict model would refuse, and with what is computed,
+    which a model may forbid.
     """
-    from pydantic import TypeAdapter
+    from pydantic import TypeAdapter, ValidationError
 
     result, _ = results_of(kind, returned)
-    return partial(
-        TypeAdapter(Any if result is None else result).validate_python, strict=False, by_alias=True, by_name=True
-    )
+    adapter: TypeAdapter[Any] = TypeAdapter(Any if result is None else result)
+    validate = partial(adapter.validate_python, strict=False, by_alias=True, by_name=True)
+
+    def made(output: Any) -> Any:
+        try:
+            return validate(output)
+        except ValidationError:
+            return validate(output, extra="ignore")
+
+    return made

@@ -15,6 +15,9 @@ from typing import Any, Final, get_args
 
 _NATIVE: Final = (str, bytes, int, float, list, tuple, dict, type(None))
 """What msgpack packs without asking."""
+_OF_FIELDS: Final = ("model-fields", "dataclass-args")
+_PARTS: Final = ("choices", "steps")
+"""Besides what ends in `schema`, where a core schema has others in it."""
 
 
 def carry(value: Any) -> Any:
@@ -78,6 +81,11 @@ def carry_input(value: Any) -> Any:
 def _as_it_is_read(value: Any, keys: Mapping[str, str | None]) -> dict[str, Any]:
     """The fields of a model, one level of it, by the keys that its like is made from."""
     found = {name: field for name, field in vars(value).items() if name in keys}
+    kind: Any = type(value)
+    if coded := _coded_fields(kind):
+        found |= value.__pydantic_serializer__.to_python(
+            value, include=set(coded), by_alias=False, round_trip=True, warnings=False
+        )
     for name in found:
         if keys[name] is None:
             raise TypeError(f"{type(value).__qualname__}.{name} is read from inside of another value: give a dict")
@@ -96,6 +104,29 @@ def _keys_of_its_own(kind: Any) -> dict[str, str | None] | None:
     if decorators.model_serializers or decorators.field_serializers or all(map(_is_written_as_read, models)):
         return None
     return {name: _key_of(kind, name, field) for name, field in kind.__pydantic_fields__.items()}
+
+
+@lru_cache(maxsize=256)
+def _coded_fields(kind: Any) -> frozenset[str]:
+    """Fields whose values are not what they are read from: base64, JSON, what has a serializer."""
+    schema = kind.__pydantic_core_schema__
+    known = {one["ref"]: one for one in schema.get("definitions", ())}
+    while schema is not None and schema["type"] not in _OF_FIELDS:
+        schema = known.get(schema.get("schema_ref"), schema.get("schema"))
+    fields: Any = () if schema is None else schema["fields"]
+    named = fields.items() if isinstance(fields, dict) else ((field["name"], field) for field in fields)
+    return frozenset(name for name, field in named if _is_coded(field))
+
+
+def _is_coded(schema: Any) -> bool:
+    """A core schema of pydantic's, but for the models in it: they are asked themselves."""
+    if isinstance(schema, list | tuple):
+        return any(map(_is_coded, schema))
+    if not isinstance(schema, dict) or schema.get("type") == "model":
+        return False
+    if "serialization" in schema or schema.get("type") == "json":
+        return True
+    return any(_is_coded(part) for name, part in schema.items() if name.endswith("schema") or name in _PARTS)
 
 
 def _is_written_as_read(kind: Any) -> bool:
