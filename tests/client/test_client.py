@@ -48,6 +48,7 @@ from warmpool import (
     WorkerLostError,
 )
 from warmpool.client import core, links
+from warmpool.wire import frames
 
 COUNTER = str(APPS / "counter.py")
 VALUES = str(APPS / "values.py")
@@ -163,6 +164,65 @@ def test_threads_do_not_take_each_others_connections(client: Client, monkeypatch
 
     in_threads(6, work)
     assert [client.run(session=id, function="add").output.total for id in opened] == [102, 102, 102]
+
+
+def test_a_call_goes_by_another_connection_if_its_own_was_taken_meanwhile(client: Client, monkeypatch):
+    """A thread has been given the session's connection, and before it uses that, another one's stream takes it for
+    itself and is left early. The call has not been sent: it is made again.
+    """
+    with client.session(str(APPS / "streams.py") + ":Plain") as session:
+        held = session.stream("forever")
+        next(held)  # so the session has none
+        reopen, given, left = session._twin._reopen, threading.Event(), threading.Event()
+
+        async def reopen_slowly() -> Any:
+            link = await reopen()
+            given.set()
+            assert left.wait(PATIENCE)
+            return link
+
+        monkeypatch.setattr(session._twin, "_reopen", reopen_slowly)
+        with ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(session.call, "fine")
+            assert given.wait(PATIENCE)
+            monkeypatch.undo()
+            held.close()
+            with session.stream("forever") as stream:
+                next(stream)
+            left.set()
+            assert answer.result(PATIENCE) == 1
+
+
+def test_a_stream_has_one_reader_at_a_time_and_who_closes_it_ends_that_ones_reading(
+    client: Client, fifo: Path, monkeypatch: pytest.MonkeyPatch
+):
+    next_parts, is_read = client._core.next_parts, threading.Event()
+
+    async def next_parts_of_a_reader(*arguments: Any) -> list[Any]:
+        is_read.set()
+        return await next_parts(*arguments)
+
+    monkeypatch.setattr(client._core, "next_parts", next_parts_of_a_reader)
+    with client.session(WAITS) as session, ThreadPoolExecutor(1) as pool:
+        stream = session.stream("wait", fifo=str(fifo), answer="late")
+        events = pool.submit(list, stream)
+        assert is_read.wait(PATIENCE)
+        with pytest.raises(InvalidRequestError, match="the stream is being read already"):
+            next(stream)
+        stream.close()
+        assert events.result(PATIENCE) == []
+        fifo.write_text("go")
+        assert session.call("echo", value=1) == 1
+
+
+def test_opening_again_says_what_has_become_of_the_session(client: Client):
+    session = client.session(COUNTER)
+    client.sessions.end(session.id)
+    for _ in range(2):
+        with pytest.raises(SessionEndedError):
+            session.call("add")
+        with pytest.raises(SessionEndedError):
+            session.open()
 
 
 def test_threads_open_sessions_at_once(client: Client):
@@ -632,6 +692,23 @@ def test_a_handler_may_ask_whatever_the_client_is_about(client: Client):
 
 
 @pytest.mark.usefixtures("ctrl_c")
+def test_what_a_handler_raises_is_no_nonsense_of_the_daemons(client: Client, monkeypatch: pytest.MonkeyPatch):
+    """Also where it falls into the decoding of an answer."""
+
+    class TookTooLongError(Exception):
+        pass
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise TookTooLongError
+
+    client.status()
+    monkeypatch.setattr(frames, "unpack", interrupted)
+    with pytest.raises(TookTooLongError):
+        client.status()
+    monkeypatch.undo()
+    assert client.status().pid
+
+
 def test_an_interrupted_first_call_leaves_its_session_and_says_which(client: Client):
     with interrupted_when_begun(client) as raised:
         client.run(app=TOLD, session="new", function="spin")
@@ -685,7 +762,8 @@ def test_whoever_is_interrupted_does_not_wait_for_a_daemon_that_stands_still(cli
 
 
 LOOKS_UP = {dis.opmap[name] for name in ("CALL", "CALL_FUNCTION_EX", "RESUME", "JUMP_BACKWARD") if name in dis.opmap}
-"""Bytecodes after which Python runs the handlers of signals that have come."""
+"""Bytecodes after which Python runs the handlers of signals that have come, unless they have raised."""
+HANDLES = dis.opmap["PUSH_EXC_INFO"]
 
 
 def interrupted_at(chance: int, work: Callable[[], object]) -> bool:
@@ -702,8 +780,8 @@ def interrupted_at(chance: int, work: Callable[[], object]) -> bool:
     def happened(frame: FrameType, event: str, argument: object) -> Any:
         nonlocal left
         if event == "opcode":
-            left -= last.get(frame) in LOOKS_UP
-            last[frame] = frame.f_code.co_code[frame.f_lasti]
+            before, last[frame] = last.get(frame), frame.f_code.co_code[frame.f_lasti]
+            left -= before in LOOKS_UP and last[frame] != HANDLES
             if left < 0:
                 sys.settrace(None)
                 last.clear()
@@ -903,6 +981,15 @@ def test_a_session_may_be_lost_or_expire_inside_its_block(client: Client):
     assert session.info().end_reason == "idle"
     with pytest.raises(SessionExpiredError, match=r"(?i)session expired"):
         session.call("add")
+
+
+def test_a_block_whose_daemon_has_gone_is_left_and_no_other_daemon_started(free_socket: Path):
+    with Client(free_socket) as client, Client(free_socket) as other:
+        with client.session(COUNTER) as session:
+            assert wait_for_exit(other.stop())
+        for ask in (session.info, session.keepalive, session.end):
+            with pytest.raises(DaemonUnavailableError):
+                ask()
 
 
 def test_what_is_raised_in_the_block_goes_before_what_the_end_raises(start_daemon: Callable[..., Daemon]):

@@ -73,6 +73,21 @@ def judge(shared_daemon: Daemon) -> Iterator[Client]:
         yield client
 
 
+# --- what cannot be sent ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [object(), memoryview(b"abcd")[::2]], ids=["object", "view-with-gaps"])
+def test_a_first_call_that_cannot_be_sent_says_which_session_it_leaves(both: Any, judge: Client, value: object):
+    given = {"app": VALUES, "function": "echo", "input": {"value": value}, "session": "new"}
+    for ask in (both.run, lambda given: list(both.stream(given))):
+        with pytest.raises(InvalidRequestError, match="the input cannot be sent") as raised:
+            ask(given)
+        assert raised.value.session_id is not None
+        assert both.run(session=raised.value.session_id, function="echo", input={"value": 1}).output == 1
+        judge.sessions.end(raised.value.session_id)
+    assert judge.sessions.list() == []
+
+
 # --- run ----------------------------------------------------------------------------------------------------------
 
 
@@ -507,6 +522,53 @@ def test_a_call_in_the_middle_of_reading_a_stream_is_refused(both: Any):
                 with pytest.raises(InvalidRequestError, match="a stream of this session is being read"):
                     session.call("fine")
         assert session.call("fine") == 1
+
+
+def test_nothing_else_can_wait_for_ones_own_stream(both: Any):
+    if isinstance(both, Face):
+        both.runner.run(_use_while_reading(both.thing))
+        return
+    with both.session(STREAMS) as session:
+        for stream in (
+            session.stream("count", to=2),
+            both.stream(session=session.id, function="count", input={"to": 2}),
+        ):
+            next(stream)
+            for use in (
+                lambda: session.call("fine"),
+                lambda: list(session.map("fine", [{}])),
+                lambda: list(session.stream("fine")),
+                lambda: both.run(session=session.id, function="fine"),
+                lambda: list(both.stream(session=session.id, function="fine")),
+            ):
+                with pytest.raises(InvalidRequestError, match="a stream of this session is being read"):
+                    use()
+            assert both.run(app=VALUES, function="echo", input={"value": 1}).output == 1, "that is another matter"
+            assert [event.output for event in stream] == [1, "counted"]
+        assert session.call("fine") == 1
+
+
+async def _use_while_reading(client: AsyncClient) -> None:
+    async def items(stream: Any) -> list[Any]:
+        return [item async for item in stream]
+
+    async with client.session(STREAMS) as session:
+        for stream in (
+            session.stream("count", to=2),
+            client.stream(session=session.id, function="count", input={"to": 2}),
+        ):
+            await anext(stream)
+            for use in (
+                lambda: session.call("fine"),
+                lambda: items(session.map("fine", [{}])),
+                lambda: items(session.stream("fine")),
+                lambda: client.run(session=session.id, function="fine"),
+                lambda: items(client.stream(session=session.id, function="fine")),
+            ):
+                with pytest.raises(InvalidRequestError, match="a stream of this session is being read"):
+                    await use()
+            assert [event.output async for event in stream] == [1, "counted"]
+        assert await session.call("fine") == 1
 
 
 async def _call_while_reading(client: AsyncClient) -> None:

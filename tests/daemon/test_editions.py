@@ -7,6 +7,7 @@ import hashlib
 import importlib
 import os
 import sys
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -102,6 +103,17 @@ def test_a_broken_edit_is_told_of_at_the_line_that_asks(
     lines = Path(__file__).read_text().splitlines()
     asks = {number for number, line in enumerate(lines, 1) if line.endswith("  # here")}
     assert {(warning.filename, warning.lineno) for warning in caught} == {(__file__, number) for number in asks}
+
+
+def test_where_warnings_are_errors_no_session_is_left_that_nobody_knows_of(client: Client, app: Path):
+    client.session(str(app)).end()
+    app.write_text(TEXT.format(answer="two").replace("def run", "def run)"))
+    for ask in (lambda: client.session(str(app)), lambda: client.run(app=str(app), session="new")):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            with pytest.raises(AppBrokenWarning, match="SyntaxError"):
+                ask()
+    assert client.sessions.list() == []
 
 
 def test_a_failing_setup_in_an_edit_leaves_the_old_version_serving(client: Client, app: Path):

@@ -21,6 +21,7 @@ from ..wire.messages import Opened
 from .aio_links import AsyncLink
 from .connections import (
     CALM,
+    UNSENDABLE,
     OverdueError,
     cannot_send,
     cannot_use,
@@ -234,6 +235,6 @@ class AsyncCallLink(AsyncLink):
     def _unsent_call(self, call_id: int, error: BaseException) -> BaseException:
         """What to raise for a call that did not leave."""
         self._calls.forget(call_id)
-        if isinstance(error, TypeError | ValueError | OverflowError):
+        if isinstance(error, UNSENDABLE):
             return cannot_send(error)
         return error

@@ -24,6 +24,7 @@ from . import links
 from .connections import (
     CALM,
     FORKED,
+    UNSENDABLE,
     HangupError,
     OverdueError,
     cannot_send,
@@ -38,6 +39,7 @@ LOOKS: Final = 48
 """Times that a caller looks for its answer before it sleeps, two microseconds each: a core that falls asleep takes
 longer to wake up than a short call takes. In between it lets others run, and leaves the socket to who would send.
 """
+_LOOKED_ONCE: Final = LOOKS - 1
 _READABLE: Final = select.POLLIN | select.POLLHUP | select.POLLERR
 
 
@@ -124,7 +126,7 @@ class CallLink(Link):
                 raise self._failure(call_id, error, sent=sent) from None
             finally:
                 self._caller = None
-        if looks == LOOKS - 1:  # as soon as others were let run: the worker shares our core
+        if looks == _LOOKED_ONCE:  # as soon as others were let run: the worker shares our core
             self._calm = CALM
         return answer[2] if answer[0] == "Result" else payload_of(answer)
 
@@ -277,7 +279,7 @@ class CallLink(Link):
         if isinstance(error, EOFError) or is_of_the_kernel(error):
             self.close()
             return HangupError(sent=sent)
-        if not sent and isinstance(error, WarmpoolError | TypeError | ValueError | OverflowError):
+        if not sent and isinstance(error, (WarmpoolError, *UNSENDABLE)):
             assert call_id is not None
             self._calls.forget(call_id)  # it did not leave
             return error if isinstance(error, WarmpoolError) else cannot_send(error)

@@ -32,17 +32,23 @@ CALM: Final = 256
 for the worker.
 """
 
+UNSENDABLE: Final = (TypeError, ValueError, OverflowError, BufferError)
+"""What packing raises for what cannot be sent."""
+
 _ONE_FD: Final = socket.CMSG_SPACE(FD_SIZE)
 _CLOEXEC: Final = int(socket.MSG_CMSG_CLOEXEC)
 _CUT: Final = int(socket.MSG_CTRUNC)
 
 
 class HangupError(Exception):
-    """The other end is gone. `sent`: a call may have reached it."""
+    """The other end is gone. `sent`: a call may have reached it. `found`: it was gone before anything was tried, as
+    when another thread has closed it.
+    """
 
-    def __init__(self, *, sent: bool) -> None:
+    def __init__(self, *, sent: bool, found: bool = False) -> None:
         super().__init__("the connection broke")
         self.sent = sent
+        self.found = found
 
 
 class OverdueError(Exception):
@@ -160,7 +166,7 @@ def request_frame(writer: FrameWriter, request: Message) -> bytes:
     """
     try:
         return writer.frame(to_wire(request))
-    except (TypeError, ValueError, OverflowError) as error:
+    except UNSENDABLE as error:
         what = shorten(error.object) if isinstance(error, UnicodeEncodeError) else "the request"
         raise InvalidRequestError(f"{what} cannot be sent: {error}") from None
 
@@ -172,4 +178,4 @@ def no_answer(timeout: float | None, session_id: str | None) -> CallTimeoutError
 def cannot_use(broken: str) -> Exception:
     if broken is FORKED:
         return InvalidRequestError(f"this client cannot be used: {broken}")
-    return HangupError(sent=False)
+    return HangupError(sent=False, found=True)

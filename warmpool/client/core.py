@@ -12,8 +12,6 @@ an expired session is never mistaken for a lost one.
 from __future__ import annotations
 
 import os
-import sys
-import warnings
 import weakref
 from _thread import RLock
 from abc import ABC, abstractmethod
@@ -21,7 +19,6 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from functools import partial
-from types import FrameType
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from ..errors import (
@@ -36,6 +33,8 @@ from ..errors import (
 from ..paths import Places, working_directory
 from ..wire.messages import NEW, Opened
 from .connections import FORKED, HangupError, OverdueError, connect, no_answer
+from .notices import warn
+from .readers import Readers
 from .requests import Data, RunRequest, run_result
 
 KEPT_LINKS: Final = 256
@@ -95,6 +94,7 @@ class Core(ABC, Generic[L]):
         self._lock = RLock()  # the handler of a signal may come for it while it is held
         self._kept: OrderedDict[str, tuple[L, set[str]]] = OrderedDict()
         self._opened: weakref.WeakSet[L] = weakref.WeakSet()
+        self.readers = Readers(self.me)
         _cores.add(self)
 
     def disown(self) -> None:
@@ -212,7 +212,13 @@ class Core(ABC, Generic[L]):
         with self._lock:
             self._opened.add(link)
         if link.opened.notice:
-            warnings.warn(link.opened.notice, AppBrokenWarning, stacklevel=_level_of_user())
+            try:
+                warn(link.opened.notice)
+            except AppBrokenWarning:  # where warnings are errors: nobody is told of the session
+                link.close()
+                if link.opened.session_id is not None:
+                    await self.request("sessions.end", start=False, session_id=link.opened.session_id)
+                raise
         return link
 
     async def explain(self, session_id: str | None) -> WarmpoolError:
@@ -261,6 +267,7 @@ class Core(ABC, Generic[L]):
                 link.close()
 
     async def _run_in_session(self, request: RunRequest, session_id: str) -> Data:
+        self.readers.refuse(session_id)
         link = self._kept_for(session_id, request.app)
 
         async def reopen() -> L:
@@ -286,7 +293,7 @@ class Core(ABC, Generic[L]):
         """One call's output. A link that broke while it was unused is opened again: then the daemon knows why, or
         hands us over once more.
         """
-        fresh = link is None or reopen is None
+        fresh = link is None
         if link is None:
             assert reopen is not None
             link = await reopen()
@@ -294,11 +301,13 @@ class Core(ABC, Generic[L]):
             try:
                 return await self.call(link, function, input, timeout)
             except HangupError as hangup:
-                if fresh or hangup.sent:
+                if hangup.sent or reopen is None or (fresh and not hangup.found):
                     raise await self.explain(link.opened.session_id) from None
             except OverdueError as overdue:
                 raise await self.give_up(link, overdue, timeout) from None
-            assert reopen is not None
+            except WarmpoolError as error:
+                error.session_id = error.session_id or link.opened.session_id  # it did not leave
+                raise
             link, fresh = await reopen(), True
 
     async def give_up(
@@ -340,6 +349,7 @@ class Core(ABC, Generic[L]):
         """Where a stream of `run` takes its link from, and where it gives it back: it is kept for its session."""
 
         async def borrow() -> L:
+            self.readers.refuse(request.session)
             link = await self.open_link(request)
             link.seize()
             return link
@@ -384,15 +394,3 @@ def call_named(opened: Opened, call_id: int) -> dict[str, Any]:
     """What `calls.cancel` is to be told of a call on a connection. One without a session is known by its worker."""
     whose = {"worker_id": opened.worker_id} if opened.session_id is None else {"session_id": opened.session_id}
     return {**whose, "call_id": call_id}
-
-
-def _level_of_user() -> int:
-    """For a warning: how far up the first frame is that is not the client's, its caller being 1. A client's context
-    manager is entered by way of contextlib.
-    """
-    frame: FrameType | None = sys._getframe(1)
-    level = 1
-    while frame is not None and str(frame.f_globals.get("__name__")).startswith((__package__ + ".", "contextlib")):
-        frame = frame.f_back
-        level += 1
-    return level

@@ -11,9 +11,8 @@ from collections.abc import AsyncGenerator, Generator, Iterable, Mapping
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar
-from weakref import ref
 
-from ..errors import InvalidRequestError, WarmpoolError
+from ..errors import DaemonUnavailableError, InvalidRequestError, SessionNotFoundError, WarmpoolError
 from ..paths import working_directory
 from ..wire.messages import NEW, Opened
 from .connections import FORKED, HangupError
@@ -47,8 +46,6 @@ class AsyncSession(Served):
         self._opened: Opened | None = None
         self._is_ours = request.session == NEW and request.if_exists != "attach"
         self._turns = core.turns()
-        self._readers: dict[int, tuple[ref[AnyCallLink], object]] = {}
-        """Who reads a stream, by its link. (Weak: an interruption may keep a link from being given back.)"""
 
     def __repr__(self) -> str:
         if self._opened is None:
@@ -71,7 +68,7 @@ class AsyncSession(Served):
 
     async def open(self) -> Self:
         """As `Session.open`, awaited."""
-        if self._opened is None or self.link is None:
+        if self._opened is None or self.link is None or self.link.broken is not None:
             await self._reopen()
         return self
 
@@ -80,9 +77,9 @@ class AsyncSession(Served):
         if self._opened is None or self._core.broken is FORKED:
             return  # a child leaves the block; the session is the parent's
         if self._is_ours:
-            await self.end()
-        else:
-            self._let_go()
+            with suppress(DaemonUnavailableError, SessionNotFoundError):  # it is over, and its daemon with it
+                await self.end()
+        self._let_go()
 
     async def end(self, *, force: bool = False) -> Data:
         """As `Session.end`, awaited."""
@@ -112,11 +109,8 @@ class AsyncSession(Served):
 
     async def _reopen(self) -> AnyCallLink:
         """The link that others use too; a new one if there is none, or a broken one."""
-        if self._readers and any(link() and reader == self._core.me() for link, reader in self._readers.values()):
-            raise InvalidRequestError(
-                "a stream of this session is being read here, and calls run one at a time: read it to its end, or "
-                "close it, before the next call"
-            )
+        if self._opened is not None:
+            self._core.readers.refuse(self.id)
         async with self._turns:
             if self.link is None or self.link.broken is not None:
                 request = self._request if self._opened is None else RunRequest(session=self.id)
@@ -130,6 +124,7 @@ class AsyncSession(Served):
         """A link for oneself alone: ours, if nobody uses it."""
         if self._opened is None:
             await self._reopen()
+        self._core.readers.refuse(self.id)
         link: AnyCallLink | None
         link, self.link = self.link, None  # first: interrupted in between, ours must not be left seized
         if link is not None:
@@ -166,6 +161,8 @@ class AsyncSession(Served):
         if timeout is not None or timeout_seconds is not None:
             timeout = call_timeout(timeout, timeout_seconds)
         elif link is not None:
+            if self._core.readers.begun:
+                self._core.readers.refuse(self.id)
             try:
                 return await self._core.call(link, function, input, None)
             except HangupError as hangup:
@@ -186,18 +183,7 @@ class AsyncSession(Served):
         """As `Session.stream`."""
         function, input = call_arguments(function, input, fields)
         call = RunRequest(function=function, input=input, timeout=call_timeout(timeout, timeout_seconds))
-        reader = self._core.me()
-
-        async def borrow() -> AnyCallLink:
-            link = await self._borrow()
-            self._readers[id(link)] = ref(link), reader
-            return link
-
-        def give_back(link: AnyCallLink) -> None:
-            self._readers.pop(id(link), None)
-            self._give_back(link)
-
-        return AsyncStream(self._core, call, borrow, give_back)
+        return AsyncStream(self._core, call, self._borrow, self._give_back)
 
     def map(self, function: str | None, inputs: Iterable[Any], *, window: int = 64) -> AsyncGenerator[Any, None]:
         """As `Session.map`."""
@@ -248,7 +234,7 @@ class AsyncSessions:
     async def get(self, session_id: str, *, memory: bool = False) -> Data:
         """As `Sessions.get`, awaited."""
         more = {"memory": True} if memory else {}
-        return Data(await self._core.request("sessions.get", session_id=session_id, **more))
+        return Data(await self._core.request("sessions.get", start=False, session_id=session_id, **more))
 
     async def list(
         self,
@@ -274,19 +260,19 @@ class AsyncSessions:
 
     async def keepalive(self, session_id: str) -> Data:
         """As `Sessions.keepalive`, awaited."""
-        return Data(await self._core.request("sessions.keepalive", session_id=session_id))
+        return Data(await self._core.request("sessions.keepalive", start=False, session_id=session_id))
 
     async def end(self, session_id: str, *, force: bool = False) -> Data:
         """As `Sessions.end`, awaited."""
         more = {"force": True} if force else {}
-        return Data(await self._core.request("sessions.end", session_id=session_id, **more))
+        return Data(await self._core.request("sessions.end", start=False, session_id=session_id, **more))
 
     async def set_labels(self, session_id: str, labels: Mapping[str, str]) -> Data:
         """As `Sessions.set_labels`, awaited."""
         checked = labels_or_none(labels)
         if checked is None:
             raise InvalidRequestError("set_labels needs a dict of labels; {} removes them all")
-        return Data(await self._core.request("sessions.set_labels", session_id=session_id, labels=checked))
+        return Data(await self._core.request("sessions.set_labels", start=False, session_id=session_id, labels=checked))
 
     async def get_labels(self, session_id: str) -> dict[str, str]:
         """As `Sessions.get_labels`, awaited."""
@@ -294,14 +280,16 @@ class AsyncSessions:
 
     async def why(self, session_id: str) -> Data:
         """As `Sessions.why`, awaited."""
-        story = Data(await self._core.request("sessions.why", session_id=session_id))
+        story = Data(await self._core.request("sessions.why", start=False, session_id=session_id))
         return Data(story, entries=[Data(entry) for entry in story.entries])
 
     async def logs(self, session_id: str, *, follow: bool = False) -> AsyncGenerator[str, None]:
         """As `Sessions.logs`."""
         offset, rest = 0, ""
         while True:
-            answer = await self._core.request("sessions.logs", session_id=session_id, offset=offset, wait=follow)
+            answer = await self._core.request(
+                "sessions.logs", start=False, session_id=session_id, offset=offset, wait=follow
+            )
             offset = answer["offset"]
             if answer["lost"]:
                 yield f"({answer['lost']} bytes of the log before this are gone)"

@@ -68,6 +68,9 @@ class AsyncStream(Served):
         self._deadline: float | None = None
         self._events = Events()
         self._link: AnyCallLink | None = None
+        self._reader: object = None
+        """The thread or task that has read last."""
+        self._is_reading = False
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._call.function} {self._events!r}>"
@@ -98,7 +101,8 @@ class AsyncStream(Served):
         if self._opened is not None or self._events.is_over:
             return self
         self._link = link = await self._borrow()
-        self._opened = link.opened
+        self._opened, self._reader = link.opened, self._core.me()
+        self._core.readers.add(self)
         if self._call.timeout is not None:
             self._deadline = self._core.now() + self._call.timeout
         try:
@@ -108,7 +112,9 @@ class AsyncStream(Served):
             self._finish()
             raise await self._core.explain(link.opened.session_id) from None
         except BaseException as error:
-            if not isinstance(error, WarmpoolError):
+            if isinstance(error, WarmpoolError):
+                error.session_id = error.session_id or link.opened.session_id  # it did not leave
+            else:
                 self._core.interrupted(link)
             self._finish()
             raise
@@ -117,7 +123,16 @@ class AsyncStream(Served):
     def __aiter__(self) -> Self:
         return self
 
+    def is_read_by(self, reader: object, session_id: str | None) -> bool:
+        """Whether this thread or task reads it, or has read it last, and it is of this session and not over."""
+        link = self._link
+        return link is not None and self._reader == reader and link.opened.session_id == session_id is not None
+
     async def __anext__(self) -> Data:
+        if self._is_reading:  # nothing is called from here to the next line, so no other thread runs in between
+            raise InvalidRequestError("the stream is being read already: one thread or task reads it at a time")
+        self._is_reading = True
+        self._reader = self._core.me()
         try:
             if self._link is None and not self._events.is_over:
                 await self.begin()
@@ -129,6 +144,8 @@ class AsyncStream(Served):
                 self.interrupt()
             self.close_now()
             raise
+        finally:
+            self._is_reading = False
         if self._events.is_over:
             self._finish()
         return event
@@ -137,6 +154,8 @@ class AsyncStream(Served):
         try:
             parts = await self._core.next_parts(link, self._call_id, self._deadline)
         except HangupError:
+            if self._events.is_over:
+                raise StopAsyncIteration from None  # closed meanwhile, by another task or thread
             return self._events.fail(await self._core.explain(link.opened.session_id), time.time())
         except OverdueError as overdue:
             error = await self._core.give_up(link, overdue, self._call.timeout, seized=True)
@@ -180,6 +199,7 @@ class AsyncStream(Served):
         self._events.is_over = True
         link, self._link = self._link, None
         if link is not None:
+            self._core.readers.discard(self)
             self._give_back(link)
 
 

@@ -110,7 +110,9 @@ class Client:
         return Data(finish(self._core.request("daemon.status")))
 
     def stop(self) -> int:
-        """Stops the daemon and everything in it; gives its pid, which may live for some seconds more."""
+        """Stops the daemon and everything in it; gives its pid, which may live for some seconds more. This client does
+        not start another.
+        """
         return finish(self._core.stop_daemon())
 
 
@@ -119,6 +121,7 @@ class Session:
 
     def __init__(self, core: BlockingCore, twin: AsyncSession) -> None:
         self._core = core
+        self._readers = core.readers
         self._twin = finish(twin.open())
         self.id: str = twin.id
         self.app: str = twin.app
@@ -143,7 +146,7 @@ class Session:
 
     def close(self) -> None:
         """What leaving the `with` block does: ends a session that was opened here, and lets go of one that was
-        attached to.
+        attached to, or that `if_exists="attach"` was said of.
         """
         finish(self._twin.close())
 
@@ -174,7 +177,9 @@ class Session:
         if link is None or timeout is not None or timeout_seconds is not None:
             slow = self._twin.call(function, input, timeout=timeout, timeout_seconds=timeout_seconds, **fields)
             return finish(slow)
-        if fields or (function is not None and type(function) is not str):
+        if self._readers.begun:
+            self._readers.refuse(self.id)
+        if fields or type(function) is not str:
             function, input = call_arguments(function, input, fields)
         try:
             return link.call(function, input)

@@ -14,7 +14,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from ..app import AppContext, BaseApp, CallCancelled
 from ..board import Board
-from ..client.connections import cannot_send, no_answer
+from ..client.connections import UNSENDABLE, cannot_send, no_answer
 from ..client.requests import call_arguments
 from ..errors import InvalidRequestError, SessionEndedError, WarmpoolError, from_wire
 from ..options import Settings
@@ -161,7 +161,7 @@ class Life(Generic[A]):
         name, value = call_arguments(function, input, fields)
         try:
             frame = InputWriter(_LIMIT).frame(("Call", self._first_id + self.caller.calls, name, value))
-        except (TypeError, ValueError, OverflowError) as error:
+        except UNSENDABLE as error:
             raise cannot_send(error) from None
         call = call_from_wire(memoryview(frame)[HEADER_SIZE:])
         assert not isinstance(call, Stream)

@@ -106,7 +106,7 @@ def decode(body: bytes | memoryview) -> Any:
             return unpack(body)
         except TypeError:  # a key that was a tuple comes as a list, and one that was a dataclass as a dict
             return msgpack.unpackb(body, strict_map_key=False, object_pairs_hook=_with_tuple_keys)
-    except Exception as error:
+    except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:  # and not what a handler raises
         # Not the error's words: they can hold the peer's data, and more of it than Python can show.
         raise ProtocolError(f"a frame of {len(body)} bytes is not one msgpack value: {type(error).__name__}") from None
 

@@ -1,10 +1,10 @@
 """The serve loop of an app with async functions: one uvloop loop that never stops, so that what the app started in
 the background lives on between calls.
 
-Sockets are raw and non-blocking. Calls run one at a time, in the order in which they came over all connections, and
-of each connection one at most is taken ahead: who sends much takes turns with who sends little, and nothing is read
-from a client that has not taken its last answer. Each async call is a task of its own; a plain function of such an
-app runs on the loop and blocks it, as it would anywhere in asyncio.
+Sockets are raw and non-blocking. Calls run one at a time, and of each connection one at most is taken ahead: those of
+one connection run in the order in which they were made, who sends much takes turns with who sends little, and nothing
+is read from a client that has not taken its last answer. Each async call is a task of its own; a plain function of
+such an app runs on the loop and blocks it, as it would anywhere in asyncio.
 """
 
 from __future__ import annotations

@@ -1,0 +1,47 @@
+"""Who is in the middle of reading a stream.
+
+Calls of a session run one at a time, so a call that is made from where a stream of it is read would wait for its own
+reader: it is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+from weakref import ref
+
+from ..errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from .streams import AsyncStream
+
+
+class Readers:
+    def __init__(self, me: Callable[[], object]) -> None:
+        """`me`: the thread or task that asks."""
+        self._me = me
+        self.begun: dict[int, ref[AsyncStream]] = {}
+        """Streams that are not over. (Weak: who drops one closes it. No lock: each step is one of Python's own.)"""
+
+    def __repr__(self) -> str:
+        return f"<Readers of {len(self.begun)} streams>"
+
+    def add(self, stream: AsyncStream) -> None:
+        self.begun[id(stream)] = ref(stream)
+
+    def discard(self, stream: AsyncStream) -> None:
+        self.begun.pop(id(stream), None)
+
+    def refuse(self, session_id: str | None) -> None:
+        """Raises INVALID_REQUEST if who asks for a call of this session is one of them."""
+        if not self.begun or session_id is None:
+            return
+        me = self._me()
+        if any(stream is not None and stream.is_read_by(me, session_id) for stream in self._all()):
+            raise InvalidRequestError(
+                "a stream of this session is being read here, and calls run one at a time: read it to its end, or "
+                "close it, before the next call"
+            )
+
+    def _all(self) -> list[AsyncStream | None]:
+        return [known() for known in list(self.begun.values())]
