@@ -172,8 +172,7 @@ class LoopCore(Core[AsyncCallLink]):
     def now(self) -> float:
         return asyncio.get_running_loop().time()
 
-    def me(self) -> object:
-        return asyncio.current_task()
+    me = staticmethod(asyncio.current_task)
 
     def turns(self) -> AbstractAsyncContextManager[Any]:
         return asyncio.Lock()

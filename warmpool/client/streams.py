@@ -134,11 +134,14 @@ class AsyncStream(Served):
         self._is_reading = True
         self._reader = self._core.me()
         try:
-            if self._link is None and not self._events.is_over:
-                await self.begin()
-            if self._link is None:
-                raise self._events.take_error() or StopAsyncIteration
-            event = await self._next(self._link)
+            link = self._link
+            if link is None:
+                if not self._events.is_over:
+                    await self.begin()
+                link = self._link
+                if link is None:
+                    raise self._events.take_error() or StopAsyncIteration
+            event = await self._next(link)
         except BaseException as error:
             if not isinstance(error, WarmpoolError | StopAsyncIteration):
                 self.interrupt()
