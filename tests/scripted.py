@@ -40,7 +40,7 @@ from warmpool.wire.processes import (
 from warmpool.wire.shapes import Message, to_wire
 
 FIRST_ID = 2**62
-ATTACH = Attach("sess_1", "/", {}, 0)
+ATTACH = Attach("sess_1", "/", {}, 0, 0.0)
 
 
 class Client:
@@ -94,6 +94,8 @@ class Worker:
 
     def __init__(self, app: Path, directory: Path, class_name: str | None = None) -> None:
         self.board = Board.create(directory / "board", 1)
+        self.began = self.board.now()
+        """Its session, for the worker."""
         self._read_end, write_end = os.pipe()
         self.text = ""
         self._clients: list[Client] = []
@@ -138,7 +140,7 @@ class Worker:
 
     def _attached(self, ours: socket.socket) -> Client:
         client = Client(ours)
-        client.send([*to_wire(self.attach_with)])
+        client.send([*to_wire(self.attach_with._replace(since=self.began))])
         self._clients.append(client)
         return client
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from pathlib import Path
 from typing import Any
 
 from warmpool import BaseApp
@@ -22,6 +23,9 @@ class Plain(BaseApp):
         """By a thread, which dies with the session."""
         threading.Timer(0.01, self.context.end_session).start()
         return "x"
+
+    def wait(self, fifo: Path) -> str:
+        return fifo.read_text()
 
     def grow(self, megabytes: int) -> int:
         self.held = bytearray(megabytes * 2**20)

@@ -116,6 +116,23 @@ def test_where_warnings_are_errors_no_session_is_left_that_nobody_knows_of(clien
     assert client.sessions.list() == []
 
 
+def test_a_link_that_leads_elsewhere_is_an_edit(client: Client, app: Path):
+    """The whole of it: what it imports lies beside where it leads."""
+    for place in ("one", "two"):
+        (app.parent / place).mkdir()
+        text = f"from beside import WORD\n{TEXT.format(answer=place)}".replace(f'"{place}"', f'"{place} " + WORD')
+        (app.parent / place / "linked.py").write_text(text)
+        (app.parent / place / "beside.py").write_text(f'WORD = "{place}"\n')
+    link = app.parent / "link.py"
+    link.symlink_to(app.parent / "one" / "linked.py")
+    assert client.run(app=str(link)).output == "one one"
+    link.unlink()
+    link.symlink_to(app.parent / "two" / "linked.py")
+    assert client.run(app=str(link)).output == "two two"
+    (app.parent / "two" / "beside.py").write_text('WORD = "edited"\n')
+    assert client.run(app=str(link)).output == "two edited"
+
+
 def test_a_failing_setup_in_an_edit_leaves_the_old_version_serving(client: Client, app: Path):
     with client.session(str(app)):
         app.write_text(TEXT.format(answer="two") + "    def setup(self):\n        raise OSError('no disk')\n")

@@ -119,6 +119,14 @@ def test_the_last_lines_are_the_last_and_whole_wherever_the_file_was_cut(count: 
         assert len(found) == min(count, len(kept)) or not fit
 
 
+def test_only_a_newline_ends_a_line():
+    """A bar that is drawn over itself is one."""
+    with log_file() as file:
+        file.append("10 %\r20 %\r30 %\na\x0cb\u2028c\n".encode())
+        assert file.last_lines(5, 100) == ["10 %\r20 %\r30 %", "a\x0cb\u2028c"]
+        assert file.last_lines(1, 100) == ["a\x0cb\u2028c"]
+
+
 def test_an_end_without_a_newline_is_among_the_last_lines():
     with log_file() as file:
         file.append(b"one\ntwo\nthre")

@@ -529,12 +529,12 @@ class Story:
         self.happens(ev.WorkerReleased(worker.id))
         return worker.id
 
-    def exits(self, *workers: str, status: str = "exited with status 0") -> None:
+    def exits(self, *workers: str, status: str = "exited with status 0", last_lines: tuple[str, ...] = ()) -> None:
         """These workers, or all that were told to stop, are gone."""
         for worker in workers or self.told_to_stop():
             process = self.workers.pop(worker)
             self.dead.append(process)
-            self.happens(ev.WorkerExited(worker, status))
+            self.happens(ev.WorkerExited(worker, status, last_lines=last_lines))
 
     def is_alive(self, client: Client) -> bool:
         return client.worker in self.workers

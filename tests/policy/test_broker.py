@@ -357,12 +357,20 @@ def test_a_keepalive_while_the_worker_is_asked_is_kept_or_refused_but_never_brok
 # --- attaching --------------------------------------------------------------------------------------------------
 
 
+def test_an_attach_by_another_app_of_the_same_name_says_so():
+    story = Story()
+    client = story.session()
+    other = story.client(request=1)
+    story.happens(ev.AttachRequested(other.ticket, client.session, "counter", "/elsewhere/counter.py", None, 0))
+    assert "belongs to app counter, not to another one of that name" in other.error.message
+
+
 def test_an_attach_is_handed_to_the_sessions_worker():
     story = Story()
     client = story.session(labels={"user": "ann"})
     again = story.attach(client.session)
     assert again.worker == client.worker
-    assert again.attach == (client.session, "/home", {"user": "ann"}, 0)
+    assert again.attach == (client.session, "/home", {"user": "ann"}, 0, client.attach.since)
 
 
 @pytest.mark.parametrize("version", [None, "v1"])

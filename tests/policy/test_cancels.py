@@ -325,6 +325,41 @@ def test_one_without_a_session_is_known_by_its_worker_and_taken_up_the_same_ladd
     assert story.cancel_stateless(client.worker, call_id).report == {"call_id": call_id, "state": "idle"}
 
 
+def test_a_daemon_that_stops_cancels_it_too():
+    story = Story()
+    client = story.stateless()
+    story.rest()
+    call_id = story.begins(client)
+    story.stop()
+    assert worker_of(story, client).cancelled == [call_id]
+    story.wait(QUICK_CANCEL + TICK)
+    assert steps(story, client) == ["dumped"]
+
+
+def test_one_that_does_not_stop_is_told_of_in_the_log_with_what_it_wrote():
+    story = Story()
+    client = story.stateless()
+    story.rest()
+    story.cancel_stateless(client.worker, story.begins(client))
+    story.wait(CANCEL_GRACE + DUMP_TIME + 2 * TICK)
+    story.exits(client.worker, status="was killed by SIGTERM", last_lines=("File hog.py",))
+    whose = f"app counter: {client.worker}, in a call without a session,"
+    assert story.logs[-2:] == [
+        f"{whose} did not stop: SIGTERM, and SIGKILL 1 s later",
+        f"{whose} was killed by SIGTERM; it wrote last:\n  File hog.py",
+    ]
+
+
+def test_a_worker_that_leaves_of_its_own_accord_is_no_news():
+    story = Story()
+    client = story.stateless()
+    story.rest()
+    before = list(story.logs)
+    story.leaves(client.worker, "max_calls")
+    story.exits(client.worker)
+    assert story.logs == before
+
+
 def test_one_that_stops_leaves_its_worker_to_the_next_client():
     story = Story()
     client = story.stateless()

@@ -28,7 +28,7 @@ def test_the_first_open_starts_a_template_then_a_worker_and_is_handed_over():
     story.ready("w_2")
     assert story.pool() == "<Pool p_1 ready [workers: 2, 1 starting, 0 warm, 0 spare | waiting: 0]>"
     assert client.worker == "w_2"
-    assert client.attach == (client.session, "/home", {}, 0)
+    assert client.attach == (client.session, "/home", {}, 0, story.now)
 
     story.ready("w_3")
     assert story.pool() == "<Pool p_1 ready [workers: 2, 0 starting, 1 warm, 0 spare | waiting: 0]>"
@@ -1406,9 +1406,26 @@ def test_an_import_may_be_overdue_when_its_app_is_given_back():
     assert story.templates == {}
 
 
+def test_an_edition_that_nobody_has_set_up_takes_over_from_none():
+    """Where no worker is kept warm, its import says little: until its first worker is set up the one before serves."""
+    story = Story(warm=0)
+    story.session()
+    patient = story.open(revision=2, patience=1)
+    story.wait(2)
+    assert patient.error
+    story.loads()
+    again = story.open(revision=2)
+    story.setup_fails()
+    story.rest()
+    assert again.notice is not None
+    assert "no model file" in again.notice
+
+
 def test_an_import_may_be_overdue_when_the_daemon_leaves():
     story = Story(start_timeout=30, idle_exit=30)
     story.leave(story.open())
+    story.stall(31)
+    assert not story.exited, "an import is use, until it is overdue"
     story.stall(31)
     assert story.exited
 

@@ -82,6 +82,18 @@ def test_it_tells_who_opened_it_and_what_for_it_had_to_wait():
     ]
 
 
+def test_where_the_app_itself_has_room_for_no_more_that_is_what_it_says():
+    """Also while the daemon has as many workers as it may have: one of those could go."""
+    story = Story(max_workers=2, warm=1)
+    story.open("one")
+    story.loads(max_workers=1)
+    story.ready()
+    story.session("other")
+    waiting = story.open("one", patience=1)
+    story.wait(2)
+    assert "the app has its 1 workers (its `max_workers`), all in use" in waiting.error.message
+
+
 def test_one_that_waited_for_nothing_does_not_say_so():
     story = Story()
     story.session()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from pathlib import Path
 
 import pytest
-from support import APPS, processes_marked, wait_for_exit
+from support import APPS, PATIENCE, processes_marked, wait_for_exit
 
 from warmpool import (
     AppBrokenError,
@@ -26,6 +29,27 @@ COUNTER = str(APPS / "counter.py")
 
 def when(text: str) -> float:
     return datetime.fromisoformat(text).timestamp()
+
+
+def test_a_lifetime_that_is_over_in_a_call_ends_with_it(client: TestingClient, tmp_path: Path):
+    """It counts from when the session was opened, also for its worker, who has heard of that later."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    client.clock.freeze()
+    session = client.session(str(APPS / "limits.py") + ":ShortLived")
+    pid = session.info().pid
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(session.call, "wait", fifo=fifo)
+        while not session.info().busy:
+            pass
+        client.clock.advance(60)
+        assert session.info().status == "active"
+        fifo.write_text("go")
+        assert call.result(PATIENCE) == "go"
+    assert wait_for_exit(pid)
+    while session.info().status == "active":
+        pass  # the daemon is about to see it
+    assert session.info().end_reason == "max_lifetime"
 
 
 @pytest.mark.parametrize("turn", range(3))

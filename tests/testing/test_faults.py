@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
-from support import APPS, wait_for_exit
+from support import APPS, PATIENCE, wait_for_exit
 
 from warmpool import (
     InvalidRequestError,
@@ -101,6 +104,15 @@ def test_in_a_full_pool_an_open_waits_and_is_refused(client: TestingClient):
         client.session("counter").end()
 
 
+def test_a_pool_that_is_filled_twice_is_free_after_the_outer_block(client: TestingClient):
+    with client.fill_pool():
+        with client.fill_pool():
+            pass
+        with pytest.raises(PoolExhaustedError):
+            client.session("counter", open_timeout=0)
+    client.session("counter").end()
+
+
 def test_who_waits_is_served_when_the_pool_is_free_again(client: TestingClient):
     served = threading.Event()
 
@@ -114,6 +126,22 @@ def test_who_waits_is_served_when_the_pool_is_free_again(client: TestingClient):
         assert not served.is_set()
     waiter.join()
     assert served.is_set()
+
+
+def test_a_worker_that_dies_before_it_has_heard_that_it_is_to_hang(client: TestingClient, tmp_path: Path):
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    with client.session(str(APPS / "waits.py")) as session, ThreadPoolExecutor(2) as pool:
+        call = pool.submit(session.call, "wait", fifo=str(fifo), answer="never")
+        while not session.info().busy:
+            pass
+        hanging = pool.submit(client.hang_next_call, session)
+        while client.sessions.get(session.id).status == "active":
+            client.sessions.end(session.id, force=True)
+        with pytest.raises(SessionEndedError):
+            hanging.result(PATIENCE)
+        with pytest.raises(SessionEndedError):
+            call.result(PATIENCE)
 
 
 FAULTS = ["kill_worker", "expire_now", "hang_next_call"]

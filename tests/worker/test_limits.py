@@ -163,6 +163,7 @@ def test_a_session_ends_when_its_memory_is_too_much(start: Start):
 
 
 def test_a_session_ends_after_its_lifetime(start: Start):
+    """Which began when the daemon says so, however late the worker heard of it."""
     worker = start("ShortLived")
     assert worker.client.call(1, "fine") == ["Result", 1, 1]
     worker.board.cells[OFFSET_NS] += 59 * 10**9
@@ -213,7 +214,7 @@ def test_options_reach_the_daemon(start: Start):
     ("option", "values"),
     [
         ("warm", [-1, 1.5, "2", True]),
-        ("max_workers", [-1, 1.5, "2", True]),
+        ("max_workers", [-1, 0, 1.5, "2", True]),
         ("max_calls", [0, -1, 1.5, "2", True, 2**64]),
         ("max_private_bytes", [0, -1, 1.5, "2", True]),
         ("cancel_grace", [-1, "2", True, None, float("nan"), float("inf"), 3601]),

@@ -64,6 +64,12 @@ class AppEntry:
         self.revision += bool(changed) or interpreter != before
         return AppEdition(self.key, self.name, self.revision)
 
+    def move_to(self, other: AppEntry) -> None:
+        """A link that leads elsewhere by now is an edit, too."""
+        if (self.root, self.module, self.file) != (other.root, other.module, other.file):
+            self.root, self.module, self.file = other.root, other.module, other.file
+            self.revision += 1
+
     def note(self, source: Sequence[Any]) -> None:
         """A template has read this file, and may never come to say so of all of them."""
         path, mtime_ns, size, digest = source
@@ -161,11 +167,12 @@ class Catalog:
         key = entry.key + PRIMED
         if key not in self._entries:
             self._entries[key] = replace(entry, key=key, files={}, primed=True)
+        self._entries[key].move_to(entry)
         return self._entries[key]
 
     def _of_path(self, path: str, class_name: str | None) -> AppEntry:
         known = self._entries.get(_key_of_path(path, class_name))
-        if known is not None and (os.path.isfile(path) or os.path.isdir(path)):
+        if known is not None and not os.path.islink(path) and (os.path.isfile(path) or os.path.isdir(path)):
             return self._register(known)
         try:
             return self._register(_entry_of_path(Path(path), class_name))
@@ -181,6 +188,7 @@ class Catalog:
 
     def _register(self, entry: AppEntry) -> AppEntry:
         known = self._entries.setdefault(entry.key, entry)
+        known.move_to(entry)
         if known.name not in self._claimed:
             self._names[known.name] = known.key
         return known

@@ -114,7 +114,8 @@ class LogFile:
         data = self._bytes(begin, size + 1)
         if begin > self.start:
             data = data[data.find(b"\n") + 1 :]
-        return data.decode(errors="replace").splitlines()[-count:]
+        lines = data.decode(errors="replace").removesuffix("\n").split("\n")
+        return lines[-count:] if data else []
 
     def _bytes(self, begin: int, size: int) -> bytes:
         middle = self.end - self._size

@@ -95,7 +95,7 @@ class Server:
             assert timers is not None
             self._controls = TestControls(
                 loop, self._broker, self._processes, catalog, board, timers,
-                report=self.report, reply=self._reply, time_moved=self._set_timer, meet=self._meet,
+                report=self.report, reply=self._reply, refuse=self._refuse, time_moved=self._set_timer, meet=self._meet,
             )  # fmt: skip
             self._requests.add(self._controls.methods, self._controls.wall_time)
         self._heed_signals()

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from ..errors import InvalidRequestError
+from ..errors import InvalidRequestError, WarmpoolError
 from ..policy import events as ev
 from ..policy import refusals
 from ..policy.broker import Broker
@@ -43,6 +43,7 @@ class TestControls:
         *,
         report: Callable[[ev.Event], None],
         reply: Callable[[ev.Ticket, object], None],
+        refuse: Callable[[ev.Ticket, WarmpoolError], None],
         time_moved: Callable[[], None],
         meet: Callable[[float], None],
     ) -> None:
@@ -55,6 +56,7 @@ class TestControls:
         self._timers = timers
         self._report = report
         self._reply = reply
+        self._refuse = refuse
         self._time_moved = time_moved
         self._meet = meet
         self._wall_offset = time.time() - board.now()
@@ -63,7 +65,8 @@ class TestControls:
         self._then: Callable[[], None] = lambda: None
         self._next: deque[Callable[[], None]] = deque()
         self._awaited: list[tuple[Callable[[], bool], Callable[[], None]]] = []
-        self._arming: dict[str, list[ev.Ticket]] = {}
+        self._arming: dict[str, list[tuple[ev.Ticket, Session]]] = {}
+        """By worker: who waits for it to hear that it is to hang."""
         self.methods: dict[str, Method] = {
             f"{TESTING}now": self._now,
             f"{TESTING}advance": self._advance,
@@ -87,6 +90,9 @@ class TestControls:
         self._awaited = [(reached, then) for reached, then in self._awaited if then not in ready]
         for then in ready:
             then()
+        for worker in self._arming.keys() - self._broker.fleet.workers.keys():
+            for ticket, session in self._arming.pop(worker):
+                self._refuse(ticket, refusals.over(session))
         if self._target is not None and not self._step_due:
             self._step_due = True
             self._loop.call_soon(self._step)
@@ -179,12 +185,12 @@ class TestControls:
 
     def _hang_next_call(self, ticket: ev.Ticket, params: Parameters) -> None:
         session = self._live_session(params)
-        self._arming.setdefault(session.worker_id, []).append(ticket)
+        self._arming.setdefault(session.worker_id, []).append((ticket, session))
         self._processes.tell(session.worker_id, HangNext())
 
     def hangs_next(self, worker: str) -> None:
         """The worker has heard it."""
-        for ticket in self._arming.pop(worker, []):
+        for ticket, _ in self._arming.pop(worker, []):
             self._reply(ticket, None)
 
     def _lose_template(self, ticket: ev.Ticket, params: Parameters) -> None:
@@ -209,8 +215,8 @@ class TestControls:
 
     def _fill_pool(self, ticket: ev.Ticket, params: Parameters) -> None:
         params.done()
-        self._broker.fleet.full = True
-        self._reply(ticket, None)
+        was_full, self._broker.fleet.full = self._broker.fleet.full, True
+        self._reply(ticket, {"was_full": was_full})
 
     def _free_pool(self, ticket: ev.Ticket, params: Parameters) -> None:
         params.done()

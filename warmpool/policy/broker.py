@@ -278,7 +278,7 @@ class Broker:
 
     def _idle_exit(self, now: float) -> None:
         served = any(worker.state is WorkerState.SERVING for worker in self.fleet.workers.values())
-        if self.leases or self.opens.waiting or served:
+        if self.leases or self.opens.waiting or served or self.fleet.editions.is_loading():
             self._used_at = now
         due = self._used_at + self._settings.idle_exit
         if not is_over(due, now):
@@ -294,6 +294,10 @@ class Broker:
         self.opens.refuse_all(refusals.stopping())
         for session in list(self.leases.live.values()):
             self._close(session, "daemon_stopped", QUICK_CANCEL, now)
+        for worker in self.fleet.workers.values():
+            activity = self.leases.activity_of(worker.row)
+            if worker.state is WorkerState.SERVING and activity.busy:
+                self._cancels.begin(worker, activity, now, grace=QUICK_CANCEL)
         self.fleet.stop_all(now)
         self._timers.set(Timer("stopped"), now + STOP_GRACE + 1)
 

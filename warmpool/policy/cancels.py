@@ -119,7 +119,10 @@ class Cancels:
         if worker.session is not None:
             self._leases.close(worker.session, "ended", "unresponsive", now)
         else:
+            what = f"did not stop: SIGTERM, and SIGKILL {TERM_GRACE:g} s later"
+            self._effects.append(fx.Log(f"app {worker.pool.app}: {worker.id}, in a call without a session, {what}"))
             self._fleet.stop_worker(worker, "unresponsive", now)
+            worker.is_lost = True
         self._effects.append(fx.Terminate(worker.id))
         self._fleet.kill_at(worker.id, now + TERM_GRACE)
 

@@ -127,6 +127,10 @@ class Editions:
             self._move_line(superseded, pool)
             self.retire(superseded, now)
 
+    def is_loading(self) -> bool:
+        """Whether some app is being imported, for whoever that is."""
+        return any(pool.template is TemplateState.LOADING for pool in self.pools.values())
+
     def promote(self, pool: Pool, now: float) -> None:
         """The candidate is sound: it takes over."""
         app = self.apps[pool.app_key]
@@ -229,8 +233,9 @@ class Editions:
         pool.max_lifetime = event.max_lifetime
         self._check_versions(pool)
         self._answer_describers(pool)
-        if not pool.lacking and self.apps[pool.app_key].failing(pool.revision, now) is None:
-            self.promote(pool, now)
+        app = self.apps[pool.app_key]
+        if app.current is None and not pool.lacking and app.failing(pool.revision, now) is None:
+            self.promote(pool, now)  # else its first worker does, once it is set up: until then another one serves
 
     def template_failed(self, pool: Pool, error: dict[str, Any], now: float) -> None:
         if pool.template is TemplateState.LOADING:

@@ -104,7 +104,7 @@ class Fleet:
             pool.wasted(now)
             again = f"the next is made in {pool.idle_delay:g} s, or when it is needed"
             self._effects.append(fx.Log(f"app {pool.app}: idle worker {worker.id} {status}; {again}"))
-        elif worker.state is WorkerState.SERVING and worker.session is None:
+        elif worker.is_lost or (worker.state is WorkerState.SERVING and not (worker.session or worker.is_leaving)):
             what = f"app {pool.app}: {worker.id}, in a call without a session, {status}"
             self._effects.append(fx.Log(refusals.with_last_lines(what, event.last_lines)))
         self._forget(worker)
@@ -294,7 +294,7 @@ class Fleet:
             return "the app is still being imported"
         if pool.starting:
             return "the worker is still being set up"
-        if self._rows and self._is_full(pool):
+        if self._is_full(pool) and pool.max_workers < self._settings.max_workers:
             return f"the app has its {pool.max_workers} workers (its `max_workers`), all in use"
         if self._free_memory() < self._settings.min_free_bytes:
             return "the machine is short of memory (--min-free-mb)"

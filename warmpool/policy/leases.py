@@ -256,8 +256,8 @@ class Leases:
         """Its goodbye: to Expire, to Stop, which we have booked already, or of its own accord."""
         session = worker.session
         if session is None:
-            return
-        if reason == "idle":
+            worker.is_leaving = True
+        elif reason == "idle":
             self._expire(session, now)
         else:
             self.close(session, "ended", reason, now)

@@ -149,7 +149,7 @@ class Opens:
         if request.session_id is None:
             self._timers.cancel(Timer("spare", worker.id))
             worker.pool.step(worker, WorkerEvent.SERVE)
-            attach = Attach(None, request.cwd, request.labels, request.memory_limit)
+            attach = Attach(None, request.cwd, request.labels, request.memory_limit, now)
             self._hand_over(request, worker, attach, waiter.notice)
             return
         self._hand_over_to(self._leases.open(waiter, worker, now), request, waiter.notice)
@@ -161,7 +161,7 @@ class Opens:
     def _hand_over_to(
         self, session: Session, request: ev.OpenRequested | ev.AttachRequested, notice: str | None = None
     ) -> None:
-        attach = Attach(session.id, session.cwd, session.labels, request.memory_limit)
+        attach = Attach(session.id, session.cwd, session.labels, request.memory_limit, session.created_at)
         self._hand_over(request, self._fleet.workers[session.worker_id], attach, notice)
 
     def _hand_over(

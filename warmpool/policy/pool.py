@@ -36,6 +36,10 @@ class Worker:
     state: WorkerState = WorkerState.STARTING
     pid: int | None = None
     session: Session | None = None
+    is_leaving: bool = False
+    """Of its own accord: it has said so."""
+    is_lost: bool = False
+    """It did not stop when it was told to, and had no session to remember that."""
 
     def __repr__(self) -> str:
         holder = f" for {self.session.id}" if self.session else ""

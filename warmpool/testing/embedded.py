@@ -82,11 +82,12 @@ class TestingClient(Client):
     @contextmanager
     def fill_pool(self) -> Iterator[None]:
         """Inside of the block no worker is free: an open waits for `open_timeout`, then it is POOL_EXHAUSTED."""
-        self.request("testing.fill_pool")
+        was_full = self.request("testing.fill_pool")["was_full"]
         try:
             yield
         finally:
-            self.request("testing.free_pool")
+            if not was_full:
+                self.request("testing.free_pool")
 
 
 class embedded:  # noqa: N801  (used as a function: `with embedded() as client`)

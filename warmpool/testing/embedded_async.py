@@ -86,11 +86,12 @@ class AsyncTestingClient(AsyncClient):
     @asynccontextmanager
     async def fill_pool(self) -> AsyncIterator[None]:
         """As `TestingClient.fill_pool`."""
-        await self.request("testing.fill_pool")
+        was_full = (await self.request("testing.fill_pool"))["was_full"]
         try:
             yield
         finally:
-            await self.request("testing.free_pool")
+            if not was_full:
+                await self.request("testing.free_pool")
 
 
 def _id_of(session: AsyncSession | str) -> str:

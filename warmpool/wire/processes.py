@@ -130,6 +130,8 @@ class Attach(NamedTuple):
     labels: dict[str, str]
     memory_limit: int
     """As the client was told in Opened."""
+    since: float
+    """When the session began, in lease time: its lifetime counts from there. Without one: when this was said."""
 
 
 # --- worker → daemon ----------------------------------------------------------------------------------------

@@ -22,6 +22,8 @@ from .caller import Caller
 
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 _STATM: Final = "/proc/self/statm"
+_ROUNDING: Final = 0.001
+"""Seconds: sums of binary fractions are not exact, and the daemon, which counts from the same moment, looks no more."""
 _SMAPS: Final = "/proc/self/smaps_rollup"
 
 
@@ -31,7 +33,7 @@ def options_of(app: type[BaseApp]) -> dict[str, Any]:
         _count(app, option, least=1)
     return {
         "warm": _count(app, "warm", least=0),
-        "max_workers": _count(app, "max_workers", least=0),
+        "max_workers": _count(app, "max_workers", least=1),
         "cancel_grace": _seconds(app, "cancel_grace", 0.0, CANCEL_GRACE_MAX),
         "max_lifetime": None if app.max_lifetime is None else _seconds(app, "max_lifetime", 0.001, MAX_LIFETIME_MAX),
     }
@@ -69,15 +71,15 @@ class Limits:
         """Whether there are any."""
         return self._max_bytes is not None or min(self._max_calls, self._max_lifetime) < math.inf
 
-    def begin(self) -> None:
-        """The session begins, if it has not before."""
-        self._began = min(self._began, self._now())
+    def begin(self, since: float) -> None:
+        """The session has begun, or the first call without one, if none had before; in lease time."""
+        self._began = min(self._began, since)
 
     def reached(self, calls: int) -> str | None:
         """The limit that is reached after so many calls, as the reason to leave."""
         if calls >= self._max_calls:
             return "max_calls"
-        if self._now() - self._began >= self._max_lifetime:
+        if self._now() - self._began >= self._max_lifetime - _ROUNDING:
             return "max_lifetime"
         return "max_private_bytes" if self._max_bytes is not None and self._is_too_large(self._max_bytes) else None
 

@@ -106,7 +106,7 @@ def rehearse(loop: type[Loop], board: Board, row: int) -> None:
     client, first = socket.socketpair()
     first.setblocking(True)  # as a worker's is
     with daemon, worker, client:
-        client.sendall(encode(to_wire(Attach(_SESSION_ID, ".", {}, _LIMIT)), _LIMIT))
+        client.sendall(encode(to_wire(Attach(_SESSION_ID, ".", {}, _LIMIT, 0.0)), _LIMIT))
         understudy = _Understudy(
             worker, part, functions, board, AppContext(),
             row=row, frame_limit=_LIMIT,

@@ -300,7 +300,7 @@ class AppProcess:
             assert context.session_id is None, f"{context.worker_id} serves {context.session_id}"
             context.session_id = attach.session_id
             context.labels = dict(attach.labels)
-        self._limits.begin()
+        self._limits.begin(attach.since)
         if attach.session_id is None or self.caller.calls == 0:
             with suppress(OSError):  # the client's directory may be gone
                 os.chdir(attach.cwd)
