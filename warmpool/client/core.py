@@ -157,8 +157,9 @@ class Core(ABC, Generic[L]):
 
     # --- the daemon -------------------------------------------------------------------------------------------
 
-    async def request(self, method: str, *, start: bool = True, **params: Any) -> Any:
-        """One control request."""
+    async def request(self, method: str, **params: Any) -> Any:
+        """One control request. For one about a session or a call no daemon is started: they are gone with theirs."""
+        start = params.keys().isdisjoint(("session_id", "worker_id"))
         return await self._twice(partial(self.ask, method, params, start=start))
 
     async def _twice(self, step: Callable[[], Awaitable[T]]) -> T:
@@ -217,7 +218,7 @@ class Core(ABC, Generic[L]):
             except AppBrokenWarning:  # where warnings are errors: nobody is told of the session
                 link.close()
                 if link.opened.session_id is not None:
-                    await self.request("sessions.end", start=False, session_id=link.opened.session_id)
+                    await self.request("sessions.end", session_id=link.opened.session_id)
                 raise
         return link
 
@@ -229,7 +230,7 @@ class Core(ABC, Generic[L]):
                 f"how it died, and what it wrote last, stands in {self.places.log}"
             )
         try:
-            await self.request("sessions.get", start=False, session_id=session_id, settle=True)
+            await self.request("sessions.get", session_id=session_id, settle=True)
             (await self.open(RunRequest(session=session_id), "/", start=False)).close()
         except SessionError as error:
             return error
@@ -337,11 +338,11 @@ class Core(ABC, Generic[L]):
         params: dict[str, Any] = {} if call_id is None else {"call_id": call_id}
         if force:
             params["force"] = True
-        return Data(await self.request("calls.cancel", start=False, session_id=session_id, **params))
+        return Data(await self.request("calls.cancel", session_id=session_id, **params))
 
     async def stop_call(self, opened: Opened, call_id: int) -> Data:
         """Cancels a call on this connection."""
-        return Data(await self.request("calls.cancel", start=False, **call_named(opened, call_id)))
+        return Data(await self.request("calls.cancel", **call_named(opened, call_id)))
 
     # --- streams ----------------------------------------------------------------------------------------------
 

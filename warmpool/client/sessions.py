@@ -234,7 +234,7 @@ class AsyncSessions:
     async def get(self, session_id: str, *, memory: bool = False) -> Data:
         """As `Sessions.get`, awaited."""
         more = {"memory": True} if memory else {}
-        return Data(await self._core.request("sessions.get", start=False, session_id=session_id, **more))
+        return Data(await self._core.request("sessions.get", session_id=session_id, **more))
 
     async def list(
         self,
@@ -260,19 +260,19 @@ class AsyncSessions:
 
     async def keepalive(self, session_id: str) -> Data:
         """As `Sessions.keepalive`, awaited."""
-        return Data(await self._core.request("sessions.keepalive", start=False, session_id=session_id))
+        return Data(await self._core.request("sessions.keepalive", session_id=session_id))
 
     async def end(self, session_id: str, *, force: bool = False) -> Data:
         """As `Sessions.end`, awaited."""
         more = {"force": True} if force else {}
-        return Data(await self._core.request("sessions.end", start=False, session_id=session_id, **more))
+        return Data(await self._core.request("sessions.end", session_id=session_id, **more))
 
     async def set_labels(self, session_id: str, labels: Mapping[str, str]) -> Data:
         """As `Sessions.set_labels`, awaited."""
         checked = labels_or_none(labels)
         if checked is None:
             raise InvalidRequestError("set_labels needs a dict of labels; {} removes them all")
-        return Data(await self._core.request("sessions.set_labels", start=False, session_id=session_id, labels=checked))
+        return Data(await self._core.request("sessions.set_labels", session_id=session_id, labels=checked))
 
     async def get_labels(self, session_id: str) -> dict[str, str]:
         """As `Sessions.get_labels`, awaited."""
@@ -280,16 +280,14 @@ class AsyncSessions:
 
     async def why(self, session_id: str) -> Data:
         """As `Sessions.why`, awaited."""
-        story = Data(await self._core.request("sessions.why", start=False, session_id=session_id))
+        story = Data(await self._core.request("sessions.why", session_id=session_id))
         return Data(story, entries=[Data(entry) for entry in story.entries])
 
     async def logs(self, session_id: str, *, follow: bool = False) -> AsyncGenerator[str, None]:
         """As `Sessions.logs`."""
         offset, rest = 0, ""
         while True:
-            answer = await self._core.request(
-                "sessions.logs", start=False, session_id=session_id, offset=offset, wait=follow
-            )
+            answer = await self._core.request("sessions.logs", session_id=session_id, offset=offset, wait=follow)
             offset = answer["offset"]
             if answer["lost"]:
                 yield f"({answer['lost']} bytes of the log before this are gone)"

@@ -123,10 +123,10 @@ class AsyncStream(Served):
     def __aiter__(self) -> Self:
         return self
 
-    def is_read_by(self, reader: object, session_id: str | None) -> bool:
+    def is_read_by(self, reader: object, session_id: str) -> bool:
         """Whether this thread or task reads it, or has read it last, and it is of this session and not over."""
         link = self._link
-        return link is not None and self._reader == reader and link.opened.session_id == session_id is not None
+        return link is not None and self._reader == reader and link.opened.session_id == session_id
 
     async def __anext__(self) -> Data:
         if self._is_reading:  # nothing is called from here to the next line, so no other thread runs in between

@@ -22,9 +22,9 @@ from .caller import Caller
 
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 _STATM: Final = "/proc/self/statm"
+_SMAPS: Final = "/proc/self/smaps_rollup"
 _ROUNDING: Final = 0.001
 """Seconds: sums of binary fractions are not exact, and the daemon, which counts from the same moment, looks no more."""
-_SMAPS: Final = "/proc/self/smaps_rollup"
 
 
 def options_of(app: type[BaseApp]) -> dict[str, Any]:
