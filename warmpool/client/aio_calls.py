@@ -96,8 +96,8 @@ class AsyncCallLink(AsyncLink):
         self._inboxes: dict[int, Inbox] = {}
         self._settling: dict[int, asyncio.Future[None]] = {}
         self._seized = False
-        self._calm = 1
-        """Calls to come before the loop is kept awake for one. A worker's first is slow."""
+        self._calm = self._calm_next = 0
+        """As of a blocking client's link: calls to come before the loop is kept awake for one."""
         reader, self._messages = for_calls(connection, opened)
         super().__init__(connection, reader)
 
@@ -125,7 +125,7 @@ class AsyncCallLink(AsyncLink):
             if monotonic() < until:  # a loop's own clock may count milliseconds
                 self.loop.call_soon(self._stay_awake, call_id, until)
             else:
-                self._calm = CALM
+                self._calm, self._calm_next = self._calm_next, CALM
 
     def overdue(self, call_id: int) -> None:
         """Its time is up: who waits for it gets OverdueError."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import time
 from _thread import RLock, get_ident
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager, suppress
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any, Final, TypeVar
 
 from ..errors import WarmpoolError
@@ -44,16 +44,13 @@ class BlockingCore(Core[CallLink]):
             link.close()
 
     async def open(self, request: RunRequest, cwd: str, *, start: bool) -> CallLink:
-        with self._control_link(start=start) as control:
-            return CallLink(*control.open(request, cwd))
+        return CallLink(*self._asked(lambda control: control.open(request, cwd), start=start))
 
     async def ask(self, method: str, params: dict[str, Any], *, start: bool) -> Any:
-        with self._control_link(start=start) as link:
-            return link.request(method, params)
+        return self._asked(lambda control: control.request(method, params), start=start)
 
-    @contextmanager
-    def _control_link(self, *, start: bool) -> Iterator[ControlLink]:
-        """A connection that nobody else uses meanwhile: some requests are held until something happens."""
+    def _asked(self, ask: Callable[[ControlLink], T], *, start: bool) -> T:
+        """Asks over a connection that nobody else uses meanwhile: some requests are held until something happens."""
         self.check()
         with self._lock:
             link = self._idle.pop() if self._idle else None
@@ -62,7 +59,7 @@ class BlockingCore(Core[CallLink]):
         self._in_use.add(link)
         try:
             self.check()  # it may have been closed meanwhile
-            yield link
+            return ask(link)
         except HangupError:
             with self._lock:
                 self._idle.clear()  # of the same daemon

@@ -64,8 +64,10 @@ class CallLink(Link):
         self._outbox = Outbox(connection)
         self._caller: int | None = None
         """The thread whose call is under way. It can come for another one by the handler of a signal."""
-        self._calm = 1
-        """Calls to come before one looks for its answer, instead of sleeping. A worker's first is slow."""
+        self._calm = self._calm_next = 0
+        """Calls to come before one looks for its answer, instead of sleeping; and how many there will be when one has
+        looked in vain: none at first, since a worker's first is slow.
+        """
         self._receive_now = partial(connection.recv_into, nbytes=0, flags=socket.MSG_DONTWAIT)
         self.left_open: list[int] = []
         """The calls that were under way when an interruption closed this link."""
@@ -117,7 +119,7 @@ class CallLink(Link):
                     except BlockingIOError:
                         looks -= 1
                         if looks == 0:
-                            self._calm = CALM
+                            self._calm, self._calm_next = self._calm_next, CALM
                         sched_yield()
                         continue
                     if body is not None:

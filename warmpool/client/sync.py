@@ -124,9 +124,10 @@ class Session:
         self._readers = core.readers
         self._twin = finish(twin.open())
         self.id: str = twin.id
-        self.app: str = twin.app
-        self.version: str = twin.version
-        self.worker_id: str = twin.worker_id
+        opened = twin.opened
+        self.app: str = opened.app
+        self.version: str = opened.version
+        self.worker_id: str = opened.worker_id
 
     def __repr__(self) -> str:
         return f"<Session {self.id} {self.app}@{self.version}>"

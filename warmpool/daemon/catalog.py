@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -146,7 +147,8 @@ class Catalog:
     def resolve(self, reference: AppReference, cwd: str) -> AppEntry:
         """The app that is meant. Raises APP_NOT_FOUND, with the names there are."""
         if reference.is_path:
-            return self._of_path(os.path.join(cwd, reference.target), reference.class_name)
+            path = reference.target
+            return self._of_path(path if path.startswith("/") else os.path.join(cwd, path), reference.class_name)
         name = reference.target if reference.class_name is None else f"{reference.target}:{reference.class_name}"
         if name not in self._claimed and reference.is_module and (entry := self._of_module(reference, cwd)):
             return entry
@@ -172,7 +174,7 @@ class Catalog:
 
     def _of_path(self, path: str, class_name: str | None) -> AppEntry:
         known = self._entries.get(_key_of_path(path, class_name))
-        if known is not None and not os.path.islink(path) and (os.path.isfile(path) or os.path.isdir(path)):
+        if known is not None and _is_no_link(path):
             return self._register(known)
         try:
             return self._register(_entry_of_path(Path(path), class_name))
@@ -188,7 +190,8 @@ class Catalog:
 
     def _register(self, entry: AppEntry) -> AppEntry:
         known = self._entries.setdefault(entry.key, entry)
-        known.move_to(entry)
+        if known is not entry:
+            known.move_to(entry)
         if known.name not in self._claimed:
             self._names[known.name] = known.key
         return known
@@ -226,6 +229,15 @@ def _class_in_path(text: str) -> AppReference | None:
         if reference.is_path and reference.class_name is not None:
             return reference
     return None
+
+
+def _is_no_link(path: str) -> bool:
+    """Whether a file lies there, or a directory, and not a link to one."""
+    try:
+        mode = os.lstat(path).st_mode
+    except OSError:
+        return False
+    return stat.S_ISREG(mode) or stat.S_ISDIR(mode)
 
 
 def _key_of_path(path: str, class_name: str | None) -> str:

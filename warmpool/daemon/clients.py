@@ -19,10 +19,11 @@ from ..errors import ProtocolError
 from ..packets import carrying
 from ..paths import peer_of
 from ..settings import CONTROL_FRAME_LIMIT, MIB
-from ..wire.frames import FrameReader, encode
+from ..wire.frames import FrameReader, FrameWriter
 from ..wire.messages import CONTROL, HELLO, Opened, hello_from_wire
 from ..wire.shapes import Conversation, Message, from_wire, to_wire
 
+_NOW = int(socket.MSG_DONTWAIT)
 FRAME_MAX = 2**31
 UNSENT_LIMIT = 4 * MIB
 """A client that has so much of its answers unread is dropped. One answer may be longer."""
@@ -62,7 +63,7 @@ class Client:
         while unsent:
             data, passed, opened = unsent[0]
             beside = () if passed is None else (carrying(passed),)
-            sent = self.socket.sendmsg((data,), beside, socket.MSG_DONTWAIT)
+            sent = self.socket.sendmsg((data,), beside, _NOW)
             if passed is not None:
                 os.close(passed)
             self.unsent_size -= sent
@@ -100,6 +101,7 @@ class Clients:
         self._received = received
         self._refused = refused
         self._closed = closed
+        self._writer = FrameWriter(FRAME_MAX)
         self._last = 0
         self.by_number: dict[int, Client] = {}
         loop.add_reader(listener.fileno(), self._accept)
@@ -120,7 +122,7 @@ class Clients:
         """
         is_first = not client.unsent
         opened = message.id if isinstance(message, Opened) else None
-        client.put(Unsent(memoryview(encode(to_wire(message), FRAME_MAX)), passed, opened))
+        client.put(Unsent(memoryview(self._writer.frame(to_wire(message))), passed, opened))
         if not is_first:
             if client.unsent_size > UNSENT_LIMIT:
                 self.lose(client)

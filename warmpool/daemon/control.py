@@ -153,9 +153,11 @@ def check_patience(wish: Open, open_timeout: float) -> tuple[float, float]:
         raise InvalidRequestError('session_timeout goes only with session="new"')
     if wish.session is None and (wish.name is not None or wish.description is not None or wish.tags):
         raise InvalidRequestError('name, description and tags go only with session="new"')
-    window = SESSION_TIMEOUT_DEFAULT if wish.session_timeout is None else wish.session_timeout
-    patience = open_timeout if wish.open_timeout is None else wish.open_timeout
-    return check_session_timeout(window), check_open_timeout(patience)
+    window, patience = wish.session_timeout, wish.open_timeout
+    return (
+        SESSION_TIMEOUT_DEFAULT if window is None else check_session_timeout(window),
+        open_timeout if patience is None else check_open_timeout(patience),
+    )
 
 
 def check_labels(labels: object) -> dict[str, str]:

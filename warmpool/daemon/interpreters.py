@@ -13,17 +13,15 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from ..discovery import text_of
 
 _VENV: Final = ".venv/bin/python"
 
 
-@dataclass(frozen=True, slots=True)
-class Interpreter:
+class Interpreter(NamedTuple):
     python: str
     problem: str | None = None
     """Why nothing can run under it, and what to do."""

@@ -17,7 +17,9 @@ from ..board import Board
 from ..launch import foreign_command, python_command
 from ..policy import events as ev
 from ..policy.refusals import broken, no_room
+from ..settings import ATTACH_FRAME_LIMIT
 from ..version import __version__
+from ..wire.frames import FrameWriter
 from ..wire.messages import PROTOCOL_VERSION
 from ..wire.processes import (
     FROM_TEMPLATE,
@@ -43,7 +45,7 @@ from ..wire.processes import (
     SetupFailed,
     SourceRead,
 )
-from ..wire.shapes import Message
+from ..wire.shapes import Message, to_wire
 from .catalog import Catalog
 from .children import Channel, Child, Exit
 from .family import Family
@@ -104,6 +106,7 @@ class Processes:
         self._report = report
         self._described = described
         self._hangs_next = hangs_next
+        self._attaches = FrameWriter(ATTACH_FRAME_LIMIT)
         self._apps: dict[str, str] = {}
         self._templates: dict[str, _Template] = {}
         self._workers: dict[str, WorkerEnd] = {}
@@ -142,7 +145,10 @@ class Processes:
             self._described(ticket, None)
 
     def is_template_of(self, pid: int, app_key: str) -> bool:
-        return any(one.child.pid == pid and self._apps[pool] == app_key for pool, one in self._templates.items())
+        for pool, template in self._templates.items():
+            if template.child.pid == pid:
+                return self._apps[pool] == app_key
+        return False
 
     def _from_template(self, pool: str, message: Message) -> None:
         template, app = self._templates[pool], self._catalog.by_key(self._apps[pool])
@@ -270,7 +276,7 @@ class Processes:
         known = self._workers.get(worker)
         if known is None:
             raise BrokenPipeError
-        return known.connection_for(attach)
+        return known.connection_for(self._attaches.frame(to_wire(attach)))
 
     def cancel(self, worker: str, row: int, call_id: int) -> None:
         """The board first: what blocks can see it there at once, and what does not is about to be told."""

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-import secrets
 import signal
 import socket
 import traceback
+from base64 import urlsafe_b64encode
 from collections import deque
 from typing import Any, Final, assert_never
 
@@ -359,4 +359,4 @@ class Server:
 
 
 def new_session_id() -> str:
-    return f"sess_{secrets.token_urlsafe(15)}"
+    return f"sess_{urlsafe_b64encode(os.urandom(15)).decode()}"

@@ -9,12 +9,11 @@ import socket
 from contextlib import suppress
 from typing import Final
 
-from ..settings import ATTACH_FRAME_LIMIT
-from ..wire.frames import encode
-from ..wire.processes import Attach, Serve
-from ..wire.shapes import Message, to_wire
+from ..wire.processes import Serve
+from ..wire.shapes import Message
 from .children import Channel, Child
 
+_NOW: Final = int(socket.MSG_DONTWAIT)
 NUDGE_AFTER: Final = 0.02
 """Seconds after which a worker that has not read a message is told of it once more. The signal that the message raised
 may have come just before a system call that it should have ended: a read of ours, or one of the app's.
@@ -43,8 +42,9 @@ class WorkerEnd:
         if self.channel.send(message):
             self._nudge_later()
 
-    def connection_for(self, attach: Attach) -> int:
-        """The client's end of a connection, for the caller to close, on which the worker is told whom it serves.
+    def connection_for(self, attach: bytes) -> int:
+        """The client's end of a connection, for the caller to close, on which the worker is told whom it serves: by the
+        frame `attach`.
 
         Raises a ConnectionError if the worker is dead, and another OSError if it has too many connections that it has
         not taken, or there can be none.
@@ -77,11 +77,10 @@ class WorkerEnd:
             self._first.close()
 
 
-def _begun(connection: socket.socket, attach: Attach) -> int:
+def _begun(connection: socket.socket, attach: bytes) -> int:
     """The descriptor of a connection on which the first word is said. If it cannot be, the connection is closed."""
-    frame = encode(to_wire(attach), ATTACH_FRAME_LIMIT)
     try:
-        if connection.send(frame, socket.MSG_DONTWAIT) < len(frame):  # it is empty, so the machine's limit is small
+        if connection.send(attach, _NOW) < len(attach):  # it is empty, so the machine's limit is small
             raise OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))
     except OSError:
         connection.close()

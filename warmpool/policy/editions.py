@@ -58,8 +58,6 @@ class Editions:
         """
         app = self._app(edition)
         app.revision = edition.revision
-        if not app.keep and Timer("idle app", app.key) not in self._timers:
-            self._timers.set(Timer("idle app", app.key), now + self._settings.app_idle_timeout)
         app.used_at = now
         failure = app.failing(edition.revision, now)
         current = app.current
@@ -122,6 +120,8 @@ class Editions:
             max_workers=self._settings.max_workers,
         )
         self.pools[pool.id] = pool
+        if not app.keep:
+            self._timers.set(Timer("idle app", app.key), now + self._settings.app_idle_timeout)
         self._start_template(pool, now)
         if superseded is not None:
             self._move_line(superseded, pool)

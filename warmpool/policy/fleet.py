@@ -166,18 +166,25 @@ class Fleet:
         """See the head of this file. Calling it once more changes nothing."""
         if self.stopping or self.full:
             return
+        wanted = any(pool.waiters or pool.describers for pool in self._pools.values())
+        blocked = self._provide(now) if wanted else []
+        has_room = all(map(self._is_full, blocked))
+        for pool in list(self._pools.values()):
+            if has_room:
+                self._refill(pool, now)
+            if surplus := pool.surplus:
+                for worker in list(pool.warm.values())[:surplus]:
+                    self.stop_worker(worker, "surplus", now)
+
+    def _provide(self, now: float) -> list[Pool]:
+        """Steps 1 to 3. Gives the pools that have waiters for whom there is no room."""
         for pool in self._in_line():
             self.serve(pool, now)
         self.editions.remake_lost(now)
         blocked = self._fork_for_waiters(now)
         self._note_waits(now)
         self._make_room(blocked, now)
-        if all(map(self._is_full, blocked)):
-            for pool in self._pools.values():
-                self._refill(pool, now)
-        for pool in list(self._pools.values()):
-            for worker in list(pool.warm.values())[: pool.surplus]:
-                self.stop_worker(worker, "surplus", now)
+        return blocked
 
     def serve(self, pool: Pool, now: float) -> None:
         """Gives those who wait in this pool's line the workers that are ready."""

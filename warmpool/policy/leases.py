@@ -57,9 +57,9 @@ class Leases:
         """The session, live or over."""
         return self.live.get(session_id) or self._records.get(session_id, now)
 
-    def named(self, name: str | None) -> Session | None:
+    def named(self, name: str) -> Session | None:
         """The open session that has the name."""
-        return None if name is None else self._names.get(name)
+        return self._names.get(name)
 
     def unknown(self, session_id: str) -> WarmpoolError:
         """For whoever asks for a session that is not there."""

@@ -50,13 +50,13 @@ class Opens:
         if self._fleet.stopping:
             self._refuse(event.ticket, refusals.stopping())
             return
-        if self._is_named_by_other(event, now):
+        if event.name is not None and self._is_named_by_other(event, event.name, now):
             return
         try:
             pool, notice = self._fleet.editions.pool_for(event.edition, now)
             if event.version is not None and pool.version and event.version != pool.version:
                 raise refusals.version_mismatch(pool.app, pool.version, event.version)
-            worker = self._wanted(event, pool)
+            worker = None if event.worker is None else self._wanted(event.worker, event, pool)
         except WarmpoolError as error:
             self._refuse(event.ticket, error)
             return
@@ -69,15 +69,14 @@ class Opens:
         pool.waiters.append(waiter)
         self._fleet.serve(pool, now)
         if event.ticket in self.waiting:
-            self._timers.set(Timer("open", event.ticket), now + event.open_timeout)
+            waiter.timer = Timer("open", event.ticket)
+            self._timers.set(waiter.timer, now + event.open_timeout)
 
-    def _wanted(self, event: ev.OpenRequested, pool: Pool) -> Worker | None:
-        """The worker that is asked for by its id, if it is free. Raises the refusal."""
-        if event.worker is None:
-            return None
-        worker = self._fleet.workers.get(event.worker)
+    def _wanted(self, worker_id: str, event: ev.OpenRequested, pool: Pool) -> Worker:
+        """The worker that is asked for by its id. Raises the refusal if it is not free."""
+        worker = self._fleet.workers.get(worker_id)
         if worker is None or worker.pool.app_key != pool.app_key:
-            raise refusals.no_worker(event.worker, pool.app)
+            raise refusals.no_worker(worker_id, pool.app)
         spare = worker.state is WorkerState.SPARE and event.session_id is None
         if worker.state is not WorkerState.WARM and not spare:
             raise refusals.not_free(worker)
@@ -85,9 +84,9 @@ class Opens:
             raise refusals.outdated(worker)
         return worker
 
-    def _is_named_by_other(self, event: ev.OpenRequested, now: float) -> bool:
+    def _is_named_by_other(self, event: ev.OpenRequested, name: str, now: float) -> bool:
         """Whether an open session has the name that this one is to have. Then it is attached to, or refused."""
-        holder = self._leases.named(event.name)
+        holder = self._leases.named(name)
         if holder is None:
             return False
         key = event.edition.key.removesuffix(PRIMED)
@@ -144,7 +143,7 @@ class Opens:
     def grant(self, waiter: Waiter, worker: Worker, now: float) -> None:
         self._leave_line(waiter)
         request = waiter.request
-        if self._is_named_by_other(request, now):
+        if request.name is not None and self._is_named_by_other(request, request.name, now):
             return
         if request.session_id is None:
             self._timers.cancel(Timer("spare", worker.id))
@@ -194,7 +193,8 @@ class Opens:
     def _leave_line(self, waiter: Waiter) -> None:
         """The waiter is in no pool's line any more."""
         del self.waiting[waiter.request.ticket]
-        self._timers.cancel(Timer("open", waiter.request.ticket))
+        if waiter.timer is not None:
+            self._timers.cancel(waiter.timer)
 
     def _refuse(self, ticket: ev.Ticket, error: WarmpoolError) -> None:
         self._effects.append(fx.Refuse(ticket, error))

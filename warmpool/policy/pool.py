@@ -17,6 +17,7 @@ from ..settings import BACKOFF_FIRST, BACKOFF_LIMIT, CANCEL_GRACE, REFILL_LATEST
 from .events import OpenRequested, Ticket
 from .sessions import Session
 from .states import WORKER_STEPS, WorkerEvent, WorkerState, step
+from .timers import Timer
 
 
 class TemplateState(Enum):
@@ -55,6 +56,8 @@ class Waiter:
     """Place in the line over all pools."""
     since: float
     notice: str | None = None
+    timer: Timer | None = None
+    """Its patience, once it has to wait."""
     waits: list[tuple[float, str]] = field(default_factory=list)
     """What it has waited for, and since when."""
 

@@ -17,7 +17,13 @@ from enum import Enum
 from typing import Final, TypeVar
 
 
-class WorkerState(Enum):
+class _Named(Enum):
+    """Known by its identity. An Enum's own hash is that of its name, by a function in Python."""
+
+    __hash__ = object.__hash__
+
+
+class WorkerState(_Named):
     STARTING = "starting"
     WARM = "warm"
     LEASED = "leased"
@@ -27,7 +33,7 @@ class WorkerState(Enum):
     GONE = "gone"
 
 
-class WorkerEvent(Enum):
+class WorkerEvent(_Named):
     READY = "ready"
     LEASE = "lease"
     SERVE = "serve"
@@ -36,14 +42,14 @@ class WorkerEvent(Enum):
     EXIT = "exit"
 
 
-class LeaseState(Enum):
+class LeaseState(_Named):
     ACTIVE = "active"
     EXPIRING = "expiring"
     CLOSING = "closing"
     CLOSED = "closed"
 
 
-class LeaseEvent(Enum):
+class LeaseEvent(_Named):
     WINDOW_OVER = "window over"
     BUSY = "busy"
     CLOSE = "close"

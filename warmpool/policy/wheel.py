@@ -51,8 +51,9 @@ class TimerWheel(Generic[Key]):
 
     def schedule(self, key: Key, deadline: int) -> None:
         """Fires `key` at `deadline`, or at the next tick if that is past."""
-        self.cancel(key)
-        self._file(key, max(deadline, self.now + 1))
+        if key in self._entries:
+            self.cancel(key)
+        self._file(key, deadline if deadline > self.now else self.now + 1)
 
     def cancel(self, key: Key) -> bool:
         """Forgets `key`; False if it was not scheduled."""

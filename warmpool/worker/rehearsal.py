@@ -12,6 +12,7 @@ import socket
 from collections.abc import Iterable
 from contextlib import suppress
 from functools import cache
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -79,9 +80,15 @@ class _Understudy(AppProcess):
 
 def acquaint(functions: Iterable[Function]) -> None:
     """Makes a blank of each model and looks up what will be looked up of it, so that Python has that in its cache: who
-    is not there yet takes the place of another, and both are written to. Runs none of the app's code.
+    is not there yet takes the place of another, and both are written to. Takes hold of each function and of its code,
+    which counts who does, in place. Runs none of the app's code.
     """
-    models = {model for function in functions for model in (function.input_model, function.output_model)}
+    models: set[Any] = set()
+    for function in functions:
+        for part in (function.method, function.decode, function.encode):
+            with suppress(AttributeError):  # it may be any object that can be called
+                object.__getattribute__(part, "__code__")
+        models |= {function.input_model, function.output_model}
     for model in models:
         if model is None or hasattr(model, "__del__"):
             continue
