@@ -224,7 +224,7 @@ def test_a_connection_that_comes_to_a_task_that_was_cancelled_is_closed(when: st
     async def cancel() -> None:
         ours, theirs = socket.socketpair()
         link, daemon = AsyncControlLink(ours), Raw(theirs)
-        opening = asyncio.create_task(link.open(RunRequest(app="counter", session="new"), "/"))
+        opening = asyncio.create_task(link.open(RunRequest(app="counter", session="new")))
         await asyncio.sleep(0)
         assert [answer(daemon)[0], answer(daemon)[0]] == ["Control", "Open"]
         if when == "late":

@@ -126,9 +126,9 @@ class LoopCore(Core[AsyncCallLink]):
         if self._control is not None:
             self._control.close()
 
-    async def open(self, request: RunRequest, cwd: str, *, start: bool) -> AsyncCallLink:
+    async def open(self, request: RunRequest, *, start: bool) -> AsyncCallLink:
         control = await self._control_link(start=start)
-        return AsyncCallLink(*await control.open(request, cwd))
+        return AsyncCallLink(*await control.open(request))
 
     async def ask(self, method: str, params: dict[str, Any], *, start: bool) -> Any:
         return await (await self._control_link(start=start)).request(method, params)

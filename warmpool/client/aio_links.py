@@ -199,10 +199,10 @@ class AsyncControlLink(AsyncLink):
         finally:
             self._waiting.pop(number, None)
 
-    async def open(self, request: RunRequest, cwd: str) -> tuple[socket.socket, Opened]:
+    async def open(self, request: RunRequest) -> tuple[socket.socket, Opened]:
         """A connection to a worker. Raises the daemon's refusal, or HangupError."""
         self._last_id = number = self._last_id + 1
-        future = self._ask(request.open(number, cwd))
+        future = self._ask(request.open(number))
         try:
             given: tuple[socket.socket, Opened] = await future
             return given

@@ -43,8 +43,8 @@ class BlockingCore(Core[CallLink]):
         for link in (*idle, *self._in_use):
             link.close()
 
-    async def open(self, request: RunRequest, cwd: str, *, start: bool) -> CallLink:
-        return CallLink(*self._asked(lambda control: control.open(request, cwd), start=start))
+    async def open(self, request: RunRequest, *, start: bool) -> CallLink:
+        return CallLink(*self._asked(lambda control: control.open(request), start=start))
 
     async def ask(self, method: str, params: dict[str, Any], *, start: bool) -> Any:
         return self._asked(lambda control: control.request(method, params), start=start)

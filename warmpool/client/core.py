@@ -30,7 +30,7 @@ from ..errors import (
     WarmpoolError,
     WorkerLostError,
 )
-from ..paths import Places, working_directory
+from ..paths import Places
 from ..wire.messages import NEW, Opened
 from .connections import FORKED, HangupError, OverdueError, connect, no_answer
 from .notices import warn
@@ -115,7 +115,7 @@ class Core(ABC, Generic[L]):
     # --- the steps --------------------------------------------------------------------------------------------
 
     @abstractmethod
-    async def open(self, request: RunRequest, cwd: str, *, start: bool) -> L:
+    async def open(self, request: RunRequest, *, start: bool) -> L:
         """A connection to a worker. `start`: a daemon is started for it if none runs. Raises the daemon's refusal, and
         HangupError.
         """
@@ -209,7 +209,7 @@ class Core(ABC, Generic[L]):
     async def open_link(self, request: RunRequest) -> L:
         """A connection to a worker."""
         is_new = request.session in (None, NEW)  # any other session is gone with its daemon: why start another
-        link = await self._twice(partial(self.open, request, working_directory(), start=is_new))
+        link = await self._twice(partial(self.open, request, start=is_new))
         with self._lock:
             self._opened.add(link)
         if link.opened.notice:
@@ -231,7 +231,7 @@ class Core(ABC, Generic[L]):
             )
         try:
             await self.request("sessions.get", session_id=session_id, settle=True)
-            (await self.open(RunRequest(session=session_id), "/", start=False)).close()
+            (await self.open(RunRequest(session=session_id), start=False)).close()
         except SessionError as error:
             return error
         except (PoolExhaustedError, OSError):

@@ -108,10 +108,10 @@ class ControlLink(Link):
         assert isinstance(answer, Reply)
         return answer.value
 
-    def open(self, request: RunRequest, cwd: str) -> tuple[socket.socket, Opened]:
+    def open(self, request: RunRequest) -> tuple[socket.socket, Opened]:
         """A connection to a worker. Raises the daemon's refusal, or HangupError."""
         self._last_id += 1
-        answer = self._ask(request.open(self._last_id, cwd))
+        answer = self._ask(request.open(self._last_id))
         assert isinstance(answer, Opened)
         try:
             return self._passed.take(), answer

@@ -69,9 +69,12 @@ def shown(value: Any) -> Any:
 
 
 class RunRequest(NamedTuple):
-    """A checked `run`, or opening of a session. `app` is a reference without a function, its path absolute."""
+    """A checked `run`, or opening of a session."""
 
     app: str | None = None
+    """A reference without a function, its path absolute."""
+    cwd: str = "/"
+    """Where whoever asks stands."""
     function: str | None = None
     input: Any = None
     session: str | None = None
@@ -86,13 +89,13 @@ class RunRequest(NamedTuple):
     timeout: float | None = None
     stream: bool = False
 
-    def open(self, number: int, cwd: str) -> Open:
+    def open(self, number: int) -> Open:
         """The message that asks for it, as request `number`."""
         return Open(
             number,
             self.app,
             self.session,
-            cwd,
+            self.cwd,
             session_timeout=self.session_timeout,
             open_timeout=self.open_timeout,
             labels=dict(self.labels or {}),
@@ -122,6 +125,7 @@ def run_request(params: Mapping[str, Any], overrides: Mapping[str, Any], cwd: st
     reference, named = (None, None) if app is None else app_reference(app, cwd)
     return RunRequest(
         app=reference,
+        cwd=cwd,
         function=named if function is None else function,
         input=given.get("input"),
         session=session,
@@ -135,7 +139,7 @@ def session_request(app: str | type, options: Mapping[str, Any], cwd: str) -> Ru
     """Checks what was given to open a session. Raises INVALID_REQUEST and sends nothing."""
     _refuse_unknown("session", options, _OF_AN_OPEN)
     reference, _ = app_reference(app, cwd)
-    return RunRequest(app=reference, session=NEW, **_open_fields(options))
+    return RunRequest(reference, cwd, session=NEW, **_open_fields(options))
 
 
 def _refuse_unknown(where: str, given: Mapping[str, Any], known: Sequence[str]) -> None:
