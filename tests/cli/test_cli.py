@@ -40,6 +40,7 @@ from warmpool.cli.progress import bar
 from warmpool.version import __version__
 
 COUNTER = str(APPS / "counter.py")
+PRINTS_ON_IMPORT = str(APPS / "prints_on_import.py")
 MODELS = str(APPS / "takes_models.py")
 VALUES = str(APPS / "values.py")
 TOLD = str(APPS / "told_to_stop.py") + ":Plain"
@@ -1258,6 +1259,46 @@ def test_log_lines_as_json(free_socket: Path):
     lines = [json.loads(line) for line in daemon.log]
     assert all(begun <= line["time"] <= time.time() for line in lines)
     assert f"{session_id} ended (client) after 1 calls" in [line["message"] for line in lines]
+
+
+PRINTED_ON_IMPORT = ["by print", "by print to stderr", "by os.write", "by a child", "without an end"]
+
+
+@pytest.mark.parametrize("alone", [False, True], ids=["forked", "not forked"])
+def test_what_an_app_prints_on_import_is_in_the_log_line_by_line(
+    free_socket: Path, monkeypatch: pytest.MonkeyPatch, alone: bool
+):
+    """If it cannot be forked, once from its template and once from its worker."""
+    if alone:
+        monkeypatch.setenv("ONCE_ALONE", "1")
+    with serving(free_socket, "--log-json", "--warm", "0") as daemon:
+        assert document(warmpool(free_socket, "run", PRINTS_ON_IMPORT))["output"] == 1
+    messages = [json.loads(line)["message"] for line in daemon.log]
+    printed = [text.removeprefix("[prints_on_import] ") for text in messages if text.startswith("[")]
+    assert sorted(printed) == sorted(PRINTED_ON_IMPORT * (2 if alone else 1))
+
+
+@pytest.mark.parametrize("way", ["full", "nobody reads"])
+def test_an_app_that_prints_on_import_where_nobody_reads_the_log(free_socket: Path, way: str):
+    readable, writable = os.pipe()
+    try:
+        with running(command(free_socket, "serve"), stderr=writable) as process:
+            assert b"listening on" in os.read(readable, 4096)
+            if way == "full":
+                os.set_blocking(writable, False)
+                with contextlib.suppress(BlockingIOError):
+                    while True:
+                        os.write(writable, bytes(4096))
+                os.set_blocking(writable, True)
+            else:
+                os.close(readable)
+            assert document(warmpool(free_socket, "run", PRINTS_ON_IMPORT))["output"] == 1
+            process.terminate()
+            assert process.wait(PATIENCE) == 0
+    finally:
+        os.close(writable)
+        if way == "full":
+            os.close(readable)
 
 
 @pytest.fixture

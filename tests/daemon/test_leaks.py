@@ -221,6 +221,7 @@ def test_a_worker_that_was_just_born_is_never_taken_for_a_stranger(tmp_path: Pat
         load_for=lambda _: None,  # type: ignore[arg-type]
         report=reported.append,
         described=lambda *_: None,
+        printed=lambda *_: None,
     )
     ours, theirs = processes.packets.pair()
     channel = processes.Channel(

@@ -21,7 +21,8 @@ from support import APPS, PATIENCE, Daemon, Raw, open_files, wait_for_exit
 
 from warmpool import Client
 from warmpool.daemon import logs
-from warmpool.daemon.logs import LINE_MAX, PIECE_SIZE, READ_SIZE, LogFile, Logs
+from warmpool.daemon.logs import PIECE_SIZE, LogFile, Logs
+from warmpool.daemon.printed import LINE_MAX, READ_SIZE
 from warmpool.settings import LOG_CAP_MIN, MIB
 
 PRINTS = str(APPS / "prints.py")

@@ -16,12 +16,13 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Final
 
 from .. import packets
 from ..settings import MEMORY_RECHECK
 from .children import Child, Exit, children_of_this_process
+from .printed import Lines, Pipe
 from .room import check_room
 
 SWEEP_PAUSE: Final = 0.05
@@ -44,34 +45,42 @@ class Family:
         """Those of them that nobody has told us of."""
         self._bereaved: dict[int, float] = {}
         """By the pid of a dead child that was no stranger, until when its session is spared."""
+        self._pipes: dict[int, Pipe] = {}
+        """What those whom we have started print to, by their pids."""
         self._sweep_due = False
         self._swept_at = -SWEEP_PAUSE
 
     def __repr__(self) -> str:
         return f"<Family {list(self._known)}>"
 
-    def spawn(self, command: list[str]) -> tuple[Child, socket.socket]:
-        """A new process whose descriptor 3 is a channel, and our end of that. Raises OSError if there can be none."""
+    def spawn(self, command: list[str], printed: Callable[[str], None]) -> tuple[Child, socket.socket]:
+        """A new process whose descriptor 3 is a channel, and our end of that. `printed` is told each line that it
+        prints. Raises OSError if there can be none.
+        """
         check_room()
-        ours, theirs = packets.pair()
-        try:
+        lines = Lines(printed)
+        with ExitStack() as undo, ExitStack() as passed:
+            pipe = Pipe(self._loop, lines.add, lines.end)
+            undo.callback(pipe.close)
+            passed.callback(os.close, pipe.writable)
+            ours, theirs = packets.pair()
+            undo.callback(ours.close)
+            passed.callback(theirs.close)
             pid = os.posix_spawn(
                 command[0],
                 command,
                 os.environ,
                 file_actions=[
                     (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                    (os.POSIX_SPAWN_DUP2, 2, 1),
+                    (os.POSIX_SPAWN_DUP2, pipe.writable, 1),
+                    (os.POSIX_SPAWN_DUP2, pipe.writable, 2),
                     (os.POSIX_SPAWN_DUP2, theirs.fileno(), 3),
                 ],
                 setsid=True,
                 setsigmask=(),
             )
-        except OSError:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
+            undo.pop_all()
+        self._pipes[pid] = pipe
         return self.watch(pid), ours
 
     def watch(self, pid: int) -> Child:
@@ -88,6 +97,8 @@ class Family:
 
     def _reaped(self, child: Child, end: Exit) -> None:
         del self._known[child.pid]
+        if (pipe := self._pipes.pop(child.pid, None)) is not None:
+            pipe.drain()
         if self._strangers.pop(child.pid, None) is None:
             self._bereaved[child.pid] = time.monotonic() + MERCY
         child.on_exit(end)
@@ -138,6 +149,8 @@ class Family:
             for child in list(self._known.values()):
                 child.wait(min(latest, now + MERCY) - time.monotonic())
             self.sweep()
+        for pipe in self._pipes.values():
+            pipe.close()
 
     def _sweep_later(self) -> None:
         """Clients have taken the last descriptor, and nothing can be looked at without one."""

@@ -1,10 +1,8 @@
 """What workers print: read from a pipe each, kept in a file each with a cap, and given to whoever asks or follows.
 
-An app that prints without end blocks nobody but itself: one read of a pipe at a time, between everything else that the
-daemon does, and as long as the pipe is full the app waits. On disk a log is two files, the older of which is dropped
-whole when the newer has reached the cap. A position in a log counts every byte that was ever in it, so it means the
-same after that. Of sessions that are over only so much is kept, all together, and the oldest logs go first. No file is
-held open: a session costs one descriptor here.
+On disk a log is two files, the older of which is dropped whole when the newer has reached the cap. A position in a log
+counts every byte that was ever in it, so it means the same after that. Of sessions that are over only so much is kept,
+all together, and the oldest logs go first. No file is held open: a session costs one descriptor here.
 
 Each line begins with the time at which it was read and the number of the call that had begun last.
 """
@@ -18,20 +16,16 @@ from codecs import utf_8_decode
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from ..settings import FINISHED_LOGS_LIMIT
+from .printed import Lines, Pipe
 
-READ_SIZE: Final = 64 * 1024
-"""As much as a pipe holds."""
 PIECE_SIZE: Final = 32 * 1024
 LAST_LINES: Final = 10
 """For whoever is told of an end."""
-LINE_MAX: Final = 8 * 1024
-"""Longer ones are cut for whoever follows by `Tail`."""
-LAST_READS: Final = 16
-"""Of what a dead worker has left in its pipe. A process of its own may still be writing to it."""
 
 Tail = Callable[[str, str], None]
 """Told a worker and a line of its."""
@@ -136,14 +130,15 @@ class LogFile:
 
 
 class _Source:
-    """The pipe of a living worker."""
+    """A living worker."""
 
-    def __init__(self, fd: int, row: int) -> None:
-        self.fd = fd
+    pipe: Pipe
+
+    def __init__(self, row: int, lines: Lines | None) -> None:
+        """`lines`: for the tail."""
         self.row = row
         self.is_mid_line = False
-        self.rest = b""
-        """The line that is not whole yet, for the tail."""
+        self.lines = lines
 
 
 class Logs:
@@ -178,18 +173,15 @@ class Logs:
 
     def open(self, worker: str, row: int) -> int:
         """A descriptor for the worker to print to; the caller's to close. Raises OSError if there can be none."""
-        reading, writing = os.pipe2(os.O_CLOEXEC)
-        os.set_blocking(reading, False)
-        self._sources[worker] = _Source(reading, row)
-        self._loop.add_reader(reading, self._read, worker)
-        return writing
+        source = _Source(row, None if self._tail is None else Lines(partial(self._tail, worker)))
+        source.pipe = Pipe(self._loop, partial(self._keep, worker, source), partial(self._ended, worker))
+        self._sources[worker] = source
+        return source.pipe.writable
 
     def finish(self, worker: str) -> None:
         """The worker is dead: takes what it has left."""
-        for _ in range(LAST_READS):
-            if worker not in self._sources or not self._read(worker):
-                break
-        self._close(worker)
+        if (source := self._sources.get(worker)) is not None:
+            source.pipe.drain()
         if (file := self._files.get(worker)) is not None and worker not in self._finished:
             self._finished[worker] = file
             self._finished_size += file.size
@@ -221,24 +213,9 @@ class Logs:
         return worker in self._sources
 
     def close(self) -> None:
-        for worker in list(self._sources):
-            self._close(worker)
+        for source in list(self._sources.values()):
+            source.pipe.close()
         shutil.rmtree(self._directory, ignore_errors=True)
-
-    def _read(self, worker: str) -> bool:
-        """Takes what is in the pipe. False: nothing is."""
-        source = self._sources[worker]
-        try:
-            data = os.read(source.fd, READ_SIZE)
-        except BlockingIOError:
-            return False
-        if not data:
-            self._close(worker)
-            self._grown(worker)
-            return False
-        self._keep(worker, source, data)
-        self._grown(worker)
-        return True
 
     def _keep(self, worker: str, source: _Source, data: bytes) -> None:
         calls = self._calls_of(source.row)
@@ -256,20 +233,12 @@ class Logs:
                 self._directory.mkdir(mode=0o700, exist_ok=True)
             file = self._files[worker] = LogFile(self._directory / f"{worker}.log", self._cap)
         file.append(marked)
-        if self._tail is not None:
-            *lines, source.rest = (source.rest + data).split(b"\n")
-            if len(source.rest) > LINE_MAX:
-                lines, source.rest = [*lines, source.rest], b""
-            self._tell(worker, lines)
+        if source.lines is not None:
+            source.lines.add(data)
+        self._grown(worker)
 
-    def _tell(self, worker: str, lines: list[bytes]) -> None:
-        if self._tail is not None:
-            for line in lines:
-                self._tail(worker, line.decode(errors="replace"))
-
-    def _close(self, worker: str) -> None:
-        source = self._sources.pop(worker, None)
-        if source is not None:
-            self._tell(worker, [source.rest] if source.rest else [])
-            self._loop.remove_reader(source.fd)
-            os.close(source.fd)
+    def _ended(self, worker: str) -> None:
+        lines = self._sources.pop(worker).lines
+        if lines is not None:
+            lines.end()
+        self._grown(worker)

@@ -10,6 +10,7 @@ import asyncio
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from typing import Any, Final
 
 from .. import packets
@@ -93,10 +94,12 @@ class Processes:
         load_for: Callable[[str], Load],
         report: Report,
         described: Callable[[ev.Ticket, list[Any] | None], None],
+        printed: Callable[[str, str], None],
         hangs_next: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`load_for` says how to load an app by its key; `described` is told what templates say (None: it died), and
-        `report` everything that the broker should know. What is read of an app goes to the catalog.
+        """`load_for` says how to load an app by its key; `described` is told what templates say (None: it died),
+        `printed` an app and a line that it prints as it is loaded, and `report` everything that the broker should know.
+        What is read of an app goes to the catalog.
         """
         self._loop = loop
         self._board = board
@@ -105,6 +108,7 @@ class Processes:
         self._load_for = load_for
         self._report = report
         self._described = described
+        self._printed = printed
         self._hangs_next = hangs_next
         self._attaches = FrameWriter(ATTACH_FRAME_LIMIT)
         self._apps: dict[str, str] = {}
@@ -380,7 +384,7 @@ class Processes:
             command = python_command("warmpool.worker.start")
         else:
             command = foreign_command(interpreter.python, app, str(PROTOCOL_VERSION), __version__)
-        return self._family.spawn(command)
+        return self._family.spawn(command, partial(self._printed, app))
 
     def _hear_the_newborn(self) -> None:
         """Those who have announced themselves are watched from here on."""

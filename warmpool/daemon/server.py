@@ -40,7 +40,7 @@ from .control import (
     check_tags,
     waits_for_itself,
 )
-from .log import Log
+from .log import Log, tail_to
 from .logs import Logs, Tail
 from .processes import Processes
 from .requests import Requests
@@ -80,6 +80,7 @@ class Server:
             load_for=self._load_for,
             report=self.report,
             described=self._described,
+            printed=tail_to(log),
             hangs_next=lambda worker: self._controls.hangs_next(worker) if self._controls else None,
         )
         self._clients = self._clients_at(listener)
