@@ -225,7 +225,7 @@ def test_a_worker_that_was_just_born_is_never_taken_for_a_stranger(tmp_path: Pat
     )
     ours, theirs = processes.packets.pair()
     channel = processes.Channel(
-        ours, loop, processes.FROM_WORKER, lambda message: hands._from_worker("p_1", "w_1", message), lambda: None
+        ours, loop, processes.FROM_WORKER, lambda message: hands._from_worker("app", "w_1", message), lambda: None
     )
     first = socket.socket(socket.AF_UNIX)
     hands._workers["w_1"] = WorkerEnd("w_1", loop, channel, first)

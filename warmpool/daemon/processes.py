@@ -73,8 +73,8 @@ def _under(interpreter: Interpreter, status: str) -> str:
 
 
 class _Template:
-    def __init__(self, pool: str, child: Child, channel: Channel) -> None:
-        self.pool = pool
+    def __init__(self, app_key: str, child: Child, channel: Channel) -> None:
+        self.app_key = app_key
         self.child = child
         self.channel = channel
         self.can_fork = True
@@ -111,7 +111,6 @@ class Processes:
         self._printed = printed
         self._hangs_next = hangs_next
         self._attaches = FrameWriter(ATTACH_FRAME_LIMIT)
-        self._apps: dict[str, str] = {}
         self._templates: dict[str, _Template] = {}
         self._workers: dict[str, WorkerEnd] = {}
         self._family = Family(loop, self._hear_the_newborn)
@@ -122,7 +121,6 @@ class Processes:
     # --- templates --------------------------------------------------------------------------------------------
 
     def start_template(self, pool: str, app_key: str) -> None:
-        self._apps[pool] = app_key
         load, interpreter = self._load_for(app_key), self._catalog.by_key(app_key).interpreter
         try:
             child, ours = self._spawn(load.app, interpreter)
@@ -131,7 +129,7 @@ class Processes:
             return
         child.on_exit = lambda end: self._template_exited(pool, _under(interpreter, end.status))
         channel = Channel(ours, self._loop, FROM_TEMPLATE, lambda m: self._from_template(pool, m), lambda: None)
-        self._templates[pool] = _Template(pool, child, channel)
+        self._templates[pool] = _Template(app_key, child, channel)
         channel.send(load)
 
     def stop_template(self, pool: str) -> None:
@@ -149,13 +147,14 @@ class Processes:
             self._described(ticket, None)
 
     def is_template_of(self, pid: int, app_key: str) -> bool:
-        for pool, template in self._templates.items():
+        for template in self._templates.values():
             if template.child.pid == pid:
-                return self._apps[pool] == app_key
+                return template.app_key == app_key
         return False
 
     def _from_template(self, pool: str, message: Message) -> None:
-        template, app = self._templates[pool], self._catalog.by_key(self._apps[pool])
+        template = self._templates[pool]
+        app = self._catalog.by_key(template.app_key)
         match message:
             case SourceRead():
                 app.note(message.source)
@@ -189,7 +188,7 @@ class Processes:
 
     # --- workers ----------------------------------------------------------------------------------------------
 
-    def fork(self, pool: str, worker: str, row: int) -> None:
+    def fork(self, pool: str, app_key: str, worker: str, row: int) -> None:
         self._board.clear(row)
         template = self._templates.get(pool)
         with ExitStack() as undo:
@@ -203,14 +202,15 @@ class Processes:
                 return
             undo.pop_all()
         channel = Channel(
-            ours, self._loop, FROM_WORKER, lambda m: self._from_worker(pool, worker, m), lambda: self._hung_up(worker)
-        )
+            ours, self._loop, FROM_WORKER,
+            lambda message: self._from_worker(app_key, worker, message), lambda: self._hung_up(worker),
+        )  # fmt: skip
         self._workers[worker] = WorkerEnd(worker, self._loop, channel, first)
         ends = (theirs.detach(), log, served.detach())
         if template is not None and template.can_fork:
             self._ask_for_fork(template, Fork(worker, row, in_place=False), ends)
         else:
-            self._fork_alone(pool, worker, row, ends)
+            self._fork_alone(app_key, worker, row, ends)
 
     def _ask_for_fork(self, template: _Template, fork: Fork, ends: tuple[int, ...]) -> None:
         try:
@@ -229,9 +229,8 @@ class Processes:
         self._logs.finish(name)
         self._report(ev.ForkRefused(name, why))
 
-    def _fork_alone(self, pool: str, worker: str, row: int, ends: tuple[int, ...]) -> None:
+    def _fork_alone(self, app_key: str, worker: str, row: int, ends: tuple[int, ...]) -> None:
         """A process of its own imports the app and becomes the worker: for an app that cannot be forked."""
-        app_key = self._apps[pool]
         load, interpreter = self._load_for(app_key), self._catalog.by_key(app_key).interpreter
         try:
             child, ours = self._spawn(load.app, interpreter)
@@ -310,7 +309,7 @@ class Processes:
         if template is not None:
             template.child.lose()
 
-    def _from_worker(self, pool: str, name: str, message: Message) -> None:
+    def _from_worker(self, app_key: str, name: str, message: Message) -> None:
         match message:
             case Forked():
                 self._born(name, message.pid)
@@ -328,7 +327,7 @@ class Processes:
             case Released():
                 self._report(ev.WorkerReleased(name))
             case SourceRead():
-                self._catalog.by_key(self._apps[pool]).note_late(message.source)
+                self._catalog.by_key(app_key).note_late(message.source)
             case RouseMe():
                 self.tell(name, LookUp())
             case HangsNext():

@@ -97,6 +97,7 @@ class ForgetLog:
 @fact
 class Fork:
     pool: str
+    app_key: str
     worker: str
     row: int
 

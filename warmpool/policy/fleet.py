@@ -254,7 +254,7 @@ class Fleet:
         pool.add(worker)
         self.editions.apps[pool.app_key].live += 1
         self.workers[worker.id] = worker
-        self._effects.append(fx.Fork(pool.id, worker.id, worker.row))
+        self._effects.append(fx.Fork(pool.id, pool.app_key, worker.id, worker.row))
         self._timers.set(Timer("start", worker.id), now + self._settings.start_timeout)
 
     def _make_room(self, blocked: list[Pool], now: float) -> None:
