@@ -92,6 +92,14 @@ def daemon(start_daemon: Callable[..., Daemon]) -> Daemon:
 
 
 @pytest.fixture
+def fifo(directory: Path) -> Path:
+    """Who opens one end waits for the other."""
+    path = directory / "fifo"
+    os.mkfifo(path)
+    return path
+
+
+@pytest.fixture
 def free_socket(directory: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A socket for a daemon that the test's own code starts. Whatever runs there at the end is stopped, and of all
     that was made there only a log may remain.

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -139,6 +140,14 @@ def in_frame(body: bytes) -> bytes:
     return struct.pack("!I", len(body)) + body
 
 
+def wait_for_workers(client: Client, **wanted: int) -> None:
+    """Until there are so many in these states, and none in others."""
+    deadline = time.monotonic() + PATIENCE
+    while (found := client.status().workers_by_state) != wanted:
+        assert time.monotonic() < deadline, f"{found}, not {wanted}"
+        os.sched_yield()
+
+
 def wait_until_said(client: Client, session_id: str, text: str) -> None:
     """Waits until an app has printed this. That its session is busy does not say that its function has begun."""
     lines = client.sessions.logs(session_id, follow=True)
@@ -196,3 +205,13 @@ def open_files() -> set[str]:
         except OSError:
             continue  # the one that listed
     return found
+
+
+def open_fds() -> int:
+    """How many those are."""
+    return len(open_files())
+
+
+def when(text: str) -> float:
+    """The Unix time that a session tells."""
+    return datetime.fromisoformat(text).timestamp()

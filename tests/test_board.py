@@ -9,18 +9,14 @@ import stat
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
+from support import open_fds
 
 from warmpool import board as board_module
 from warmpool.board import COLUMNS, FINISHED, IDLE, OFFSET_NS, STARTED, USED_NS, Activity, Board
 
 ROWS = 5
-
-
-def open_fds() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 @pytest.fixture

@@ -35,13 +35,6 @@ def client() -> Iterator[Any]:
         yield client
 
 
-@pytest.fixture
-def fifo(tmp_path: Path) -> Path:
-    path = tmp_path / "fifo"
-    os.mkfifo(path)
-    return path
-
-
 class Running:
     """A call in a thread of its own."""
 

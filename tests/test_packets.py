@@ -7,11 +7,11 @@ import fcntl
 import os
 import socket
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import open_fds
 
 from warmpool import packets
 from warmpool.errors import ProtocolError
@@ -20,10 +20,6 @@ from warmpool.wire.frames import encode
 from warmpool.wire.processes import FROM_WORKER, TO_TEMPLATE, TO_WORKER, Describe, Forked, Stop
 
 STOP, NEXT = Stop("expired"), Stop("next")
-
-
-def open_fds() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 @pytest.fixture(autouse=True)

@@ -9,6 +9,7 @@ import struct
 from pathlib import Path
 
 import pytest
+from support import open_fds
 
 from warmpool import paths
 from warmpool.errors import InvalidRequestError
@@ -23,10 +24,6 @@ from warmpool.paths import (
 )
 
 TMP_SOCKET = f"/tmp/warmpool-{os.getuid()}/daemon.sock"
-
-
-def open_fds() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 @pytest.fixture(autouse=True)

@@ -101,13 +101,6 @@ def in_child(work: Callable[[], Any]) -> str:
     return answer
 
 
-@pytest.fixture
-def fifo(directory: Path) -> Path:
-    path = directory / "fifo"
-    os.mkfifo(path)
-    return path
-
-
 @contextlib.contextmanager
 def call_under_way(client: Client, session: Session, fifo: Path) -> Iterator[Future[Any]]:
     """A thread waits for `session.call("wait")`, which answers "late" when this is left."""

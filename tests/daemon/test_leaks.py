@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 import pytest
 from conftest import nothing_left
-from support import APPS, MARK, PATIENCE, Daemon, Raw, all_are_gone, to_worker, wait_for_exit
+from support import APPS, MARK, PATIENCE, Daemon, Raw, all_are_gone, to_worker, wait_for_exit, wait_for_workers
 
 from warmpool import AppBrokenError, Client, PoolExhaustedError, WarmpoolError
 from warmpool.board import Board
@@ -53,13 +53,6 @@ def answer_of(raw: Raw, within: float = PATIENCE) -> list[Any]:
     answer = raw.hear()
     assert answer is not None, "closed without a word"
     return answer
-
-
-def wait_for_workers(client: Client, **wanted: int) -> None:
-    deadline = time.monotonic() + 5
-    while (found := client.status().workers_by_state) != wanted:
-        assert time.monotonic() < deadline, f"{found}, not {wanted}"
-        os.sched_yield()
 
 
 def template_of(daemon: Daemon) -> psutil.Process:

@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 import pytest
-from support import APPS, PATIENCE, Daemon, Raw, all_are_gone, wait_for_exit
+from support import APPS, PATIENCE, Daemon, Raw, all_are_gone, wait_for_exit, wait_for_workers
 
 from warmpool import Client, PoolExhaustedError, Session, WorkerLostError
 from warmpool.settings import BACKOFF_FIRST, SPARE_DESCRIPTORS
@@ -63,14 +63,6 @@ def wait_in_line() -> Iterator[Callable[..., Waiting]]:
     yield wait
     for one in waiting:
         one.raw.close()
-
-
-def wait_for_workers(client: Client, **wanted: int) -> None:
-    """Until there are so many in these states, and none in others."""
-    deadline = time.monotonic() + 5
-    while (found := client.status().workers_by_state) != wanted:
-        assert time.monotonic() < deadline, f"{found}, not {wanted}"
-        os.sched_yield()
 
 
 def seconds_of_cpu(pid: int) -> float:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 import select
-from datetime import datetime
 from pathlib import Path
 
 import pytest
-from support import APPS, EXAMPLES, PATIENCE, wait_for_exit
+from support import APPS, EXAMPLES, PATIENCE, wait_for_exit, when
 
 from warmpool import (
     AppError,
@@ -22,10 +21,6 @@ from warmpool import (
 )
 
 COUNTER = str(APPS / "counter.py")
-
-
-def when(text: str) -> float:
-    return datetime.fromisoformat(text).timestamp()
 
 
 def wait_until_closed(session) -> None:

@@ -6,11 +6,10 @@ import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
 from pathlib import Path
 
 import pytest
-from support import APPS, PATIENCE, processes_marked, wait_for_exit
+from support import APPS, PATIENCE, processes_marked, wait_for_exit, when
 
 from warmpool import (
     AppBrokenError,
@@ -25,10 +24,6 @@ from warmpool import (
 )
 
 COUNTER = str(APPS / "counter.py")
-
-
-def when(text: str) -> float:
-    return datetime.fromisoformat(text).timestamp()
 
 
 def test_a_lifetime_that_is_over_in_a_call_ends_with_it(client: TestingClient, tmp_path: Path):

@@ -86,13 +86,6 @@ def connect(client: Client, shared_daemon: Daemon) -> Iterator[Callable[[str], T
         raw.close()
 
 
-@pytest.fixture
-def fifo(directory: Path) -> Path:
-    path = directory / "fifo"
-    os.mkfifo(path)
-    return path
-
-
 def wait_until_busy(session) -> None:
     deadline = time.monotonic() + PATIENCE
     while not session.info().busy:
