@@ -28,45 +28,41 @@ _Place = tuple[int, int, int]
 class TimerWheel(Generic[Key]):
     """Keys with deadlines. A key has one deadline; to schedule it again moves it."""
 
-    __slots__ = ("_entries", "_next", "_occupied", "_slots", "now")
+    __slots__ = ("_next", "_occupied", "_slot_of", "_slots", "now")
 
     def __init__(self, now: int) -> None:
         self.now = now
         """The tick up to which all has fired."""
-        self._entries: dict[Key, tuple[int, int, int]] = {}  # key: (deadline, level, index)
-        self._slots: list[list[dict[Key, None]]] = [[{} for _ in range(SLOTS)] for _ in range(LEVELS)]
+        self._slots: list[list[dict[Key, int]]] = [[{} for _ in range(SLOTS)] for _ in range(LEVELS)]
+        """Keys and their deadlines."""
+        self._slot_of: dict[Key, dict[Key, int]] = {}
         self._occupied = [0] * LEVELS
+        """Of a slot from which all was cancelled the bit stays, until it is looked at."""
         self._next: _Place | None = None
         """The slot that comes first, as far as it is known."""
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._slot_of)
 
     def __repr__(self) -> str:
         return f"<TimerWheel now={self.now} timers={len(self)} next={self.next_deadline()}>"
 
     def deadline_of(self, key: Key) -> int | None:
-        entry = self._entries.get(key)
-        return None if entry is None else entry[0]
+        slot = self._slot_of.get(key)
+        return None if slot is None else slot[key]
 
     def schedule(self, key: Key, deadline: int) -> None:
         """Fires `key` at `deadline`, or at the next tick if that is past."""
-        if key in self._entries:
+        if key in self._slot_of:
             self.cancel(key)
         self._file(key, deadline if deadline > self.now else self.now + 1)
 
     def cancel(self, key: Key) -> bool:
         """Forgets `key`; False if it was not scheduled."""
-        entry = self._entries.pop(key, None)
-        if entry is None:
+        slot = self._slot_of.pop(key, None)
+        if slot is None:
             return False
-        _, level, index = entry
-        slot = self._slots[level][index]
         del slot[key]
-        if not slot:
-            self._occupied[level] &= ~(1 << index)
-            if self._next is not None and self._next[:2] == (level, index):
-                self._next = None
         return True
 
     def next_deadline(self) -> int | None:
@@ -83,10 +79,9 @@ class TimerWheel(Generic[Key]):
             self.now, self._next = tick, None
             keys, self._slots[level][index] = self._slots[level][index], {}
             self._occupied[level] &= ~(1 << index)
-            for key in keys:
-                deadline = self._entries[key][0]
+            for key, deadline in keys.items():
                 if deadline <= tick:
-                    del self._entries[key]
+                    del self._slot_of[key]
                     due.append(key)
                 else:
                     self._file(key, deadline)
@@ -97,27 +92,31 @@ class TimerWheel(Generic[Key]):
         met = min(deadline, self.now + SPAN - 1)
         level = min(((self.now ^ met).bit_length() - 1) // BITS, LEVELS - 1)  # where their digits first differ
         index = (met >> (BITS * level)) & _MASK
-        self._slots[level][index][key] = None
+        slot = self._slot_of[key] = self._slots[level][index]
+        slot[key] = deadline
         self._occupied[level] |= 1 << index
         if self._next is not None and met < self._next[2]:
             self._next = None
-        self._entries[key] = (deadline, level, index)
 
     def _first(self) -> _Place | None:
-        if self._next is None:
-            self._next = self._find_next()
-        return self._next
+        place = self._next
+        if place is None or not self._slots[place[0]][place[1]]:
+            place = self._next = self._find_next()
+        return place
 
     def _find_next(self) -> _Place | None:
         """Level, index and first tick of the slot that comes first: one of the lowest level in use, since what is
         filed on a level shares all higher digits with the present.
         """
-        for level, occupied in enumerate(self._occupied):
-            if occupied:
-                shift = BITS * level
-                after = (self.now >> shift) + 1  # our own index comes last: it is met again after a whole turn
-                turn = after & _MASK
+        for level, slots in enumerate(self._slots):
+            shift = BITS * level
+            after = (self.now >> shift) + 1  # our own index comes last: it is met again after a whole turn
+            turn = after & _MASK
+            while occupied := self._occupied[level]:
                 rotated = (occupied >> turn | occupied << (SLOTS - turn)) & (1 << SLOTS) - 1
                 ahead = (rotated & -rotated).bit_length() - 1
-                return level, (turn + ahead) & _MASK, (after + ahead) << shift
+                index = (turn + ahead) & _MASK
+                if slots[index]:
+                    return level, index, (after + ahead) << shift
+                self._occupied[level] &= ~(1 << index)
         return None
