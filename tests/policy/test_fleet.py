@@ -1354,7 +1354,8 @@ def test_what_does_not_fit_the_state_of_a_worker_changes_nothing(state, event):
     elif state == "stopping":
         story.end(client.session)
     assert story.state(worker) == state
-    fits = (type(event), state) in {(ev.WorkerReleased, "serving"), (ev.WorkerLeaving, "leased")}
+    goes = type(event) is ev.WorkerLeaving and state != "stopping"
+    fits = goes or (type(event), state) == (ev.WorkerReleased, "serving")
     if not fits:
         before = repr(story.broker)
         assert story.happens(type(event)(worker, *([event.error] if type(event) is ev.WorkerFailed else []))) == []
@@ -1380,6 +1381,36 @@ def test_a_worker_that_does_not_go_is_killed():
     assert not story.workers[idle].killed
     story.wait(0.2)
     assert story.workers[idle].killed
+
+
+@pytest.mark.parametrize("state", ["warm", "serving", "spare"])
+def test_a_worker_that_leaves_of_its_own_accord_and_does_not_go_is_killed(state: str):
+    story = Story()
+    client = story.open(stateless=True)
+    story.rest()
+    worker = client.worker
+    if state == "spare":
+        story.released(client)
+    elif state == "warm":
+        (worker,) = [w.id for w in story.workers.values() if not w.is_used]
+    story.leaves(worker, "app")
+    assert story.state(worker) == "stopping"
+    story.wait(STOP_GRACE - 0.1)
+    assert not story.workers[worker].killed
+    story.wait(0.2)
+    assert story.workers[worker].killed
+
+
+def test_a_warm_worker_that_leaves_is_given_to_nobody_and_not_replaced_at_once():
+    story = Story(warm=1)
+    story.session("counter")
+    story.rest()
+    (leaving,) = [w.id for w in story.workers.values() if not w.is_used]
+    effects = story.happens(ev.WorkerLeaving(leaving, "app"))
+    assert [effect for effect in effects if isinstance(effect, fx.Fork)] == []
+    again = f"the next is made in {BACKOFF_FIRST:g} s, or when it is needed"
+    assert fx.Log(f"app counter: idle worker {leaving} leaves (app); {again}") in effects
+    assert story.session("counter").worker != leaving
 
 
 @pytest.mark.parametrize("stall", [True, False], ids=["stalled", "awake"])

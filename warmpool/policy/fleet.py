@@ -101,10 +101,8 @@ class Fleet:
         pool = worker.pool
         pool.stillborn += worker.state is WorkerState.STARTING and worker.pid is None
         if worker.state is WorkerState.WARM:
-            pool.wasted(now)
-            again = f"the next is made in {pool.idle_delay:g} s, or when it is needed"
-            self._effects.append(fx.Log(f"app {pool.app}: idle worker {worker.id} {status}; {again}"))
-        elif worker.is_lost or (worker.state is WorkerState.SERVING and not (worker.session or worker.is_leaving)):
+            self._wasted(worker, status, now)
+        elif worker.is_lost or worker.state is WorkerState.SERVING:
             what = f"app {pool.app}: {worker.id}, in a call without a session, {status}"
             self._effects.append(fx.Log(refusals.with_last_lines(what, event.last_lines)))
         self._forget(worker)
@@ -115,6 +113,20 @@ class Fleet:
             pool.stillborn = 0
             self.editions.fail(pool, refusals.broken(pool.app, f"no worker can be made of it: it {status}"), now)
         self.editions.forget_if_empty(pool)
+
+    def worker_leaving(self, worker: Worker, reason: str, now: float) -> None:
+        """One without a session, of its own accord."""
+        if worker.state is WorkerState.WARM:
+            self._wasted(worker, f"leaves ({reason})", now)
+        if worker.state is not WorkerState.STARTING:
+            self.stop_worker(worker, reason, now)
+
+    def _wasted(self, worker: Worker, how: str, now: float) -> None:
+        """It has gone before anybody had it."""
+        pool = worker.pool
+        pool.wasted(now)
+        again = f"the next is made in {pool.idle_delay:g} s, or when it is needed"
+        self._effects.append(fx.Log(f"app {pool.app}: idle worker {worker.id} {how}; {again}"))
 
     def _forget(self, worker: Worker) -> None:
         app = self.editions.apps[worker.pool.app_key]

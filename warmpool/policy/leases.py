@@ -256,7 +256,7 @@ class Leases:
         """Its goodbye: to Expire, to Stop, which we have booked already, or of its own accord."""
         session = worker.session
         if session is None:
-            worker.is_leaving = True
+            self._fleet.worker_leaving(worker, reason, now)
         elif reason == "idle":
             self._expire(session, now)
         else:

@@ -37,8 +37,6 @@ class Worker:
     state: WorkerState = WorkerState.STARTING
     pid: int | None = None
     session: Session | None = None
-    is_leaving: bool = False
-    """Of its own accord: it has said so."""
     is_lost: bool = False
     """It did not stop when it was told to, and had no session to remember that."""
 
