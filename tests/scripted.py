@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import msgpack
-from support import PATIENCE
+from support import PATIENCE, look_again
 
 from warmpool import packets
 from warmpool.board import Activity, Board
@@ -177,7 +177,7 @@ class Worker:
         deadline = time.monotonic() + PATIENCE
         while not condition():
             assert time.monotonic() < deadline
-            os.sched_yield()
+            look_again()
 
     def wait_for_exit(self) -> int:
         return self.process.wait(PATIENCE)

@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 import pytest
-from support import APPS, PATIENCE
+from support import APPS, PATIENCE, look_again
 
 import warmpool
 from warmpool import (
@@ -44,7 +44,7 @@ class Running:
         self._thread = threading.Thread(target=self._call)
         self._thread.start()
         while not session.info().busy:
-            os.sched_yield()
+            look_again()
 
     def _call(self) -> None:
         try:

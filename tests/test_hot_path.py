@@ -3,7 +3,6 @@ first one in pages."""
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import threading
@@ -18,7 +17,7 @@ from typing import Any
 
 import psutil
 import pytest
-from support import APPS, PATIENCE, ROOT, Daemon
+from support import APPS, PATIENCE, ROOT, Daemon, look_again
 from tracing import CannotTraceError, SystemCall, traced
 
 from warmpool import Session
@@ -158,7 +157,7 @@ def test_the_first_call_of_a_session_meets_few_pages_for_the_first_time(start_da
     deadline = time.monotonic() + PATIENCE
     while daemon.client.status().workers_by_state != {"warm": 4}:
         assert time.monotonic() < deadline
-        os.sched_yield()
+        look_again()
     before = {child.pid: faults(child.pid) for child in psutil.Process(daemon.pid).children()}
     met = []
     for _ in range(4):

@@ -104,7 +104,8 @@ class BaseApp:
     """
 
     version: ClassVar[str] = ""
-    """Names this code. Left empty, it is the first 8 hex digits of the SHA-256 of the app's source files."""
+    """Names this code. Left empty, it is the first 8 hex digits of the SHA-256 of the source files that the app's import
+    reads."""
     warm: ClassVar[int | None] = None
     """Workers kept ready for new sessions. None: what the daemon was told, which is 1 if it was told nothing."""
     max_workers: ClassVar[int | None] = None
@@ -112,12 +113,12 @@ class BaseApp:
     cancel_grace: ClassVar[float] = 10.0
     """Seconds that a cancelled call may take to stop before its process is killed."""
     max_calls: ClassVar[int | None] = None
-    """A session ends after so many calls. This limit and the next two are looked at after each call, once its reply is
-    sent, never in the middle."""
+    """A session ends after so many calls. This limit and the next are looked at after each call, once its reply is
+    sent."""
     max_private_bytes: ClassVar[int | None] = None
     """A session ends when its process has more memory than this that it shares with no other."""
     max_lifetime: ClassVar[float | None] = None
-    """A session ends so many seconds after it began."""
+    """A session ends so many seconds after it began; if it is in a call, at the end of that."""
 
     logger: logging.Logger = logging.getLogger("warmpool.app.BaseApp")
     context: AppContext

@@ -133,7 +133,8 @@ def _decode_parameters(
     fields: dict[str, Any] = {}
     for index, parameter in enumerate(parameters):
         if parameter.kind in (_VAR_POSITIONAL, _VAR_KEYWORD):
-            raise TypeError(f"*{parameter.name} cannot be filled from a map: name each parameter")
+            stars = "*" if parameter.kind is _VAR_POSITIONAL else "**"
+            raise TypeError(f"{stars}{parameter.name} cannot be filled from a map: name each parameter")
         fields[f"p{index}"] = _field(parameter, hints.get(parameter.name, Any))
     config = ConfigDict(extra="forbid", arbitrary_types_allowed=False, protected_namespaces=())
     model = create_model(name, __config__=config, **fields)
@@ -143,7 +144,15 @@ def _decode_parameters(
         try:
             return tuple(validate({} if value is None else value).__dict__.values())
         except ValidationError as error:
-            raise _invalid_input(name, error) from None
+            refused = _invalid_input(name, error)
+            if not isinstance(value, dict | None):
+                names = ", ".join(f'"{parameter.name}": …' for parameter in parameters)
+                refused = InvalidInputError(
+                    f"the input of {name} is not valid: it takes its parameters by name: give a dict, {{{names}}}, "
+                    f"not {type(value).__name__}",
+                    details=refused.details,
+                )
+            raise refused from None
 
     return model, decode
 

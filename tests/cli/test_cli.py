@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import APPS, MARK, PATIENCE, Daemon, processes_marked, wait_for_exit
+from support import APPS, MARK, PATIENCE, Daemon, look_again, processes_marked, wait_for_exit
 
 from warmpool import (
     CallCancelledError,
@@ -133,7 +133,7 @@ def wait_until(is_so: Callable[[], bool]) -> None:
     deadline = time.monotonic() + PATIENCE
     while not is_so():
         assert time.monotonic() < deadline
-        os.sched_yield()
+        look_again()
 
 
 def wait_until_busy(client: Client) -> str:
@@ -220,7 +220,7 @@ def test_the_input_from_a_file_and_from_stdin(type: Callable[..., Done], directo
         ("@no/such/file", "cannot read the input"),
         ("@.", "cannot read the input"),
         ("@", "cannot read the input"),
-        ("-", "stdin is not JSON"),
+        ("-", "stdin is empty: pipe the input into it, as JSON"),
         ('{"amount": ' + "[" * 100_000, "--input is not JSON"),
         ('{"amount": ' + "[" * 5000 + "]" * 5000 + "}", ""),
         ('{"amount": ' + "9" * 5000 + "}", "--input is not JSON"),

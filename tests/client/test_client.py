@@ -26,6 +26,7 @@ from support import (
     PATIENCE,
     Daemon,
     all_are_gone,
+    look_again,
     open_files,
     processes_marked,
     wait_for_exit,
@@ -59,12 +60,12 @@ MIB = 1024 * 1024
 
 def wait_until_busy(client: Client, session_id: str) -> None:
     while not client.sessions.get(session_id).busy:
-        os.sched_yield()
+        look_again()
 
 
 def wait_until_idle(client: Client, session_id: str) -> None:
     while client.sessions.get(session_id).busy:
-        os.sched_yield()
+        look_again()
 
 
 def in_threads(count: int, work: Callable[[int], Any]) -> list[Any]:
@@ -422,7 +423,7 @@ def test_closing_ends_another_threads_open_that_waits_in_line(start_daemon: Call
     with daemon.client.session(COUNTER), ThreadPoolExecutor(1) as pool:
         opening = pool.submit(other.session, COUNTER)
         while not daemon.client.status().waiting:
-            os.sched_yield()
+            look_again()
         other.close()
         assert isinstance(opening.exception(PATIENCE), InvalidRequestError)
 
@@ -484,9 +485,12 @@ def test_without_a_daemon_the_error_says_where_and_what_to_do(directory: Path):
             assert f"no daemon listens at {path} (" in message
             assert "`warmpool serve`" in message
             assert "autostart=True" in message
-            assert f"{path}.log" in message
+            assert f"{path}.log" not in message, "there is none"
             assert (raised.value.code, raised.value.status_code) == ("DAEMON_UNAVAILABLE", 503)
     assert list(directory.iterdir()) == []
+    Path(f"{path}.log").touch()
+    with Client(path, autostart=False) as client, pytest.raises(DaemonUnavailableError, match=f"{path}\\.log"):
+        client.status()
 
 
 def test_a_daemon_that_is_started_again_knows_no_sessions(start_daemon: Callable[..., Daemon]):
@@ -599,7 +603,7 @@ def interrupted_when_begun(
     def interrupt() -> None:
         with Client(client.places.socket, autostart=False) as other:
             while not (found := other.sessions.list()):
-                os.sched_yield()
+                look_again()
             wait_until_said(other, found[0].id, "begun")
         press()
 
@@ -737,7 +741,7 @@ def test_whoever_is_interrupted_does_not_wait_for_a_daemon_that_stands_still(cli
 
         def interrupt() -> None:
             while not other.sessions.get(session.id).busy:
-                os.sched_yield()
+                look_again()
             os.kill(shared_daemon.pid, signal.SIGSTOP)
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
@@ -809,7 +813,7 @@ def test_an_interruption_anywhere_in_an_open_leaves_no_connection(client: Client
     deadline = time.monotonic() + PATIENCE
     while "serving" in client.status().workers_by_state:
         assert time.monotonic() < deadline
-        os.sched_yield()
+        look_again()
 
 
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")

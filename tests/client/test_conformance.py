@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from adapters import CLIENTS, Face, open_client
-from support import APPS, MEMORY_LIMIT, PATIENCE, Daemon, open_files, wait_until_said
+from support import APPS, MEMORY_LIMIT, PATIENCE, Daemon, look_again, open_files, wait_until_said
 
 from warmpool import (
     AppError,
@@ -761,7 +761,7 @@ def once_begun(judge: Client, work: Callable[[str], Any]) -> Iterator[Future[Any
 
     def wait() -> Any:
         while not (busy := [info.id for info in judge.sessions.list() if info.busy]):
-            os.sched_yield()
+            look_again()
         wait_until_said(judge, busy[0], "begun")
         return work(busy[0])
 
@@ -829,7 +829,7 @@ def occupied(judge: Client, session_id: str) -> Iterator[None]:
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(other.call, "sleep")
         while not judge.sessions.get(session_id).busy:
-            os.sched_yield()
+            look_again()
         yield
         judge.calls.cancel(session_id)
         assert isinstance(running.exception(PATIENCE), CallCancelledError)
@@ -908,7 +908,7 @@ def test_a_call_without_a_session_has_a_time_out_too_and_is_stopped(both: Any, j
     with pytest.raises(CallTimeoutError):
         both.run(app=PLAIN, function=function, timeout=0.3)
     while "serving" in judge.status().workers_by_state:
-        os.sched_yield()
+        look_again()
     hooks, _ = both.run(app=PLAIN, function="seen", timeout=PATIENCE).output
     assert hooks[-1:] == [True], "its worker is free again, and knows of it"
 

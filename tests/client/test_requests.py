@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 from collections import UserDict
+from pathlib import Path
 from types import MappingProxyType
 
 import pytest
@@ -18,6 +19,7 @@ from warmpool.client.requests import (
     Page,
     app_reference,
     call_arguments,
+    check_session_id,
     map_window,
     run_request,
     run_result,
@@ -183,7 +185,24 @@ def test_a_session_takes_no_call():
     for name in ("function", "timeout", "stream", "session"):
         with pytest.raises(InvalidRequestError, match=f"session does not take '{name}'"):
             session_request("counter", {name: None}, CWD)
-    assert session_request("counter:add", {"name": "me"}, CWD) == ask(app="counter", session="new", name="me")
+    assert session_request("counter", {"name": "me"}, CWD) == ask(app="counter", session="new", name="me")
+    with pytest.raises(InvalidRequestError, match=r"not of one function: open 'counter@1', and call add in it"):
+        session_request("counter@1:add", {}, CWD)
+
+
+def test_an_app_by_its_path_or_its_class():
+    assert ask(app=Path("apps/counter.py")).app == f"{CWD}/apps/counter.py"
+    assert ask(app=Path("/counter")).app == "/counter"
+    assert session_request(Path("counter"), {}, CWD).app == f"{CWD}/counter", "a path and no name"
+    with pytest.raises(InvalidRequestError, match=r"pathlib\.Path is no app: it is not a subclass of BaseApp"):
+        ask(app=Path)
+
+
+def test_a_session_is_asked_about_by_its_id():
+    check_session_id({"session_id": ID})
+    check_session_id({"limit": 5})
+    with pytest.raises(InvalidRequestError, match="session_id must be a text, as session.id is, not a PosixPath"):
+        check_session_id({"session_id": Path(ID)})
 
 
 @pytest.mark.parametrize("name", ["timeout", "timeout_seconds"])
@@ -249,7 +268,9 @@ def test_texts_are_texts(name, value):
 
 @pytest.mark.parametrize("app", ["", 5, ["counter"], b"counter", "counter@", "@1.0", "counter:", "counter:9", object()])
 def test_what_names_no_app_is_refused(app):
-    with pytest.raises(InvalidRequestError, match=r"does not name an app|app must be a text"):
+    with pytest.raises(
+        InvalidRequestError, match=r"does not name an app|app must be a name, a path or the app's class"
+    ):
         ask(app=app)
 
 

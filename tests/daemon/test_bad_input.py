@@ -17,7 +17,7 @@ from typing import Any
 import msgpack
 import psutil
 import pytest
-from support import APPS, PATIENCE, Daemon, Raw, framed, in_frame
+from support import APPS, PATIENCE, Daemon, Raw, framed, in_frame, look_again
 
 from warmpool import AppNotFoundError, Client, InvalidRequestError
 from warmpool.settings import CONTROL_FRAME_LIMIT, HELLO_TIMEOUT, MIB
@@ -94,7 +94,7 @@ def state_at_rest(client: Client, daemon: Daemon) -> dict[str, Any]:
     """Counts of the daemon, when its warm workers are there and no other ones."""
     deadline = time.monotonic() + 5
     while (status := client.status()).workers_by_state != {"warm": 2} and time.monotonic() < deadline:
-        os.sched_yield()
+        look_again()
     process = psutil.Process(daemon.pid)
     return {
         "sessions": status.sessions,

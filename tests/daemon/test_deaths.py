@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from support import APPS, PATIENCE, Daemon, all_are_gone, processes_marked, wait_for_exit, wait_until_said
+from support import APPS, PATIENCE, Daemon, all_are_gone, look_again, processes_marked, wait_for_exit, wait_until_said
 
 from warmpool import Client, DaemonUnavailableError, Session, SessionError, WorkerLostError
 
@@ -63,7 +63,7 @@ def test_a_daemon_that_is_killed_takes_everything_with_it(daemon: Daemon):
     stuck = daemon.client.session(MISBEHAVES)
     threading.Thread(target=_call_until_broken, args=(stuck, "hold_the_gil"), daemon=True).start()
     while not stuck.info().busy:
-        os.sched_yield()
+        look_again()
     assert len(processes_marked(daemon.mark)) >= 5
     os.kill(daemon.pid, signal.SIGKILL)
     assert all_are_gone(daemon.mark, 1)
@@ -81,7 +81,7 @@ def wait_until_stuck(client: Client, session: Session) -> None:
     wait_until_said(client, session.id, "holds it")
     process = psutil.Process(session.info().pid)
     while process.status() != psutil.STATUS_SLEEPING:
-        os.sched_yield()
+        look_again()
 
 
 def _call_until_broken(session, function: str) -> None:
@@ -201,7 +201,7 @@ def test_a_client_that_dies_in_a_call_harms_nothing(daemon: Daemon):
         finally:
             os._exit(0)
     while not session.info().busy:
-        os.sched_yield()
+        look_again()
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     assert session.info().status == "active"

@@ -19,7 +19,18 @@ from typing import Any
 import psutil
 import pytest
 from conftest import nothing_left
-from support import APPS, MARK, PATIENCE, Daemon, Raw, all_are_gone, to_worker, wait_for_exit, wait_for_workers
+from support import (
+    APPS,
+    MARK,
+    PATIENCE,
+    Daemon,
+    Raw,
+    all_are_gone,
+    look_again,
+    to_worker,
+    wait_for_exit,
+    wait_for_workers,
+)
 
 from warmpool import AppBrokenError, Client, PoolExhaustedError, WarmpoolError
 from warmpool.board import Board
@@ -295,7 +306,7 @@ def test_a_warm_worker_that_has_just_died_is_no_answer_to_an_open(daemon: Daemon
     thread = threading.Thread(target=open_and_call)
     thread.start()
     while len(unix_sockets(daemon.socket)) == before:
-        os.sched_yield()
+        look_again()
     warm.kill()
     assert wait_for_exit(warm.pid)
     os.kill(daemon.pid, signal.SIGCONT)
@@ -356,7 +367,7 @@ def test_a_keepalive_that_came_while_the_daemon_was_stopped_is_in_time(daemon: D
     with asking(daemon.socket, "Request", 1, "daemon.status", {}) as control:
         assert answer_of(control)[:2] == ["Reply", 1]
         while psutil.Process(daemon.pid).status() != psutil.STATUS_SLEEPING:
-            os.sched_yield()
+            look_again()
         os.kill(daemon.pid, signal.SIGSTOP)
         try:
             control.say("Request", 2, "sessions.keepalive", {"session_id": session.id})

@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 import pytest
-from support import APPS, PATIENCE, Daemon, Raw, framed
+from support import APPS, PATIENCE, Daemon, Raw, framed, look_again
 
 from warmpool import AppNotFoundError, AsyncClient, Client, Session
 from warmpool.client.aio_links import AsyncControlLink
@@ -47,7 +47,7 @@ def control(shared_daemon: Daemon, client: Client) -> Iterator[Raw]:
 def at_rest(client: Client, daemon: Daemon) -> tuple[Any, ...]:
     deadline = time.monotonic() + 5
     while (states := client.status().workers_by_state) != {"warm": 2} and time.monotonic() < deadline:
-        os.sched_yield()  # of the apps above one has none
+        look_again()  # of the apps above one has none
     return states, client.status().sessions, psutil.Process(daemon.pid).num_fds()
 
 
@@ -195,10 +195,10 @@ def test_a_new_session_of_which_its_client_has_not_read_is_ended_when_it_leaves(
         refused = framed(["Request", 1, "x", {}])  # the answer is twenty times as long
         other.send(refused * 400 + framed(["Open", *Open(2, COUNTER, "new", "/")]))
         while not client.sessions.list():
-            os.sched_yield()
+            look_again()
         other.close()
         while client.sessions.list():
-            os.sched_yield()
+            look_again()
 
 
 def test_a_task_that_stops_waiting_leaves_the_line(client: Client, control: Raw):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import APPS, PATIENCE, Daemon, Raw, to_worker, wait_for_exit
+from support import APPS, PATIENCE, Daemon, Raw, look_again, to_worker, wait_for_exit
 
 from warmpool import Client, SessionEndedError, WorkerLostError
 from warmpool.settings import (
@@ -148,7 +148,7 @@ def test_a_call_that_comes_right_after_labels_were_set_sees_them(
         raw.say("Call", number, "labels", {})
         raw.hear()
         while not is_asleep(pid):
-            os.sched_yield()
+            look_again()
         os.kill(pid, signal.SIGSTOP)
         try:
             control.ask("sessions.set_labels", session_id=session["id"], labels={"number": str(number)})
@@ -459,7 +459,7 @@ class Call:
         self.raw.say("Call", call_id, function, {})
         self.log = follow(control, self.session.id, "begun")
         while function == "hold_the_gil" and not is_asleep(self.pid):
-            os.sched_yield()  # it is about to be
+            look_again()  # it is about to be
 
     def answer(self) -> list[Any] | None:
         return self.raw.hear()

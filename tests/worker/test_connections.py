@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import select
 import struct
@@ -15,7 +14,7 @@ from typing import Any
 import msgpack
 import psutil
 import pytest
-from support import APPS, PATIENCE, Daemon, to_worker
+from support import APPS, PATIENCE, Daemon, look_again, to_worker
 
 from warmpool import Client, SessionError, SessionExpiredError, WarmpoolError
 from warmpool.settings import MIB
@@ -90,7 +89,7 @@ def wait_until_busy(session) -> None:
     deadline = time.monotonic() + PATIENCE
     while not session.info().busy:
         assert time.monotonic() < deadline
-        os.sched_yield()
+        look_again()
 
 
 # --- turns --------------------------------------------------------------------------------------------------------
@@ -125,7 +124,7 @@ def test_async_calls_of_several_clients_run_one_at_a_time_in_the_order_of_arriva
             assert raw.call(0, "plain", value=1) == ["Result", 0, 2]
         worker = psutil.Process(session.info().pid)
         while worker.status() != psutil.STATUS_SLEEPING:  # epoll puts whom it has just told about first until it waits
-            os.sched_yield()
+            look_again()
         names = list(raws)
         random.Random(count).shuffle(names)
         for name in names:

@@ -16,7 +16,8 @@ from ..version import __version__
 _EXIT_CODES = """\
 exit codes:
   0  done                       4  the app raised, or is broken
-  1  a bug in warmpool          5  the session is over, lost or not there
+  1  a bug in warmpool, or      5  the session is over, lost or not there, or its
+     stdout takes nothing          name, app or version is another one
   2  wrong usage                6  no daemon, or no room in it
   3  the request is wrong       7  the call was cancelled, or took too long
                               130  interrupted
@@ -110,7 +111,7 @@ def _add_serve(commands: _Commands) -> None:
     serve.add_argument("--min-free-mb", type=int, metavar="MB", help="no new worker below this free memory (256)")
     serve.add_argument("--open-timeout", type=float, metavar="S", help="how long an open waits in line (30)")
     serve.add_argument("--call-frame-limit", type=int, metavar="BYTES", help="largest call in a stream (16 MiB)")
-    serve.add_argument("--call-memory-limit", type=int, metavar="BYTES", help="largest call at all (1 GiB)")
+    serve.add_argument("--call-memory-limit", type=int, metavar="BYTES", help="largest call, by whatever way (1 GiB)")
     serve.add_argument("--idle-exit", type=float, metavar="S", help="leave after so long without sessions (never)")
     serve.add_argument("--detach", action="store_true", help="run in the background, with a log file")
     serve.add_argument("--log-cap-mb", type=int, metavar="MB", help="how much of a session's log is kept (10)")

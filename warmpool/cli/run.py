@@ -26,12 +26,13 @@ def run(options: argparse.Namespace) -> int:
     warnings.showwarning = _to_stderr
     given = {"app": options.app, "input": read_input(options.input)}
     given |= {name: value for name in _PASSED_ON if (value := getattr(options, name)) is not None}
+    result = None
     with Client(options.socket) as client:
         try:
             if options.stream:
                 _show(client.stream(given), everything=options.json)
             else:
-                print_json(client.run(given))
+                result = client.run(given)
         except KeyboardInterrupt as interrupt:
             say(f"error: {CallCancelledError.code}: interrupted; the call was cancelled")
             for note in getattr(interrupt, "__notes__", ()):
@@ -39,6 +40,8 @@ def run(options: argparse.Namespace) -> int:
             return INTERRUPTED
         finally:
             tell_if_started(client)
+    if result is not None:
+        print_json(result)
     return 0
 
 
@@ -72,7 +75,8 @@ def read_input(text: str | None) -> Any:
     try:
         if text == "-":
             source = "stdin"
-            text = sys.stdin.read()
+            if not (text := sys.stdin.read()).strip():
+                raise InvalidRequestError("stdin is empty: pipe the input into it, as JSON")
         elif text.startswith("@"):
             source = text[1:]
             with open(source) as file:

@@ -85,7 +85,7 @@ class AsyncClient:
         request = run_request(params, overrides, working_directory())
         return AsyncStream(self._core, request, *self._core.run_stream(request))
 
-    def session(self, app: str | type, **options: Unpack[SessionOptions]) -> AsyncSession:
+    def session(self, app: str | os.PathLike[str] | type, **options: Unpack[SessionOptions]) -> AsyncSession:
         """As `Client.session`. It is opened when it is awaited or entered."""
         return AsyncSession(self._core, session_request(app, options, working_directory()))
 

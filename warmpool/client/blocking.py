@@ -12,9 +12,9 @@ from typing import Any, Final, TypeVar
 from ..errors import WarmpoolError
 from .calls import CallLink
 from .connections import HangupError, connect
-from .core import Core, call_named, finish
+from .core import Core, finish
 from .links import ControlLink
-from .requests import RunRequest
+from .requests import RunRequest, call_named
 
 T = TypeVar("T")
 

@@ -86,9 +86,10 @@ def connect(places: Places, patience: float | None = None) -> socket.socket:
 def _no_connection(places: Places, error: OSError) -> WarmpoolError:
     """Where none listens one can be started. Whatever else is the matter lies with the path, and would stay."""
     if isinstance(error, FileNotFoundError | ConnectionRefusedError):
+        before = f"; the log of the last one is {places.log}" if os.path.exists(places.log) else ""
         return DaemonUnavailableError(
             f"no daemon listens at {places.socket} ({error.strerror}); start one with `warmpool serve`, or "
-            f"let Client(autostart=True) do it; its log is {places.log}"
+            f"let Client(autostart=True) do it{before}"
         )
     return InvalidRequestError(
         f"no daemon can be reached at {places.socket}: {error.strerror or error}; name another --socket"

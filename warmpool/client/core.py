@@ -35,7 +35,7 @@ from ..wire.messages import NEW, Opened
 from .connections import FORKED, HangupError, OverdueError, connect, no_answer
 from .notices import warn
 from .readers import Readers
-from .requests import Data, RunRequest, run_result
+from .requests import Data, RunRequest, call_named, check_session_id, run_result
 
 KEPT_LINKS: Final = 256
 """Connections that `run` keeps for sessions that it has used; the longest unused one goes first."""
@@ -90,7 +90,7 @@ class Core(ABC, Generic[L]):
         self.places = Places.of(socket)
         self.started_daemon = False
         self.broken: str | None = None
-        self._autostart = autostart
+        self._autostart, self._has_stopped = autostart, False
         self._lock = RLock()  # the handler of a signal may come for it while it is held
         self._kept: OrderedDict[str, tuple[L, set[str]]] = OrderedDict()
         self._opened: weakref.WeakSet[L] = weakref.WeakSet()
@@ -159,6 +159,7 @@ class Core(ABC, Generic[L]):
 
     async def request(self, method: str, **params: Any) -> Any:
         """One control request. For one about a session or a call no daemon is started: they are gone with theirs."""
+        check_session_id(params)
         start = params.keys().isdisjoint(("session_id", "worker_id"))
         return await self._twice(partial(self.ask, method, params, start=start))
 
@@ -176,8 +177,10 @@ class Core(ABC, Generic[L]):
             ) from None
 
     async def stop_daemon(self) -> int:
-        self._autostart = False
-        return int((await self.request("daemon.stop"))["pid"])
+        autostart, self._autostart = self._autostart, False
+        pid = int((await self.request("daemon.stop"))["pid"])
+        self._has_stopped = autostart
+        return pid
 
     def dial(self, *, start: bool) -> Any:
         """A fresh connection, blocking; to a daemon that is started for it, if that is wanted."""
@@ -185,6 +188,8 @@ class Core(ABC, Generic[L]):
         try:
             return connect(self.places)
         except (DaemonUnavailableError, InvalidRequestError):  # who would start one knows best why none can be there
+            if self._has_stopped:
+                raise DaemonUnavailableError("this client has stopped its daemon: make a new one") from None
             if not (start and self._autostart):
                 raise
         from .autostart import start_daemon
@@ -389,9 +394,3 @@ class Core(ABC, Generic[L]):
         with self._lock:
             if self._kept.get(session_id, (None,))[0] is link:
                 del self._kept[session_id]
-
-
-def call_named(opened: Opened, call_id: int) -> dict[str, Any]:
-    """What `calls.cancel` is to be told of a call on a connection. One without a session is known by its worker."""
-    whose = {"worker_id": opened.worker_id} if opened.session_id is None else {"session_id": opened.session_id}
-    return {**whose, "call_id": call_id}

@@ -17,7 +17,7 @@ R = TypeVar("R")
 
 
 def session(
-    app: str | type,
+    app: str | os.PathLike[str] | type,
     *,
     socket: str | os.PathLike[str] | None = None,
     autostart: bool = True,

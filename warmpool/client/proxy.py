@@ -17,6 +17,7 @@ from typing import Annotated, Any, Self, TypeVar, cast, get_args, get_origin
 
 from ..errors import FunctionNotFoundError, InvalidRequestError
 from ..methods import Kind, hints_of, is_function, kind_of, results_of
+from ..settings import shorten
 from .sessions import AsyncSession
 from .streams import AsyncStream
 from .sync import Session
@@ -30,14 +31,18 @@ Made = Callable[[Any], Any]
 
 def proxy_of(app: type[A], session: Session | AsyncSession) -> A:
     """Methods of `app`, called in `session`."""
+    if not isinstance(app, type):
+        raise InvalidRequestError(f"a proxy is made of the app's class, not of {shorten(app)}")
     proxy: Any = Proxy(app, session)
     return cast("A", proxy)
 
 
 class Proxy:
+    _app: type
+    _session: Session | AsyncSession
+
     def __init__(self, app: type, session: Session | AsyncSession) -> None:
-        self._app = app
-        self._session = session
+        vars(self).update(_app=app, _session=session)
 
     def __repr__(self) -> str:
         return f"<{self._app.__name__} in {self._session!r}>"
@@ -45,6 +50,11 @@ class Proxy:
     def __dir__(self) -> list[str]:
         names = dir(self._app)
         return [name for name in names if is_function(name, inspect.getattr_static(self._app, name, None))]
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise InvalidRequestError(
+            f"{name} cannot be set from here: {self._app.__name__} is in another process; call a function that sets it"
+        )
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         method = inspect.getattr_static(self._app, name, None)

@@ -135,10 +135,14 @@ def run_request(params: Mapping[str, Any], overrides: Mapping[str, Any], cwd: st
     )
 
 
-def session_request(app: str | type, options: Mapping[str, Any], cwd: str) -> RunRequest:
+def session_request(app: str | os.PathLike[str] | type, options: Mapping[str, Any], cwd: str) -> RunRequest:
     """Checks what was given to open a session. Raises INVALID_REQUEST and sends nothing."""
     _refuse_unknown("session", options, _OF_AN_OPEN)
-    reference, _ = app_reference(app, cwd)
+    reference, function = app_reference(app, cwd)
+    if function is not None:
+        raise InvalidRequestError(
+            f"a session is of an app, not of one function: open {shorten(reference)}, and call {function} in it"
+        )
     return RunRequest(reference, cwd, session=NEW, **_open_fields(options))
 
 
@@ -176,8 +180,10 @@ def app_reference(app: object, cwd: str) -> tuple[str, str | None]:
     """A reference fit for the wire, and the function that it names."""
     if isinstance(app, type):
         return _reference_of(app), None
+    if isinstance(app, os.PathLike):
+        app = os.path.join(cwd, os.fspath(app))
     if not isinstance(app, str):
-        raise InvalidRequestError(f"app must be a text, not {type(app).__name__}")
+        raise InvalidRequestError(f"app must be a name, a path or the app's class, not a {type(app).__name__}")
     return _reference(app, cwd) if "~" in app else _known_reference(app, cwd)
 
 
@@ -191,6 +197,10 @@ _known_reference = lru_cache(maxsize=128)(_reference)
 
 def _reference_of(app: type) -> str:
     """A class by its file and its name in it: it is imported there, never pickled."""
+    from ..app import BaseApp  # which whoever has an app has imported
+
+    if not issubclass(app, BaseApp):
+        raise InvalidRequestError(f"{app.__module__}.{app.__qualname__} is no app: it is not a subclass of BaseApp")
     file = getattr(sys.modules.get(app.__module__), "__file__", None)
     name = app.__qualname__
     if not file or not os.path.isfile(file):
@@ -230,6 +240,18 @@ def text_or_none(name: str, value: object) -> str | None:
     if value is None or (isinstance(value, str) and value):
         return value
     raise InvalidRequestError(f"{name} must be a text, not {shorten(value)}")
+
+
+def call_named(opened: Opened, call_id: int) -> dict[str, Any]:
+    """What `calls.cancel` is to be told of a call on a connection. One without a session is known by its worker."""
+    whose = {"worker_id": opened.worker_id} if opened.session_id is None else {"session_id": opened.session_id}
+    return {**whose, "call_id": call_id}
+
+
+def check_session_id(params: Mapping[str, Any]) -> None:
+    given = params.get("session_id", "")
+    if not isinstance(given, str):
+        raise InvalidRequestError(f"session_id must be a text, as session.id is, not a {type(given).__name__}")
 
 
 def labels_or_none(value: object) -> dict[str, str] | None:

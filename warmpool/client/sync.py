@@ -89,9 +89,9 @@ class Client:
     def _stream(self, request: RunRequest) -> Stream:
         return Stream(AsyncStream(self._core, request, *self._core.run_stream(request)))
 
-    def session(self, app: str | type, **options: Unpack[SessionOptions]) -> Session:
-        """Opens a session of an app, named by a text or given as its class. As a context manager it is ended on the way
-        out.
+    def session(self, app: str | os.PathLike[str] | type, **options: Unpack[SessionOptions]) -> Session:
+        """Opens a session of an app, given by its name, its path or its class. As a context manager it is ended on the
+        way out.
         """
         return Session(self._core, AsyncSession(self._core, session_request(app, options, working_directory())))
 
@@ -371,8 +371,9 @@ class Calls:
         self._twin = AsyncCalls(core)
 
     def cancel(self, session_id: str, call_id: int | None = None, *, force: bool = False) -> Data:
-        """Cancels a call, or the one that runs now. Gives its `call_id`, and its `state`: "running", "waiting" or
-        "idle".
+        """Cancels a call, or the one that runs now. Gives its `call_id` and what it was found to be: "running";
+        "waiting", if another one runs or none, so that it will not be run if it is yet to come; or "idle", if none was
+        named and none runs.
         """
         return finish(self._twin.cancel(session_id, call_id, force=force))
 

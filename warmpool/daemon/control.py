@@ -162,8 +162,10 @@ def check_patience(wish: Open, open_timeout: float) -> tuple[float, float]:
 
 def check_labels(labels: object) -> dict[str, str]:
     """At most 64 texts by texts, none of them empty. Raises INVALID_REQUEST."""
-    if not isinstance(labels, dict) or len(labels) > LABELS_MAX:
+    if not isinstance(labels, dict):
         raise InvalidRequestError(f"labels must be a map of at most {LABELS_MAX} texts by texts, not {shorten(labels)}")
+    if len(labels) > LABELS_MAX:
+        raise InvalidRequestError(f"a session has at most {LABELS_MAX} labels, not {len(labels)}")
     for key, value in labels.items():
         _check_text("a label's key", key, LABEL_KEY_MAX)
         _check_text(f"label {key}", value, LABEL_VALUE_MAX)

@@ -66,6 +66,8 @@ def serve(
         server = Server(loop, places, settings, board, catalog, listener, open_files, log, printed)
         stack.callback(server.close)
         log(f"listening on {places.socket}, pid {os.getpid()}; whoever can open it can run code as you")
+        if apps and not entries:
+            log(f"there is no app in {', '.join(apps)} yet: no file or package with a subclass of warmpool.BaseApp")
         for entry in entries:
             server.report(ev.WarmUpRequested(entry.edition()))
         if owner is not None:

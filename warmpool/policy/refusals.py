@@ -66,7 +66,7 @@ def app_mismatch(session: Session, wanted: str | None) -> AppMismatchError:
     other = "another one of that name" if wanted == session.app else wanted
     return AppMismatchError(
         f"session {session.id} belongs to app {session.app}, not to {other}; "
-        "leave the app out, or open a session on the other one",
+        f"name {session.app} or no app, or open a session of the other one",
         session_id=session.id,
         details={"app": session.app, "wanted": wanted},
     )

@@ -1,5 +1,6 @@
 """What an app says of itself in its class: checked in the template; and how long a session of it may last, looked at
-by its worker after each call. A call is never cut short by these, and its reply is sent first.
+by its worker after each call, and, for how long it lives, by the daemon while it is idle. A call is never cut short by
+these, and its reply is sent first.
 
 Memory is looked at in two steps: a cheap one that counts too much, since pages that are still shared with the template
 are in it, and where that is over the limit, the kernel's own account, which takes it milliseconds.

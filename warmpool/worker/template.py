@@ -65,13 +65,20 @@ share; otherwise each would write to pages of its own, 300 kB of them.
 
 
 class Template:
-    def __init__(self, channel: socket.socket, load: Load, app: type[BaseApp], importer: AppImporter) -> None:
+    def __init__(
+        self,
+        channel: socket.socket,
+        load: Load,
+        app: type[BaseApp],
+        functions: dict[str, Function],
+        importer: AppImporter,
+    ) -> None:
         self._channel = channel
         self._load = load
         self._app = app
         self._importer = importer
         self._context = AppContext(load.app, importer.version(app))
-        self._functions: dict[str, Function] = functions_of(app)
+        self._functions = functions
         self.loop = loop_for(self._functions)
         self._board = Board.open(Path(load.board))
         self._primed: BaseApp | None = None
@@ -215,11 +222,12 @@ def _load_app(channel: socket.socket, load: Load) -> Template | None:
     try:
         with ParentOnly():
             app = importer.import_app()
+            doing = "reading its functions"
+            functions = functions_of(app)  # what `preload` puts into the class is none
             if (preload := getattr(app, "preload", None)) is not None:
                 doing = "preload"
                 _run_hook(preload)
-            doing = "reading its functions"
-            template = Template(channel, load, app, importer)
+            template = Template(channel, load, app, functions, importer)
             options = options_of(app)
             if load.primed:
                 doing = "its setup"
