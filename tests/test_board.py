@@ -196,6 +196,23 @@ def test_what_is_no_board_cannot_be_opened(path):
         Board.open(path)
 
 
+def test_its_room_is_taken_when_it_is_made(path):
+    """A page that a full disk has no room for is a SIGBUS where it is first touched."""
+    board = Board.create(path, 1000)
+    assert path.stat().st_blocks * 512 >= path.stat().st_size == (1000 + 1) * COLUMNS * 8
+    board.close()
+
+
+def test_where_there_is_no_room_for_one_nothing_is_left(path, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    with pytest.raises(OSError, match="No space left"):
+        Board.create(path, ROWS)
+    assert not path.exists()
+
+
 def test_of_one_that_cannot_be_made_nothing_is_left(tmp_path, monkeypatch):
     def refuse(*_: object) -> None:
         raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))

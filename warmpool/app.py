@@ -104,7 +104,7 @@ class BaseApp:
     """
 
     version: ClassVar[str] = ""
-    """Names this code. Left empty, it is the first 8 hex digits of the SHA-256 of the source files that the app's import
+    """Names this code. Left empty, it is the first 8 hex digits of the SHA-256 of the source files that its import
     reads."""
     warm: ClassVar[int | None] = None
     """Workers kept ready for new sessions. None: what the daemon was told, which is 1 if it was told nothing."""

@@ -67,11 +67,12 @@ class Board:
 
     @classmethod
     def create(cls, path: Path, rows: int) -> Board:
-        """A new board at `path`, all zero, mode 0600."""
+        """A new board at `path`, all zero, mode 0600. Raises OSError if there is no room for it."""
         path.unlink(missing_ok=True)
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            os.truncate(fd, (rows + 1) * COLUMNS * _CELL)
+            # All of it now: a page for which there is no room when it is first touched is a SIGBUS.
+            os.posix_fallocate(fd, 0, (rows + 1) * COLUMNS * _CELL)
             return cls(fd)
         except BaseException:
             path.unlink()

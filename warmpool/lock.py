@@ -38,7 +38,7 @@ class LockFile:
             except BlockingIOError:
                 pid = os.pread(self._fd, 32, 0).decode("ascii", "replace").strip()
                 raise AlreadyLockedError(int(pid) if pid.isdigit() else 0) from None
-            if not self._is_still_there():
+            if not self.is_still_there():
                 return False
             undo.callback(self._path.unlink, missing_ok=True)
             os.truncate(self._fd, 0)
@@ -46,7 +46,8 @@ class LockFile:
             undo.pop_all()
             return True
 
-    def _is_still_there(self) -> bool:
+    def is_still_there(self) -> bool:
+        """Or has the file been removed by somebody else, so that another one may hold the name?"""
         try:
             return os.path.samestat(os.fstat(self._fd), self._path.stat())
         except FileNotFoundError:
@@ -54,5 +55,6 @@ class LockFile:
 
     def release(self) -> None:
         """Removes the file, then lets go of it."""
-        self._path.unlink(missing_ok=True)
+        if self.is_still_there():
+            self._path.unlink(missing_ok=True)
         os.close(self._fd)

@@ -52,6 +52,9 @@ EXPIRE_ANSWER_TIMEOUT = 1.0
 EXPLAIN_TIMEOUT = 2.0
 """How long the daemon holds back an answer about a session whose connection broke, for the exit status."""
 
+DAEMON_LOG_LIMIT = 10 * MIB
+"""Of a daemon in the background: one that starts with a longer log begins it anew, and keeps the old one beside it."""
+
 BACKOFF_FIRST = 0.5
 BACKOFF_LIMIT = 30.0
 """A broken app is tried again after 0.5 s, doubling to 30 s; an edit clears the pause."""

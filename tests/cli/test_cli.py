@@ -37,6 +37,7 @@ from warmpool.cli import daemon as cli_daemon
 from warmpool.cli import main
 from warmpool.cli.parser import parse
 from warmpool.cli.progress import bar
+from warmpool.settings import DAEMON_LOG_LIMIT
 from warmpool.version import __version__
 
 COUNTER = str(APPS / "counter.py")
@@ -1299,6 +1300,18 @@ def test_an_app_that_prints_on_import_where_nobody_reads_the_log(free_socket: Pa
         os.close(writable)
         if way == "full":
             os.close(readable)
+
+
+def test_a_long_log_of_daemons_before_is_begun_anew_by_the_one_that_runs(free_socket: Path):
+    log, old = (free_socket.with_name(name) for name in ("d.sock.log", "d.sock.log.old"))
+    with open(log, "wb") as file:
+        file.truncate(DAEMON_LOG_LIMIT + 1)
+    assert warmpool(free_socket, "run", COUNTER, "add").returncode == 0
+    assert warmpool(free_socket, "serve", "--detach").returncode == 3, "it runs"
+    assert warmpool(free_socket, "stop").returncode == 0
+    assert old.stat().st_size > DAEMON_LOG_LIMIT
+    assert log.read_text().splitlines()[-1].endswith(" stopped")
+    old.unlink()
 
 
 @pytest.fixture

@@ -101,6 +101,26 @@ def test_sessions_survive_their_template(daemon: Daemon):
             assert two.call("add") == {"total": 1}, "a new template was made"
 
 
+def test_a_daemon_whose_files_were_removed_leaves_those_of_the_next_one_alone(start_daemon: Callable[..., Daemon]):
+    """Somebody has cleaned up, and a client has started another daemon in the same place."""
+    first = start_daemon()
+    gone = os.pidfd_open(first.pid)
+    for path in list(first.socket.parent.iterdir()):
+        path.unlink()
+    second = start_daemon()
+    try:
+        session = second.client.session(COUNTER)
+        os.kill(first.pid, signal.SIGTERM)
+        assert select.select([gone], [], [], PATIENCE)[0]
+    finally:
+        os.close(gone)
+    files = sorted(path.name for path in second.socket.parent.iterdir())
+    assert [name for name in files if name != "d.sock.logs"] == ["d.sock", "d.sock.board", "d.sock.lock", "d.sock.log"]
+    with Client(second.socket, autostart=False) as client, client.session(MISBEHAVES) as other:
+        assert client.status().pid == second.pid
+        assert other.info().status == session.info().status == "active"
+
+
 def test_what_an_app_leaves_running_dies_with_its_session(client: Client):
     session = client.session(MISBEHAVES)
     left = session.call("leave_children")

@@ -1430,6 +1430,38 @@ def test_an_open_and_the_setup_that_it_waits_for_may_be_overdue_together(stall):
     assert client.error.code in ("POOL_EXHAUSTED", "APP_BROKEN")
 
 
+@pytest.mark.parametrize("is_born", [False, True])
+def test_a_template_that_makes_no_worker_in_time_is_replaced_and_setup_is_not_blamed_for_it(is_born: bool):
+    story = Story(warm=0, start_timeout=30)
+    story.session()
+    (pool,) = story.loaded()
+    client = story.open(patience=300)
+    (worker,) = story.unborn()
+    if is_born:
+        story.forked(worker)
+    story.wait(31)
+    assert client.error.code == "APP_BROKEN"
+    assert ("`setup`" in str(client.error)) == is_born
+    assert ("no worker was made of it within 30 s" in str(client.error)) != is_born
+    assert (pool in story.templates) == is_born
+    story.wait(BACKOFF_FIRST)
+    again = story.open()
+    if not is_born:
+        story.loads()
+    story.rest()
+    assert again.worker
+
+
+def test_that_an_app_cannot_be_forked_is_told():
+    story = Story()
+    story.open()
+    (pool,) = story.loading()
+    story.templates[pool] = True
+    effects = story.happens(ev.TemplateLoaded(pool, "v1", None, None, threads=("a", "b")))
+    why = "its import has left threads running (a, b)"
+    assert fx.Log(f"app counter cannot be forked, {why}: each session imports it anew") in effects
+
+
 def test_an_import_may_be_overdue_when_its_app_is_given_back():
     story = Story(start_timeout=30, app_idle_timeout=30)
     story.leave(story.open())

@@ -7,15 +7,17 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from math import ceil
-from typing import Any
+from typing import Any, Final
 
 from ..errors import InvalidRequestError, WarmpoolError
 from ..handshake import READY, error_in, refusal
 from ..launch import close_all_but
 from ..options import BOUNDS, Settings
 from ..paths import Places, make_private
-from ..settings import MIB, check_number
+from ..settings import DAEMON_LOG_LIMIT, MIB, check_number
 
+STDOUT: Final = 1
+STDERR: Final = 2
 _IN_UNITS = {"min_free_bytes": ("min_free_mb", MIB), "log_cap": ("log_cap_mb", MIB)}
 """Settings that are typed under another name, in so many of their unit."""
 
@@ -52,7 +54,7 @@ def _settings(options: argparse.Namespace) -> Settings:
 def _detach(places: Places, run: Callable[[Callable[[], None]], None]) -> int:
     """Runs the daemon in a child of its own session, and returns when it is ready. Raises its error if it fails."""
     try:
-        log = os.open(places.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        log = _open_log(places)
     except OSError as error:
         raise InvalidRequestError(f"no log can be kept in {places.log}: {error.strerror}") from error
     readable, writable = os.pipe()
@@ -67,11 +69,13 @@ def _detach(places: Places, run: Callable[[Callable[[], None]], None]) -> int:
     os.setsid()
     os.chdir("/")
     null = os.open(os.devnull, os.O_RDONLY)
-    for fd, target in ((null, 0), (log, 1), (log, 2)):
+    for fd, target in ((null, 0), (log, STDOUT), (log, STDERR)):
         os.dup2(fd, target)
     close_all_but({0, 1, 2, writable})
 
     def ready() -> None:
+        with suppress(OSError):
+            _begin_anew_if_long(places)
         os.write(writable, READY)
         os.close(writable)
 
@@ -82,3 +86,17 @@ def _detach(places: Places, run: Callable[[Callable[[], None]], None]) -> int:
             os.write(writable, refusal(error))
         raise
     return 0
+
+
+def _open_log(places: Places) -> int:
+    return os.open(places.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+
+
+def _begin_anew_if_long(places: Places) -> None:
+    """A log that those before have left, now that it is ours alone. It is kept as `.old`."""
+    if os.fstat(STDERR).st_size > DAEMON_LOG_LIMIT:
+        places.log.replace(f"{places.log}.old")
+        log = _open_log(places)
+        for fd in (STDOUT, STDERR):
+            os.dup2(log, fd)
+        os.close(log)

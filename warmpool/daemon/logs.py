@@ -215,7 +215,6 @@ class Logs:
     def close(self) -> None:
         for source in list(self._sources.values()):
             source.pipe.close()
-        shutil.rmtree(self._directory, ignore_errors=True)
 
     def _keep(self, worker: str, source: _Source, data: bytes) -> None:
         calls = self._calls_of(source.row)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -47,19 +48,19 @@ def serve(
     with ExitStack() as stack:
         log = LogWriter(STDERR, as_json if log_json else as_text)
         stack.callback(log.close)
-        stack.callback(_lock(places).release)
+        lock = _lock(places)
+        stack.callback(lock.release)
+        stack.callback(_clear, places, lock)
         open_files = _raise_open_files()
         os.environ[SOCKET_ENV] = places.address  # where clients in apps find their own daemon
         be_subreaper()
         try:
             kind = Board if owner is None else MovableBoard
             board = kind.create(places.board, settings.max_workers)
-            stack.callback(places.board.unlink, missing_ok=True)
             stack.callback(board.close)
             listener = _listen(places.socket)
         except OSError as error:
             raise _cannot_serve(places, error) from error
-        stack.callback(places.socket.unlink, missing_ok=True)
         loop = uvloop.new_event_loop()
         stack.callback(loop.close)
         printed = tail_to(log) if tail else None
@@ -87,6 +88,14 @@ def _lock(places: Places) -> LockFile:
             f"a daemon is already running on {places.socket} (pid {error.pid or 'not known yet'}); "
             "stop it with `warmpool stop`, or give this one another --socket"
         ) from None
+
+
+def _clear(places: Places, lock: LockFile) -> None:
+    """Leaves nothing behind. Where somebody has removed our files, those that are there now are another daemon's."""
+    if lock.is_still_there():
+        places.socket.unlink(missing_ok=True)
+        places.board.unlink(missing_ok=True)
+        shutil.rmtree(places.logs, ignore_errors=True)
 
 
 def _cannot_serve(places: Places, error: OSError) -> InvalidRequestError:

@@ -161,7 +161,9 @@ class Processes:
             case Loaded():
                 template.can_fork = not message.threads
                 app.remember(message.sources, complete=True)
-                self._report(ev.TemplateLoaded(pool, message.version, **message.options))
+                self._report(
+                    ev.TemplateLoaded(pool, message.version, **message.options, threads=tuple(message.threads))
+                )
             case LoadFailed():
                 app.remember(message.sources, complete=False)
                 self._report(ev.TemplateFailed(pool, message.error))

@@ -234,6 +234,9 @@ class Editions:
         self._check_versions(pool)
         self._answer_describers(pool)
         app = self.apps[pool.app_key]
+        if event.threads:
+            why = f"its import has left threads running ({', '.join(event.threads)})"
+            self._effects.append(fx.Log(f"app {app.name} cannot be forked, {why}: each session imports it anew"))
         if app.current is None and not pool.lacking and app.failing(pool.revision, now) is None:
             self.promote(pool, now)  # else its first worker does, once it is set up: until then another one serves
 
@@ -252,6 +255,12 @@ class Editions:
             )
         elif pool.template is TemplateState.READY:
             self._effects.append(fx.Log(f"app {pool.app}: its template {status}"))
+            pool.template = TemplateState.LOST
+
+    def replace_template(self, pool: Pool) -> None:
+        """It has loaded, and does not do what it is asked for: the next try is another one's."""
+        if pool.template is TemplateState.READY:
+            self._effects.append(fx.StopTemplate(pool.id))
             pool.template = TemplateState.LOST
 
     def load_overdue(self, pool: Pool, now: float) -> None:

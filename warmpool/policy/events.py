@@ -177,6 +177,8 @@ class TemplateLoaded:
     max_workers: int | None
     cancel_grace: float | None = None
     max_lifetime: float | None = None
+    threads: tuple[str, ...] = ()
+    """Names of those that keep it from forking."""
 
 
 @fact

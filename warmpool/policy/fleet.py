@@ -168,7 +168,11 @@ class Fleet:
                 raise AssertionError(f"{kind} is the deadline of nobody")
 
     def _start_overdue(self, worker: Worker, now: float) -> None:
-        what = f"its `setup` took longer than {self._settings.start_timeout:g} s"
+        if worker.pid is None:
+            what = f"no worker was made of it within {self._settings.start_timeout:g} s"
+            self.editions.replace_template(worker.pool)
+        else:
+            what = f"its `setup` took longer than {self._settings.start_timeout:g} s"
         self._effects.append(fx.Kill(worker.id))
         self.worker_failed(worker, refusals.broken(worker.pool.app, what), now)
 
