@@ -76,6 +76,16 @@ def judge(shared_daemon: Daemon) -> Iterator[Client]:
 # --- what cannot be sent ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("value", "advice"),
+    [(2**64, "goes as text"), ("\ud800", "goes as bytes"), (object(), "give plain data")],
+    ids=["integer", "surrogate", "object"],
+)
+def test_what_to_do_about_a_value_that_cannot_be_sent(both: Any, value: object, advice: str):
+    with pytest.raises(InvalidRequestError, match=advice):
+        both.run(app=VALUES, function="echo", input={"value": value})
+
+
 @pytest.mark.parametrize("value", [object(), memoryview(b"abcd")[::2]], ids=["object", "view-with-gaps"])
 def test_a_first_call_that_cannot_be_sent_says_which_session_it_leaves(both: Any, judge: Client, value: object):
     given = {"app": VALUES, "function": "echo", "input": {"value": value}, "session": "new"}

@@ -11,12 +11,14 @@ import venv
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
-from support import APPS, open_files
+from support import APPS, ROOT, open_files
 
 from warmpool import AppBrokenError, AppBrokenWarning, Client, __version__
-from warmpool.daemon.interpreters import Interpreter, interpreter_for
+from warmpool.daemon import interpreters
+from warmpool.daemon.interpreters import Interpreter, interpreter_for, requirement
 from warmpool.wire.messages import PROTOCOL_VERSION
 
 PACKAGE = Path(sys.modules["warmpool"].__file__ or "").parent
@@ -284,11 +286,38 @@ def test_an_interpreter_without_warmpool_says_what_to_install_and_serves_once_it
     message = refused(client, project)
     assert f"its interpreter {python} (Python 3." in message
     assert "cannot import warmpool: ModuleNotFoundError: No module named 'warmpool'" in message
-    assert f"run `{python} -m pip install warmpool=={__version__}`" in message
+    assert f"run `{python} -m pip install {ROOT}`" in message
     shown = client.apps.get(str(project / "where.py"))
     assert (shown.state, shown.python) == ("broken", str(python))
     install(libraries)
     assert prefix_of(client, project) == str(project / ".venv"), "at once: the pause is over"
+
+
+@pytest.mark.parametrize(
+    ("noted", "says"),
+    [
+        ('{"url": "file://%s", "dir_info": {}}', "'%s'"),
+        ('{"url": "file:///no/such/place", "dir_info": {}}', f"warmpool=={__version__}"),
+        ('{"url": "https://example.org/warmpool.whl"}', f"warmpool=={__version__}"),
+        ("nonsense", f"warmpool=={__version__}"),
+        (None, f"warmpool=={__version__}"),
+    ],
+)
+def test_what_to_install_is_what_the_daemon_was_installed_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, noted: str | None, says: str
+):
+    """Its name is only good for an index that has it."""
+    assert requirement() == str(ROOT), "it runs from its sources"
+    source = tmp_path / "a b"
+    source.mkdir()
+    information = tmp_path / "site" / "warmpool-0.dist-info"
+    information.mkdir(parents=True)
+    (information / "METADATA").write_text("Name: warmpool\nVersion: 0\n")
+    if noted is not None:
+        (information / "direct_url.json").write_text(noted.replace("%s", quote(str(source))))
+    monkeypatch.setattr(interpreters, "HOME", str(tmp_path))
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    assert requirement() == says.replace("%s", str(source))
 
 
 def test_an_interpreter_with_half_of_warmpool(client: Client, project: Path):
@@ -308,7 +337,7 @@ def test_an_interpreter_whose_warmpool_speaks_another_protocol(client: Client, p
     message = refused(client, project)
     assert f"has warmpool {__version__}, which speaks protocol 99999" in message
     assert f"the daemon {__version__} speaks {PROTOCOL_VERSION}" in message
-    assert f"-m pip install warmpool=={__version__}`" in message
+    assert f"-m pip install {ROOT}`" in message
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def test_an_interpreter_that_is_too_old_is_told_so(monkeypatch: pytest.MonkeyPat
     refusals: list[str] = []
     monkeypatch.setattr(boot, "OLDEST", (99, 0))
     monkeypatch.setattr(boot, "refuse", lambda _, why: refusals.append(why))
-    boot.boot("counter", 1, "1.0")
+    boot.boot("counter", 1, "1.0", "warmpool")
     assert len(refusals) == 1
     assert f"{sys.executable} (Python {sys.version_info[0]}." in refusals[0]
     assert "is too old" in refusals[0]
@@ -69,7 +69,7 @@ def test_nothing_is_imported_from_where_it_lies(tmp_path: Path):
         ours.send(b"Load, which it cannot read")
         with theirs:
             done = subprocess.run(
-                [sys.executable, script, "counter", "-1", "0"],
+                [sys.executable, script, "counter", "-1", "0", "warmpool"],
                 preexec_fn=lambda: os.dup2(theirs.fileno(), boot.CHANNEL_FD),
                 close_fds=False,
                 capture_output=True,

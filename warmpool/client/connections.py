@@ -23,6 +23,7 @@ from ..wire.frames import FrameReader, FrameWriter
 from ..wire.large import InputWriter, MessageWriter
 from ..wire.messages import Opened
 from ..wire.shapes import Message, to_wire
+from ..wire.values import advice
 
 FORKED: Final = "it was made before this process was forked: make a new Client in the child"
 REPLY_LIMIT: Final = 2**31 - 1
@@ -158,7 +159,7 @@ def payload_of(answer: list[Any]) -> Any:
 
 
 def cannot_send(error: Exception) -> InvalidRequestError:
-    return InvalidRequestError(f"the input cannot be sent: {error}; give plain data, a pydantic model or a dataclass")
+    return InvalidRequestError(f"the input cannot be sent: {error}; {advice(error, 'give')}")
 
 
 def request_frame(writer: FrameWriter, request: Message) -> bytes:

@@ -195,11 +195,13 @@ def _reference(app: str, cwd: str) -> tuple[str, str | None]:
 _known_reference = lru_cache(maxsize=128)(_reference)
 
 
+_BASE: Final = ("warmpool.app", "BaseApp")
+"""By its name: a client imports nothing of apps."""
+
+
 def _reference_of(app: type) -> str:
     """A class by its file and its name in it: it is imported there, never pickled."""
-    from ..app import BaseApp  # which whoever has an app has imported
-
-    if not issubclass(app, BaseApp):
+    if _BASE not in [(kind.__module__, kind.__name__) for kind in app.__mro__]:
         raise InvalidRequestError(f"{app.__module__}.{app.__qualname__} is no app: it is not a subclass of BaseApp")
     file = getattr(sys.modules.get(app.__module__), "__file__", None)
     name = app.__qualname__

@@ -10,13 +10,19 @@ clearly. It is said here as far as a look at the files tells; the rest is found 
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
 import stat
 import sys
+from contextlib import suppress
 from functools import lru_cache
 from typing import Final, NamedTuple
+from urllib.parse import unquote, urlsplit
 
 from ..discovery import text_of
+from ..launch import HOME
+from ..version import __version__
 
 _VENV: Final = ".venv/bin/python"
 
@@ -44,6 +50,26 @@ def interpreter_for(root: str) -> Interpreter:
     if os.path.lexists(venv):
         return _look_at(venv, f"make {root}/.venv anew, or remove it")
     return Interpreter(sys.executable)
+
+
+def requirement() -> str:
+    """What `pip install` is to be told there, to get this warmpool: where it lies, or what it was installed from, if
+    that is still to be found; else its name and version.
+    """
+    source = HOME if os.path.isfile(f"{HOME}/pyproject.toml") else _installed_from()
+    return f"warmpool=={__version__}" if source is None else shlex.quote(source)
+
+
+def _installed_from() -> str | None:
+    """A local file or directory, as pip has noted it (PEP 610)."""
+    from importlib.metadata import PackageNotFoundError, distribution
+
+    with suppress(PackageNotFoundError, ValueError, KeyError):
+        url = json.loads(distribution("warmpool").read_text("direct_url.json") or "{}")["url"]
+        path = unquote(urlsplit(url).path)
+        if url.startswith("file:") and os.path.exists(path):
+            return path
+    return None
 
 
 def _look_at(python: str, remedy: str) -> Interpreter:

@@ -50,7 +50,7 @@ from ..wire.shapes import Message, to_wire
 from .catalog import Catalog
 from .children import Channel, Child, Exit
 from .family import Family
-from .interpreters import Interpreter
+from .interpreters import Interpreter, requirement
 from .logs import LAST_LINES, Logs
 from .room import check_room, is_shortage, why_no_room
 from .workers import WorkerEnd
@@ -384,7 +384,7 @@ class Processes:
         if interpreter.is_ours:
             command = python_command("warmpool.worker.start")
         else:
-            command = foreign_command(interpreter.python, app, str(PROTOCOL_VERSION), __version__)
+            command = foreign_command(interpreter.python, app, str(PROTOCOL_VERSION), __version__, requirement())
         return self._family.spawn(command, partial(self._printed, app))
 
     def _hear_the_newborn(self) -> None:

@@ -159,3 +159,12 @@ def _collect_models(annotation: Any, found: set[Any]) -> None:
             _collect_models(field.annotation, found)
     for part in get_args(annotation):
         _collect_models(part, found)
+
+
+def advice(error: BaseException, verb: str) -> str:
+    """What to do about a value that cannot be packed. `verb`: what is done with it, in the imperative."""
+    if isinstance(error, OverflowError):
+        return "an integer of more than 64 bits goes as text"
+    if isinstance(error, UnicodeError):
+        return "text that is no Unicode goes as bytes"
+    return f"{verb} plain data, a pydantic model or a dataclass"

@@ -12,10 +12,12 @@ CHANNEL_FD = 3
 OLDEST = (3, 11)
 
 
-def boot(app: str, protocol: int, version: str) -> None:
-    """Serves as a template for a daemon of that protocol and version, or says why not."""
+def boot(app: str, protocol: int, version: str, requirement: str) -> None:
+    """Serves as a template for a daemon of that protocol and version, or says why not. `requirement`: what pip is to
+    install to get what that has.
+    """
     found = "{} (Python {})".format(sys.executable, ".".join(map(str, sys.version_info[:3])))
-    remedy = f"run `{sys.executable} -m pip install warmpool=={version}`"
+    remedy = f"run `{sys.executable} -m pip install {requirement}`"
     if sys.version_info < OLDEST:
         refuse(app, f"its interpreter {found} is too old: warmpool needs 3.11; make its environment with a newer one")
         return
@@ -76,4 +78,4 @@ def number(value: int) -> bytes:
 if __name__ == "__main__":
     if not getattr(sys.flags, "safe_path", False):
         del sys.path[0]  # where this file lies
-    boot(sys.argv[1], int(sys.argv[2]), sys.argv[3])
+    boot(sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4])

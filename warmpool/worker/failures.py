@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from ..app import CallCancelled
 from ..errors import AppBrokenError, AppError, CallCancelledError
+from ..wire.values import advice
 from .loading import AppLoadError
 from .logs import sendable
 
@@ -43,8 +44,7 @@ def app_broken(app: str, doing: str, error: BaseException) -> AppBrokenError:
 def cannot_send(function: str, value: object, error: BaseException) -> AppError:
     """A result that msgpack and pydantic do not carry."""
     return AppError(
-        f"{function} returned a {name_of(value)} that cannot be sent: {words_of(error)}; return plain data, "
-        "a pydantic model or a dataclass",
+        f"{function} returned a {name_of(value)} that cannot be sent: {words_of(error)}; {advice(error, 'return')}",
         details={"type": name_of(error), "message": words_of(error), "traceback": ""},
     )
 
