@@ -18,6 +18,7 @@ from functools import wraps
 from typing import Any, Final
 
 from pydantic import BaseModel, TypeAdapter
+from pydantic.errors import PydanticSchemaGenerationError
 from pydantic.json_schema import JsonSchemaMode, PydanticJsonSchemaWarning
 
 from .app import BaseApp
@@ -134,6 +135,8 @@ def _function(app: type[BaseApp], name: str, method: Callable[..., Any]) -> Func
         output = _adapter(result)
     except Exception as error:
         words = str(error).partition("\n")[0]
+        if isinstance(error, PydanticSchemaGenerationError):  # its own advice is for models
+            words = f"{words.partition('. Set ')[0]}: annotate a type that pydantic knows, as list[float]"
         refused = TypeError(f"{method.__qualname__} cannot be called from afar: {type(error).__name__}: {words}")
         refused.add_note("a method that is not to be called from afar has a name that begins with _")
         raise refused from error
