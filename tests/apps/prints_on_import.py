@@ -16,7 +16,14 @@ if "ONCE_ALONE" in os.environ:
     threading.Thread(target=threading.Event().wait, daemon=True).start()
 
 
+KEPT = os.dup(1)
+
+
 class PrintsOnImport(BaseApp):
     def run(self) -> int:
         print("not on import")
         return 1
+
+    def by_what_was_kept(self) -> int:
+        """As a library does that has taken the descriptor for itself."""
+        return os.write(KEPT, b"\nlater\n")

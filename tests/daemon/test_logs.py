@@ -575,3 +575,13 @@ def test_the_logs_of_a_daemon_go_with_it(daemon: Daemon):
     assert logs.is_dir()
     daemon.stop()
     assert not logs.exists()
+
+
+def test_what_is_kept_of_a_templates_output_is_good_for_longer_than_that(daemon: Daemon):
+    session = daemon.client.session(str(APPS / "prints_on_import.py"))
+    template, _ = sorted(psutil.Process(daemon.pid).children(), key=lambda child: child.create_time())[:2]
+    template.kill()
+    assert wait_for_exit(template.pid)
+    assert session.call("by_what_was_kept") == len("\nlater\n")
+    daemon.stop()
+    assert "[prints_on_import] later\n" in daemon.text_of_log()

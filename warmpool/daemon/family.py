@@ -45,8 +45,10 @@ class Family:
         """Those of them that nobody has told us of."""
         self._bereaved: dict[int, float] = {}
         """By the pid of a dead child that was no stranger, until when its session is spared."""
-        self._pipes: dict[int, Pipe] = {}
-        """What those whom we have started print to, by their pids."""
+        self._pipes: set[Pipe] = set()
+        """What those whom we have started print to. One is open for as long as anybody can write to it: that may be a
+        worker, long after its template.
+        """
         self._sweep_due = False
         self._swept_at = -SWEEP_PAUSE
 
@@ -59,8 +61,13 @@ class Family:
         """
         check_room()
         lines = Lines(printed)
+
+        def ended() -> None:
+            lines.end()
+            self._pipes.discard(pipe)
+
         with ExitStack() as undo, ExitStack() as passed:
-            pipe = Pipe(self._loop, lines.add, lines.end)
+            pipe = Pipe(self._loop, lines.add, ended)
             undo.callback(pipe.close)
             passed.callback(os.close, pipe.writable)
             ours, theirs = packets.pair()
@@ -80,7 +87,7 @@ class Family:
                 setsigmask=(),
             )
             undo.pop_all()
-        self._pipes[pid] = pipe
+        self._pipes.add(pipe)
         return self.watch(pid), ours
 
     def watch(self, pid: int) -> Child:
@@ -97,8 +104,6 @@ class Family:
 
     def _reaped(self, child: Child, end: Exit) -> None:
         del self._known[child.pid]
-        if (pipe := self._pipes.pop(child.pid, None)) is not None:
-            pipe.drain()
         if self._strangers.pop(child.pid, None) is None:
             self._bereaved[child.pid] = time.monotonic() + MERCY
         child.on_exit(end)
@@ -149,8 +154,8 @@ class Family:
             for child in list(self._known.values()):
                 child.wait(min(latest, now + MERCY) - time.monotonic())
             self.sweep()
-        for pipe in self._pipes.values():
-            pipe.close()
+        for pipe in list(self._pipes):
+            pipe.drain()
 
     def _sweep_later(self) -> None:
         """Clients have taken the last descriptor, and nothing can be looked at without one."""
