@@ -950,6 +950,51 @@ def test_an_app_without_functions_says_so():
         select({}, "counter", "add", None)
 
 
+class Beginner(BaseApp):
+    counter = 0
+
+    def good(self, amount: int) -> int:
+        return amount
+
+    def bare(self, amount):
+        return amount
+
+    @staticmethod
+    def static(amount: int) -> int:
+        return amount
+
+    @classmethod
+    def of_the_class(cls, amount: int) -> int:
+        return amount
+
+    def _hidden(self, amount: int) -> int:
+        return amount
+
+    def setup(self) -> None: ...
+
+    wrapped = functools.partial(good, amount=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("bare", ", since its parameter amount has no annotation;"),
+        ("static", ", since it is a staticmethod, and a function takes self;"),
+        ("of_the_class", ", since it is a classmethod, and a function takes self;"),
+        ("_hidden", ", since its name begins with _;"),
+        ("setup", ", since it is a hook;"),
+        ("wrapped", ", since it is no method, or in a wrapper that does not say so by `functools.wraps`;"),
+        ("counter", ";"),
+        ("nothing", ";"),
+        ("\0", ";"),
+    ],
+)
+def test_why_what_an_app_has_under_a_name_is_no_function(name: str, why: str):
+    with pytest.raises(FunctionNotFoundError) as raised:
+        select(functions_of(Beginner), "beginner", name, None, Beginner)
+    assert f"app beginner does not have a function {name!r}{why} it has good (" in str(raised.value)
+
+
 # --- encode: what the result becomes ----------------------------------------------------------------------------
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import collections.abc
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import Enum
 from typing import Any, Final, TypeVar, get_args, get_origin, get_type_hints
 
@@ -47,8 +47,29 @@ def is_function(name: str, value: object) -> bool:
 
 
 def _is_annotated(method: Callable[..., Any]) -> bool:
+    return next(_bare(method), None) is None
+
+
+def _bare(method: Callable[..., Any]) -> Iterator[str]:
+    """Names of parameters of which nothing is said."""
     parameters = list(inspect.signature(method).parameters.values())[1:]
-    return all(one.annotation is not one.empty or one.default is not one.empty for one in parameters)
+    return (one.name for one in parameters if one.annotation is one.empty and one.default is one.empty)
+
+
+def why_no_function(app: type, name: str) -> str:
+    """Why what an app has under this name is none of its functions, for its author; empty if it has nothing there."""
+    value = inspect.getattr_static(app, name, None)
+    if not callable(value) and not isinstance(value, staticmethod | classmethod):
+        return ""
+    if name.startswith("_"):
+        return "its name begins with _"
+    if name in HOOKS:
+        return "it is a hook"
+    if isinstance(value, staticmethod | classmethod):
+        return f"it is a {type(value).__name__}, and a function takes self"
+    if not inspect.isfunction(inspect.unwrap(value)):
+        return "it is no method, or in a wrapper that does not say so by `functools.wraps`"
+    return "".join(f"its parameter {one} has no annotation" for one in [next(_bare(value), None)] if one)
 
 
 def hints_of(app: type, method: Callable[..., Any]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from pydantic.json_schema import JsonSchemaMode, PydanticJsonSchemaWarning
 from .app import BaseApp
 from .errors import FunctionNotFoundError
 from .inputs import Decode, decoder, is_model, keys_of
-from .methods import Kind, hints_of, is_function, kind_of, results_of
+from .methods import Kind, hints_of, is_function, kind_of, results_of, why_no_function
 
 DEFAULT_FUNCTION: Final = "run"
 
@@ -99,11 +99,14 @@ def functions_of(app: type[BaseApp]) -> dict[str, Function]:
     return found
 
 
-def select(functions: Mapping[str, Function], app: str, name: str | None, value: Any) -> tuple[Function, Any]:
+def select(
+    functions: Mapping[str, Function], app: str, name: str | None, value: Any, app_class: type = object
+) -> tuple[Function, Any]:
     """The function that a call means, and the input for it.
 
     Without a name it is `run`; in an app without `run`, the one that the input's `action` names. `action` itself
-    is passed on only to a function that has a field for it. Raises FUNCTION_NOT_FOUND with the names there are.
+    is passed on only to a function that has a field for it. Raises FUNCTION_NOT_FOUND with the names there are, and why
+    what `app_class` has under the name is none.
     """
     function = functions.get(DEFAULT_FUNCTION if name is None else name)
     if function is not None:
@@ -115,9 +118,11 @@ def select(functions: Mapping[str, Function], app: str, name: str | None, value:
                 value = {key: item for key, item in value.items() if key != "action"}
             return function, value
     wanted = "a function `run`, or an input whose `action` names one" if name is None else f"a function {name!r}"
+    why = why_no_function(app_class, name or DEFAULT_FUNCTION)
+    since = f", since {why}" if why else ""
     raise FunctionNotFoundError(
-        f"app {app} does not have {wanted}; it has {', '.join(sorted(functions)) or 'none'} (a function is a public "
-        "method whose parameters are all annotated)",
+        f"app {app} does not have {wanted}{since}; it has {', '.join(sorted(functions)) or 'none'} "
+        "(a function is a public method whose parameters are all annotated)",
         details={"functions": sorted(functions)},
     )
 

@@ -51,7 +51,7 @@ class Caller:
         """The function that is meant and its arguments. Raises the error to answer with."""
         function, value = self.functions.get(call.function), call.input  # type: ignore[arg-type]
         if function is None:
-            function, value = select(self.functions, self._context.app, call.function, value)
+            function, value = select(self.functions, self._context.app, call.function, value, type(self.app))
         return function, function.decode(value)
 
     def answer(self, call: Call, writer: MessageWriter) -> Frame:
@@ -68,7 +68,7 @@ class Caller:
             self.calls = cells[self._started] = self.calls + 1
             function = self.functions.get(name)  # type: ignore[arg-type]
             if function is None:
-                function, value = select(self.functions, self._context.app, name, value)
+                function, value = select(self.functions, self._context.app, name, value, type(self.app))
             arguments = function.decode(value)
         except BaseException as error:
             reply = self.refuse(call_id, self.undecoded(call, error), writer)
