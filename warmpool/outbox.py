@@ -7,10 +7,9 @@ from collections import deque
 from itertools import islice, takewhile
 from typing import Final, cast
 
-from .packets import carrying
+from .packets import NOW, carrying
 from .wire.large import Frame, Memory
 
-_NOW: Final = int(socket.MSG_DONTWAIT)
 _AT_ONCE: Final = 1000
 """Parts that one `sendmsg` takes (1024 on Linux)."""
 
@@ -37,7 +36,7 @@ class Outbox:
             self.put(frame)
             return self.push()
         try:
-            sent = self._send(frame, _NOW)
+            sent = self._send(frame, NOW)
         except BlockingIOError:
             sent = 0
         if sent == len(frame):
@@ -69,9 +68,9 @@ class Outbox:
                 head = waiting[0]
                 if isinstance(head, memoryview):
                     views = cast("list[memoryview]", list(takewhile(_is_bytes, islice(waiting, _AT_ONCE))))
-                    self._take_off(waiting, self._socket.sendmsg(views, (), _NOW))
+                    self._take_off(waiting, self._socket.sendmsg(views, (), NOW))
                 else:
-                    self._socket.sendmsg([b"\0"], [carrying(head.fileno())], _NOW)
+                    self._socket.sendmsg([b"\0"], [carrying(head.fileno())], NOW)
                     waiting.popleft()
         except BlockingIOError:
             return False

@@ -29,8 +29,10 @@ _SPILL_LIMIT: Final = 64 * 1024 * 1024
 _INLINE: Final = b"\0"
 _SPILLED: Final = b"\1"
 
+NOW: Final = int(socket.MSG_DONTWAIT)
+"""To send what is taken at once. A plain number, as those below: to join flags of an enum takes longer than the system
+call that they are for."""
 _CUT: Final = int(socket.MSG_CTRUNC | socket.MSG_TRUNC)
-"""As plain numbers: to join flags of an enum takes longer than the system call that they are for."""
 _CLOEXEC: Final = int(socket.MSG_CMSG_CLOEXEC)
 _SOCKET: Final = int(socket.SOL_SOCKET)
 _RIGHTS: Final = int(socket.SCM_RIGHTS)

@@ -16,14 +16,13 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from ..errors import ProtocolError
-from ..packets import carrying
+from ..packets import NOW, carrying
 from ..paths import peer_of
 from ..settings import CONTROL_FRAME_LIMIT, MIB
 from ..wire.frames import FrameReader, FrameWriter
 from ..wire.messages import CONTROL, HELLO, Opened, hello_from_wire
 from ..wire.shapes import Conversation, Message, from_wire, to_wire
 
-_NOW = int(socket.MSG_DONTWAIT)
 FRAME_MAX = 2**31
 UNSENT_LIMIT = 4 * MIB
 """A client that has so much of its answers unread is dropped. One answer may be longer."""
@@ -63,7 +62,7 @@ class Client:
         while unsent:
             data, passed, opened = unsent[0]
             beside = () if passed is None else (carrying(passed),)
-            sent = self.socket.sendmsg((data,), beside, _NOW)
+            sent = self.socket.sendmsg((data,), beside, NOW)
             if passed is not None:
                 os.close(passed)
             self.unsent_size -= sent

@@ -9,11 +9,11 @@ import socket
 from contextlib import suppress
 from typing import Final
 
+from ..packets import NOW
 from ..wire.processes import Serve
 from ..wire.shapes import Message
 from .children import Channel, Child
 
-_NOW: Final = int(socket.MSG_DONTWAIT)
 NUDGE_AFTER: Final = 0.02
 """Seconds after which a worker that has not read a message is told of it once more. The signal that the message raised
 may have come just before a system call that it should have ended: a read of ours, or one of the app's.
@@ -80,7 +80,7 @@ class WorkerEnd:
 def _begun(connection: socket.socket, attach: bytes) -> int:
     """The descriptor of a connection on which the first word is said. If it cannot be, the connection is closed."""
     try:
-        if connection.send(attach, _NOW) < len(attach):  # it is empty, so the machine's limit is small
+        if connection.send(attach, NOW) < len(attach):  # it is empty, so the machine's limit is small
             raise OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))
     except OSError:
         connection.close()
