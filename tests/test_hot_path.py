@@ -187,6 +187,7 @@ def bytecodes_of(work: Callable[[], object]) -> Counter[str]:
         return happened
 
     before = sys.gettrace()
+    sys._getframe().f_trace_opcodes = True  # or Python 3.12 tells of none
     sys.settrace(entered)
     try:
         work()

@@ -34,6 +34,7 @@ class CountsItself(BaseApp):
 
     def start_counting(self) -> None:
         self.counts = {}
+        sys._getframe().f_trace_opcodes = True  # or Python 3.12 tells of none
         sys.settrace(self._entered)
 
     def stop_counting(self) -> dict[str, int]:

@@ -767,6 +767,8 @@ def interrupted_at(chance: int, work: Callable[[], object]) -> bool:
     """Does the work, and raises where a signal's handler could run in the client's code, at one of these places after
     another. False: there are fewer.
     """
+    if chance < sys.maxsize and sys.version_info >= (3, 12):  # which looks at bytecodes from a function's second run on
+        interrupted_at(sys.maxsize, work)
     left, last = chance, {}
 
     def entered(frame: FrameType, event: str, argument: object) -> Any:
@@ -781,7 +783,6 @@ def interrupted_at(chance: int, work: Callable[[], object]) -> bool:
             left -= before in LOOKS_UP and last[frame] != HANDLES
             if left < 0:
                 sys.settrace(None)
-                last.clear()
                 raise KeyboardInterrupt
         return happened
 
@@ -793,6 +794,7 @@ def interrupted_at(chance: int, work: Callable[[], object]) -> bool:
         return True
     finally:
         sys.settrace(before)
+        last.clear()  # these frames have connections in hand
     return False
 
 

@@ -888,7 +888,7 @@ def test_scalars_of_numpy_travel_as_the_numbers_that_they_are():
         "float": numpy.float32(0.5),
         "bool": numpy.bool_(True),
         "day": numpy.datetime64("2026-01-02"),
-        "none": numpy.datetime64("nat"),
+        "none": numpy.datetime64("nat", "s"),
     }
     frame = FrameWriter(CONTROL_FRAME_LIMIT).frame(values)
     assert decode(frame[HEADER_SIZE:]) == {"int": 3, "float": 0.5, "bool": True, "day": "2026-01-02", "none": None}
