@@ -257,6 +257,19 @@ def test_of_logs_that_are_over_the_oldest_are_lost_when_they_are_too_many(kept: 
         assert len(list(kept.directory.iterdir())) == 4
 
 
+def test_who_asks_is_told_of_all_that_was_printed_before(kept: Kept):
+    with open(kept.logs.open("w_1", 0), "wb", buffering=0) as pipe:
+        os.write(pipe.fileno(), b"one\n")
+        assert kept.text() == "", "the loop has not turned"
+        kept.logs.catch_up("w_1")
+        assert kept.lines() == ["- one"]
+        kept.logs.catch_up("w_1")
+    kept.logs.catch_up("w_1")
+    assert not kept.logs.is_open("w_1")
+    for worker in ("w_1", "w_2"):
+        kept.logs.catch_up(worker)
+
+
 def test_an_end_of_all_that_write_is_told(kept: Kept):
     os.close(kept.logs.open("w_1", 0))
     kept.turn()

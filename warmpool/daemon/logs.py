@@ -200,6 +200,14 @@ class Logs:
             self._finished_size -= file.size
         file.remove()
 
+    def catch_up(self, worker: str) -> None:
+        """Takes what it has printed by now, so that who asks after a call was answered is told of what that has printed:
+        as much as a pipe holds.
+        """
+        source = self._sources.get(worker)
+        if source is not None:
+            source.pipe.read()
+
     def read(self, worker: str, offset: int) -> Piece:
         file = self._files.get(worker)
         return Piece("", offset, 0) if file is None else file.read(offset, PIECE_SIZE)

@@ -30,7 +30,7 @@ class Pipe:
         self._loop, self._taken, self._ended = loop, taken, ended
         self._is_open = True
         os.set_blocking(self._fd, False)
-        loop.add_reader(self._fd, self._read)
+        loop.add_reader(self._fd, self.read)
 
     def __repr__(self) -> str:
         return f"<Pipe fd={self._fd} {'open' if self._is_open else 'closed'}>"
@@ -38,11 +38,11 @@ class Pipe:
     def drain(self) -> None:
         """Takes what a dead process has left."""
         for _ in range(LAST_READS):
-            if not self._read():
+            if not self.read():
                 break
         self.close()
 
-    def _read(self) -> bool:
+    def read(self) -> bool:
         """Takes what is there. False: nothing is."""
         try:
             data = os.read(self._fd, READ_SIZE) if self._is_open else b""

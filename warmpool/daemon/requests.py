@@ -159,6 +159,7 @@ class Requests:
             entries.sort(key=lambda entry: entry.at)
         told = [{"time": iso(self._wall_time(at)), "text": text, "count": times} for at, text, times in entries]
         shown = {"session_id": session.id, "status": view.status, "end_reason": view.end_reason, "entries": told}
+        self._logs.catch_up(session.worker_id)
         self._reply(ticket, {**shown, "log": self._logs.last_lines(session.worker_id, LAST_LINES)})
 
     def _sessions_logs(self, ticket: ev.Ticket, params: Parameters) -> None:
@@ -166,6 +167,7 @@ class Requests:
         offset = params.integer("offset", 0, 0, _ANY_ID)
         params.done()
         worker = self._session(session_id).worker_id
+        self._logs.catch_up(worker)
         if wait and self._logs.is_open(worker) and not self._logs.read(worker, offset).text:
             self._followers.setdefault(worker, []).append((ticket, offset))
         else:
