@@ -201,8 +201,8 @@ class Logs:
         file.remove()
 
     def catch_up(self, worker: str) -> None:
-        """Takes what it has printed by now, so that who asks after a call was answered is told of what that has printed:
-        as much as a pipe holds.
+        """Takes what it has printed by now, as much as a pipe holds: whoever asks after a call was answered is told of
+        what that has printed.
         """
         source = self._sources.get(worker)
         if source is not None:
