@@ -69,7 +69,8 @@ def why_no_function(app: type, name: str) -> str:
         return f"it is a {type(value).__name__}, and a function takes self"
     if not inspect.isfunction(inspect.unwrap(value)):
         return "it is no method, or in a wrapper that does not say so by `functools.wraps`"
-    return "".join(f"its parameter {one} has no annotation" for one in [next(_bare(value), None)] if one)
+    bare = next(_bare(value), None)
+    return "" if bare is None else f"its parameter {bare} has no annotation"
 
 
 def hints_of(app: type, method: Callable[..., Any]) -> dict[str, Any]:

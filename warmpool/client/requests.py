@@ -251,6 +251,7 @@ def call_named(opened: Opened, call_id: int) -> dict[str, Any]:
 
 
 def check_session_id(params: Mapping[str, Any]) -> None:
+    """A control request about a session names it by its id. Raises INVALID_REQUEST for a Session, say."""
     given = params.get("session_id", "")
     if not isinstance(given, str):
         raise InvalidRequestError(f"session_id must be a text, as session.id is, not a {type(given).__name__}")

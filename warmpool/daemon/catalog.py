@@ -147,8 +147,7 @@ class Catalog:
     def resolve(self, reference: AppReference, cwd: str) -> AppEntry:
         """The app that is meant. Raises APP_NOT_FOUND, with the names there are."""
         if reference.is_path:
-            path = reference.target
-            return self._of_path(path if path.startswith("/") else os.path.join(cwd, path), reference.class_name)
+            return self._of_path(os.path.join(cwd, reference.target), reference.class_name)
         name = reference.target if reference.class_name is None else f"{reference.target}:{reference.class_name}"
         if name not in self._claimed and reference.is_module and (entry := self._of_module(reference, cwd)):
             return entry

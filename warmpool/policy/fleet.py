@@ -184,9 +184,9 @@ class Fleet:
             return
         wanted = any(pool.waiters or pool.describers for pool in self._pools.values())
         blocked = self._provide(now) if wanted else []
-        has_room = all(map(self._is_full, blocked))
+        may_refill = all(map(self._is_full, blocked))
         for pool in list(self._pools.values()):
-            if has_room:
+            if may_refill:
                 self._refill(pool, now)
             if surplus := pool.surplus:
                 for worker in list(pool.warm.values())[:surplus]:
