@@ -146,12 +146,7 @@ def _decode_parameters(
         except ValidationError as error:
             refused = _invalid_input(name, error)
             if not isinstance(value, dict | None):
-                names = ", ".join(f'"{parameter.name}": …' for parameter in parameters)
-                refused = InvalidInputError(
-                    f"the input of {name} is not valid: it takes its parameters by name: give a dict, {{{names}}}, "
-                    f"not {type(value).__name__}",
-                    details=refused.details,
-                )
+                refused = _not_by_name(refused, name, parameters, value)
             raise refused from None
 
     return model, decode
@@ -211,4 +206,16 @@ def _invalid_input(function: str, error: ValidationError, *within: str) -> Inval
     more = f"; and {len(found) - 5} more" if len(found) > 5 else ""
     return InvalidInputError(
         f"the input of {function} is not valid: {shown}{more}", details={"function": function, "errors": found}
+    )
+
+
+def _not_by_name(
+    refused: InvalidInputError, function: str, parameters: list[inspect.Parameter], value: object
+) -> InvalidInputError:
+    """What was refused is no map: then the names are missing, whatever else is."""
+    names = ", ".join(f'"{parameter.name}": …' for parameter in parameters)
+    return InvalidInputError(
+        f"the input of {function} is not valid: it takes its parameters by name: give a dict, {{{names}}}, "
+        f"not {type(value).__name__}",
+        details=refused.details,
     )
