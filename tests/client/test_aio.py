@@ -192,6 +192,22 @@ def test_to_cancel_a_task_cancels_its_call(run: Run, app: str, way: str):
     run(main)
 
 
+def test_a_call_that_is_overdue_and_cancelled_at_once_is_cancelled(run: Run):
+    async def main(client: AsyncClient) -> None:
+        async with client.session(PLAIN) as session:
+            task = asyncio.ensure_future(session.call("sleep"))
+            await until_begun(session, client)
+            (call_id,) = session.link._calls.awaited()
+            session.link.overdue(call_id)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert await session.call("fine", value=3) == 3
+            assert (await session.call("seen"))[0] == [True]
+
+    run(main)
+
+
 def test_a_cancelled_call_that_waits_is_never_run(run: Run):
     async def main(client: AsyncClient) -> None:
         async with client.session(PLAIN) as session:

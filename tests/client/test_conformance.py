@@ -98,6 +98,25 @@ def test_a_first_call_that_cannot_be_sent_says_which_session_it_leaves(both: Any
     assert judge.sessions.list() == []
 
 
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda session, bad: session.call("echo", {"value": bad}),
+        lambda session, bad: session.call("echo", {"value": bad}, timeout=PATIENCE),
+        lambda session, bad: list(session.stream("echo", {"value": bad})),
+        lambda session, bad: list(session.map("echo", [{"value": 1}, {"value": bad}])),
+    ],
+    ids=["call", "within", "stream", "map"],
+)
+def test_whatever_cannot_be_sent_says_in_which_session(both: Any, ask: Callable[[Any, object], Any]):
+    session = both.session(VALUES)
+    for _ in range(2):
+        with pytest.raises(InvalidRequestError, match="the input cannot be sent") as raised:
+            ask(session, object())
+        assert raised.value.session_id == session.id
+    assert session.call("echo", value=1) == 1
+
+
 # --- run ----------------------------------------------------------------------------------------------------------
 
 

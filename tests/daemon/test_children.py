@@ -32,7 +32,7 @@ def ends(said: list[Any]) -> Any:
 
 def test_the_last_words_of_a_process_are_heard_though_it_left_something_unread(ends: Any, said: list[Any]):
     channel, theirs = ends
-    assert channel.send(Expire(0))
+    assert channel.send(Expire(0, "idle"))
     packets.send(theirs, Busy())
     packets.send(theirs, Ended("saved"))
     theirs.close()
@@ -43,7 +43,7 @@ def test_the_last_words_of_a_process_are_heard_though_it_left_something_unread(e
 def test_it_is_known_whether_a_process_has_taken_what_it_was_sent(ends: Any):
     channel, theirs = ends
     assert not channel.has_unread()
-    assert channel.send(Expire(0))
+    assert channel.send(Expire(0, "idle"))
     assert channel.has_unread()
     theirs.recv(1024)
     assert not channel.has_unread()

@@ -577,6 +577,7 @@ def test_an_idle_session_ends_when_its_apps_lifetime_is_over(control: Control, c
     info = control.ask("sessions.get", session_id=session.id, settle=True)
     assert (info["status"], info["end_reason"]) == ("ended", "max_lifetime")
     assert "ended: max_lifetime" in texts(why(control, session.id))
+    assert "ended: max_lifetime" in control.ask("sessions.logs", session_id=session.id)["text"], "the hook was told so"
 
 
 @pytest.mark.parametrize("kind", ["EndsInSetup", "EndsInAsyncSetup"])

@@ -584,13 +584,14 @@ class Story:
 
     def _answers_expire(self, worker: str) -> None:
         process = self.workers[worker]
-        assert process.asked is not None
+        asked = process.asked
+        assert asked is not None
         activity = self.board[process.row]
-        if activity.busy or activity.started != process.asked.started:
+        if activity.busy or activity.started != asked.started:
             self.busy(worker)
         else:
             process.asked = None
-            self.leaves(worker)
+            self.leaves(worker, asked.reason)
 
     def pool(self, app: str = "counter") -> str:
         """The pool that serves an app, or that is to, as its repr tells it."""

@@ -244,7 +244,7 @@ def test_the_worker_is_told_how_many_calls_the_daemon_saw():
     for _ in range(3):
         story.calls(client)
     effects = story.wait(60)
-    assert [e for e in effects if isinstance(e, fx.Tell)] == [fx.Tell(client.worker, Expire(3))]
+    assert [e for e in effects if isinstance(e, fx.Tell)] == [fx.Tell(client.worker, Expire(3, "idle"))]
 
 
 def test_a_worker_that_is_busy_after_all_keeps_its_session():

@@ -18,6 +18,7 @@ from warmpool.errors import (
     WorkerLostError,
 )
 from warmpool.policy import events as ev
+from warmpool.settings import REFILL_QUIET
 
 NAME = "vision/resnet50"
 
@@ -234,6 +235,19 @@ def test_a_free_worker_that_is_wished_for_is_given():
     assert story.open(worker=third).worker == third
 
 
+def test_one_that_is_given_by_its_id_is_made_up_for_in_a_quiet_moment_as_any(with_refill_pause):
+    story = Story(warm=2)
+    story.session()
+    story.rest()
+    story.wait(1)
+    story.rest()
+    wanted, _ = [w.id for w in story.workers.values() if not w.is_used]
+    assert story.open(worker=wanted).worker == wanted
+    assert story.unborn() == [], "a fork beside a first call would slow it down"
+    story.wait(REFILL_QUIET)
+    assert len(story.unborn()) == 1
+
+
 def test_a_worker_that_served_stateless_calls_is_given_to_another_and_to_no_session():
     story = Story()
     served = story.stateless()
@@ -390,9 +404,9 @@ def test_a_dead_worker_that_is_seen_before_the_failed_hand_over_is():
 # --- lifetimes --------------------------------------------------------------------------------------------------
 
 
-def limited(lifetime: float = 100.0, **how: object) -> tuple[Story, Client]:
+def limited(lifetime: float = 100.0, timeout: float = 3600, **how: object) -> tuple[Story, Client]:
     story = Story()
-    client = story.open(timeout=3600, **how)
+    client = story.open(timeout=timeout, **how)
     story.loads(max_lifetime=lifetime)
     story.rest()
     return story, client
@@ -406,10 +420,21 @@ def test_a_session_that_is_idle_ends_when_its_lifetime_is_over():
     story.wait(0.9)
     assert story.workers[client.worker].asked is None
     story.wait(0.2)
-    assert story.workers[client.worker].asked is not None
+    asked = story.workers[client.worker].asked
+    assert asked is not None
+    assert asked.reason == "max_lifetime", "the app's hook is told what the session records"
     story.rest()
     view = story.look(client.session)
     assert (view.status, view.end_reason) == ("ended", "max_lifetime")
+
+
+def test_a_window_that_is_over_first_is_the_reason_though_the_lifetime_ends_while_the_worker_is_asked():
+    story, client = limited(timeout=99.5)
+    story.wait(99.5)
+    story.wait(0.5)
+    assert story.workers[client.worker].asked is not None
+    story.rest()
+    assert (story.look(client.session).status, story.look(client.session).end_reason) == ("expired", "idle")
 
 
 def test_a_session_that_is_busy_outlives_it_until_its_call_is_over():

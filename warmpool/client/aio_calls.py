@@ -236,5 +236,7 @@ class AsyncCallLink(AsyncLink):
         """What to raise for a call that did not leave."""
         self._calls.forget(call_id)
         if isinstance(error, UNSENDABLE):
-            return cannot_send(error)
+            error = cannot_send(error)
+        if isinstance(error, WarmpoolError):
+            error.session_id = self.opened.session_id
         return error

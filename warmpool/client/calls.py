@@ -284,7 +284,9 @@ class CallLink(Link):
         if not sent and isinstance(error, (WarmpoolError, *UNSENDABLE)):
             assert call_id is not None
             self._calls.forget(call_id)  # it did not leave
-            return error if isinstance(error, WarmpoolError) else cannot_send(error)
+            refusal = error if isinstance(error, WarmpoolError) else cannot_send(error)
+            refusal.session_id = self.opened.session_id
+            return refusal
         if isinstance(error, WarmpoolError):
             self.close()  # the peer talks nonsense
         else:

@@ -311,9 +311,6 @@ class Core(ABC, Generic[L]):
                     raise await self.explain(link.opened.session_id) from None
             except OverdueError as overdue:
                 raise await self.give_up(link, overdue, timeout) from None
-            except WarmpoolError as error:
-                error.session_id = error.session_id or link.opened.session_id  # it did not leave
-                raise
             link, fresh = await reopen(), True
 
     async def give_up(

@@ -112,9 +112,7 @@ class AsyncStream(Served):
             self._finish()
             raise await self._core.explain(link.opened.session_id) from None
         except BaseException as error:
-            if isinstance(error, WarmpoolError):
-                error.session_id = error.session_id or link.opened.session_id  # it did not leave
-            else:
+            if not isinstance(error, WarmpoolError):  # or else it did not leave
                 self._core.interrupted(link)
             self._finish()
             raise

@@ -208,7 +208,6 @@ class Fleet:
             return
         for waiter, worker in pool.matches():
             self._grant(waiter, worker, now)
-            pool.taken(now)
 
     def _note_waits(self, now: float) -> None:
         """For whoever asks later why an open took its time."""

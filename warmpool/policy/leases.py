@@ -232,7 +232,8 @@ class Leases:
         session.step(LeaseEvent.WINDOW_OVER)
         session.asked_at_call = activity.started
         self._timers.cancel(Timer("lease", session.id))
-        self._effects.append(fx.Tell(session.worker_id, Expire(activity.started)))
+        reason = "max_lifetime" if session.outlived else "idle"
+        self._effects.append(fx.Tell(session.worker_id, Expire(activity.started, reason)))
         self._timers.set(Timer("answer", session.id), now + EXPIRE_ANSWER_TIMEOUT)
 
     def answer_overdue(self, session_id: str, now: float) -> None:
@@ -242,8 +243,10 @@ class Leases:
             return
         if self.activity_of(session.row).started != session.asked_at_call:
             self._go_on(session, now)
+        elif session.outlived:
+            self.close(session, "ended", "max_lifetime", now)
         else:
-            self._expire(session, now)
+            self.close(session, "expired", "idle", now)
 
     def busy(self, worker: Worker, now: float) -> None:
         """The worker's answer is no."""
@@ -258,15 +261,9 @@ class Leases:
         if session is None:
             self._fleet.worker_leaving(worker, reason, now)
         elif reason == "idle":
-            self._expire(session, now)
+            self.close(session, "expired", "idle", now)
         else:
             self.close(session, "ended", reason, now)
-
-    def _expire(self, session: Session, now: float) -> None:
-        if session.outlived:
-            self.close(session, "ended", "max_lifetime", now)
-        else:
-            self.close(session, "expired", "idle", now)
 
     def _go_on(self, session: Session, now: float) -> None:
         """There is a call, so the window has been slid. What was held back is served."""

@@ -145,6 +145,7 @@ class Opens:
         request = waiter.request
         if request.name is not None and self._is_named_by_other(request, request.name, now):
             return
+        worker.pool.taken(now)
         if request.session_id is None:
             self._timers.cancel(Timer("spare", worker.id))
             worker.pool.step(worker, WorkerEvent.SERVE)

@@ -35,7 +35,11 @@ TRANSITIONS: Final[dict[CallState, dict[CallEvent, CallState]]] = {
         CallEvent.ANSWER: CallState.DONE,
         CallEvent.ABANDON: CallState.ABANDONED,
     },
-    CallState.ABANDONED: {CallEvent.EVENT: CallState.ABANDONED, CallEvent.ANSWER: CallState.DONE},
+    CallState.ABANDONED: {
+        CallEvent.EVENT: CallState.ABANDONED,
+        CallEvent.ANSWER: CallState.DONE,
+        CallEvent.ABANDON: CallState.ABANDONED,
+    },
     CallState.DONE: {},
 }
 
@@ -80,7 +84,7 @@ class OpenCalls:
         self._states.pop(call_id, None)
 
     def abandon(self, call_id: int) -> bool:
-        """Nobody waits for the answer any more. False if it has come already."""
+        """Nobody waits for the answer any more, which may be said twice. False if it has come already."""
         state = self._states.get(call_id)
         if state is None:
             return False

@@ -91,6 +91,8 @@ class Expire(NamedTuple):
 
     started: int
     """How many calls the daemon saw begun: with more than that, the window has been slid."""
+    reason: str
+    """"idle", or "max_lifetime"."""
 
 
 class Stop(NamedTuple):

@@ -310,7 +310,7 @@ class AppProcess:
         if self.caller.calls != expire.started or self.loop.is_busy():
             send(self.channel, Busy())
         else:
-            self._leave("idle")
+            self._leave(expire.reason)
 
     def _leave(self, reason: str) -> None:
         self.reason = reason
