@@ -762,6 +762,13 @@ def test_an_input_error_says_where_and_what(method, value, location, sort):
     assert ".".join(map(str, location)) in str(error)
 
 
+def test_whoever_takes_other_names_for_parameters_is_told_them():
+    assert str(refusal(nothing, {"x": 1})).endswith("x: Extra inputs are not permitted; it takes {}")
+    assert str(refusal(two_models, {"three": {}})).endswith('; it takes {"one": …, "other": …}')
+    assert "it takes its parameters by name: give a dict" in str(refusal(two_models, 5))
+    assert "it takes" not in str(refusal(two_models, {"one": {}}))
+
+
 def test_a_model_that_is_given_by_its_parameters_name_is_described_as_the_whole_input():
     schema = function_of(empty).describe()["input_schema"]
     assert schema == Empty.model_json_schema()
@@ -973,6 +980,8 @@ class Beginner(BaseApp):
     def setup(self) -> None: ...
 
     wrapped = functools.partial(good, amount=1)
+    partly = functools.partialmethod(good, amount=1)
+    held = property(good)
 
 
 @pytest.mark.parametrize(
@@ -984,6 +993,8 @@ class Beginner(BaseApp):
         ("_hidden", ", since its name begins with _;"),
         ("setup", ", since it is a hook;"),
         ("wrapped", ", since it is no method, or in a wrapper that does not say so by `functools.wraps`;"),
+        ("partly", ", since it is a partialmethod, and no plain method;"),
+        ("held", ", since it is a property, and no plain method;"),
         ("counter", ";"),
         ("nothing", ";"),
         ("\0", ";"),
@@ -993,6 +1004,22 @@ def test_why_what_an_app_has_under_a_name_is_no_function(name: str, why: str):
     with pytest.raises(FunctionNotFoundError) as raised:
         select(functions_of(Beginner), "beginner", name, None, Beginner)
     assert f"app beginner does not have a function {name!r}{why} it has good (" in str(raised.value)
+
+
+@pytest.mark.parametrize("hook", sorted(HOOKS))
+def test_a_hook_that_yields_is_refused(hook: str):
+    """It would be a generator that nobody runs, and its app not set up."""
+
+    def plain(self) -> Iterator[None]:
+        yield
+
+    async def awaited(self) -> AsyncIterator[None]:
+        yield
+
+    for method in (plain, awaited):
+        app = type("Yields", (BaseApp,), {hook: method})
+        with pytest.raises(TypeError, match="yields, and would never run"):
+            functions_of(app)
 
 
 # --- encode: what the result becomes ----------------------------------------------------------------------------

@@ -145,9 +145,7 @@ def _decode_parameters(
             return tuple(validate({} if value is None else value).__dict__.values())
         except ValidationError as error:
             refused = _invalid_input(name, error)
-            if not isinstance(value, dict | None):
-                refused = _not_by_name(refused, name, parameters, value)
-            raise refused from None
+            raise _with_names(refused, name, parameters, value) from None
 
     return model, decode
 
@@ -209,13 +207,18 @@ def _invalid_input(function: str, error: ValidationError, *within: str) -> Inval
     )
 
 
-def _not_by_name(
+def _with_names(
     refused: InvalidInputError, function: str, parameters: list[inspect.Parameter], value: object
 ) -> InvalidInputError:
-    """What was refused is no map: then the names are missing, whatever else is."""
+    """It tells the names of the parameters, if it is these that are missing or others."""
     names = ", ".join(f'"{parameter.name}": …' for parameter in parameters)
-    return InvalidInputError(
-        f"the input of {function} is not valid: it takes its parameters by name: give a dict, {{{names}}}, "
-        f"not {type(value).__name__}",
-        details=refused.details,
-    )
+    if not isinstance(value, dict | None):
+        words = (
+            f"the input of {function} is not valid: it takes its parameters by name: give a dict, {{{names}}}, "
+            f"not {type(value).__name__}"
+        )
+    elif any(error["type"] == "extra_forbidden" and len(error["loc"]) == 1 for error in refused.details["errors"]):
+        words = f"{refused}; it takes {{{names}}}"
+    else:
+        return refused
+    return InvalidInputError(words, details=refused.details)

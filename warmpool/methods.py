@@ -59,7 +59,7 @@ def _bare(method: Callable[..., Any]) -> Iterator[str]:
 def why_no_function(app: type, name: str) -> str:
     """Why what an app has under this name is none of its functions, for its author; empty if it has nothing there."""
     value = inspect.getattr_static(app, name, None)
-    if not callable(value) and not isinstance(value, staticmethod | classmethod):
+    if not callable(value) and not hasattr(type(value), "__get__"):
         return ""
     if name.startswith("_"):
         return "its name begins with _"
@@ -67,10 +67,21 @@ def why_no_function(app: type, name: str) -> str:
         return "it is a hook"
     if isinstance(value, staticmethod | classmethod):
         return f"it is a {type(value).__name__}, and a function takes self"
+    if not callable(value):
+        return f"it is a {type(value).__name__}, and no plain method"
     if not inspect.isfunction(inspect.unwrap(value)):
         return "it is no method, or in a wrapper that does not say so by `functools.wraps`"
     bare = next(_bare(value), None)
     return "" if bare is None else f"its parameter {bare} has no annotation"
+
+
+def refuse_generators(app: type) -> None:
+    """Raises TypeError for a hook that yields: to call it makes a generator and runs nothing."""
+    for name in sorted(HOOKS):
+        given: Any = getattr(app, name, None)
+        hook = inspect.unwrap(given)
+        if inspect.isgeneratorfunction(hook) or inspect.isasyncgenfunction(hook):
+            raise TypeError(f"{hook.__qualname__} yields, and would never run: end in `unload` what `setup` begins")
 
 
 def hints_of(app: type, method: Callable[..., Any]) -> dict[str, Any]:

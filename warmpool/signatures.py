@@ -24,7 +24,8 @@ from pydantic.json_schema import JsonSchemaMode, PydanticJsonSchemaWarning
 from .app import BaseApp
 from .errors import FunctionNotFoundError
 from .inputs import Decode, decoder, is_model, keys_of
-from .methods import Kind, hints_of, is_function, kind_of, results_of, why_no_function
+from .methods import Kind, hints_of, is_function, kind_of, refuse_generators, results_of, why_no_function
+from .wire.values import in_full, written
 
 DEFAULT_FUNCTION: Final = "run"
 
@@ -85,9 +86,10 @@ class Function:
 def functions_of(app: type[BaseApp]) -> dict[str, Function]:
     """The functions of `app` by name, in the order of their definition.
 
-    Raises TypeError for annotations that cannot be evaluated or have no schema. Its message begins with the method,
-    since pydantic says much of a type, and what is long is cut.
+    Raises TypeError for a hook that would never run, and for annotations that cannot be evaluated or have no schema.
+    Its message begins with the method, since pydantic says much of a type, and what is long is cut.
     """
+    refuse_generators(app)
     found: dict[str, Function] = {}
     for kind in reversed(app.__mro__):
         if kind in (object, BaseApp):
@@ -145,9 +147,10 @@ def _function(app: type[BaseApp], name: str, method: Callable[..., Any]) -> Func
         refused = TypeError(f"{method.__qualname__} cannot be called from afar: {type(error).__name__}: {words}")
         refused.add_note("a method that is not to be called from afar has a name that begins with _")
         raise refused from error
+    method = _RUN[kind](iterate)
     return Function(
         name=name,
-        method=_RUN[kind](iterate),
+        method=method if kind.streams or result in _NATIVE or is_model(result) else _complete(method),
         iterate=iterate,
         decode=decode,
         encode=_encoder(result, output),
@@ -174,6 +177,21 @@ def _awaited(method: Callable[..., Any]) -> Callable[..., Any]:
         return await result if inspect.isawaitable(result) else result
 
     return awaited
+
+
+def _complete(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Of a function that may give an iterator: what that gives is made as part of the call."""
+    if inspect.iscoroutinefunction(method):
+
+        async def complete_async(app: BaseApp, *arguments: Any) -> Any:
+            return in_full(await method(app, *arguments))
+
+        return complete_async
+
+    def complete(app: BaseApp, *arguments: Any) -> Any:
+        return in_full(method(app, *arguments))
+
+    return complete
 
 
 def _last_item(iterate: Callable[..., Any]) -> Callable[..., Any]:
@@ -225,24 +243,24 @@ def _by_position(method: Callable[..., Any], parameters: list[inspect.Parameter]
 def _encoder(annotation: Any, output: TypeAdapter[Any] | None) -> Callable[[Any], Any]:
     if output is None or annotation in _NATIVE:
         return lambda value: value
-    to_python = output.serializer.to_python
+    serializer = output.serializer
     if not is_model(annotation):
-        return lambda value: to_python(value, warnings=False)
+        return lambda value: written(value, serializer)
     model = annotation
     if (width := _width_if_flat(model)) is None:
-        return lambda value: _dumped(value, model, to_python)
+        return lambda value: _dumped(value, model, serializer)
 
     def encode(value: Any) -> Any:
         if type(value) is model and len(fields := value.__dict__) == width:  # more: a cached property lies there too
             return fields
-        return _dumped(value, model, to_python)
+        return _dumped(value, model, serializer)
 
     return encode
 
 
-def _dumped(value: Any, model: type[BaseModel], to_python: Callable[..., Any]) -> Any:
+def _dumped(value: Any, model: type[BaseModel], serializer: Any) -> Any:
     """Something else than the model that was promised would lose what the model does not have."""
-    return to_python(value, warnings=False) if isinstance(value, model) else value
+    return written(value, serializer) if isinstance(value, model) else value
 
 
 def _width_if_flat(model: type[BaseModel]) -> int | None:

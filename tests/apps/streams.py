@@ -100,6 +100,10 @@ class Plain(Base):
     def wrapped(self, to: int) -> Iterator[int]:
         yield from range(to)
 
+    def raise_the_end_of_others(self) -> Iterator[int]:
+        yield 1
+        raise StopAsyncIteration
+
     def fail(self, after: int) -> Iterator[int]:
         try:
             yield from range(after)
@@ -221,6 +225,10 @@ class Async(Base):
     @decorated
     def wrapped(self, to: int) -> AsyncIterator[int]:
         return self.count(to)
+
+    def raise_the_end_of_others(self) -> Iterator[int]:
+        yield 1
+        raise StopAsyncIteration
 
     def plain_count(self, to: int) -> Generator[int, None, str]:
         yield from range(to)

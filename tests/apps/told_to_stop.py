@@ -50,6 +50,10 @@ class Plain(Base):
         self._say()
         time.sleep(3600)
 
+    def sleep_lazily(self):
+        self._say()
+        return (time.sleep(seconds) for seconds in [3600])
+
     def read_a_socket(self) -> None:
         ours, theirs = socket.socketpair()
         with ours, theirs:

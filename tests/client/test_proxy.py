@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import inspect
 import runpy
 from datetime import date
 
@@ -65,9 +67,24 @@ def test_a_proxy_has_functions_and_nothing_else(client: Client):
     with client.proxy(Cart) as cart:
         assert dir(cart) == ["add", "clear", "days", "fail", "months", "price", "years"]
         for name in ("total", "setup", "_private", "logger", "nothing", "__call__"):
-            with pytest.raises(FunctionNotFoundError, match="has no function"):
+            with pytest.raises(AttributeError):
                 getattr(cart, name)
+            assert not hasattr(cart, name)
+        with pytest.raises(
+            FunctionNotFoundError, match="Cart has no function 'setup': it is a hook; it has add, clear"
+        ):
+            cart.setup()
         assert repr(cart).startswith("<Cart in <Session sess_")
+
+
+def test_a_proxy_looks_like_its_app_to_people_and_tools(client: Client):
+    with client.proxy(Cart) as cart:
+        assert str(inspect.signature(cart.add)) == str(inspect.signature(Cart().add))
+        assert (cart.add.__name__, cart.add.__doc__) == ("add", Cart.add.__doc__)
+        assert [name for name, _ in inspect.getmembers(cart) if not name.startswith("_")] == dir(cart)
+        assert copy.copy(cart).add(AddInput()).total == 1
+    with client.proxy(AsyncCart) as cart:
+        assert [name for name, _ in inspect.getmembers(cart) if not name.startswith("_")] == dir(cart)
 
 
 def test_a_function_that_gives_an_iterator_is_a_generator(client: Client, shared_daemon: Daemon):
@@ -155,7 +172,7 @@ def test_types_stay_true(client: Client, shared_daemon: Daemon):
     with client.proxy(AsyncCart) as cart:
         for name in ("add", "count"):
             with pytest.raises(InvalidRequestError, match=f"{name} is async: use AsyncClient"):
-                getattr(cart, name)
+                getattr(cart, name)()
         assert cart.plain() == 1
 
     async def main() -> None:
@@ -181,6 +198,7 @@ def test_a_decorated_function_has_a_session_while_it_runs(client: Client):
     assert client.sessions.get(session_id).status == "ended"
     assert client.sessions.list() == []
     assert user_code.decorated.__name__ == "decorated"
+    assert "session" not in inspect.signature(user_code.decorated).parameters, "nobody is to fill it"
 
 
 @pytest.mark.usefixtures("at_the_daemon")
@@ -212,8 +230,8 @@ def test_a_proxy_has_the_functions_that_the_worker_has(client: Client):
     with client.proxy(user_code.Odd) as odd:
         assert list(odd.items()) == [1, 2]
         assert dir(odd) == ["items"]
-        for other in ("helper", "static"):
-            with pytest.raises(FunctionNotFoundError, match="it has items"):
+        for other, why in {"helper": "", "static": "it is a staticmethod, and a function takes self"}.items():
+            with pytest.raises(FunctionNotFoundError, match=f"{why}; it has items"):
                 getattr(odd, other)
 
 

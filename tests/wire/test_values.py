@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Optional
 
 import pytest
@@ -21,7 +22,7 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 from pydantic.dataclasses import dataclass
 
-from warmpool.wire.frames import HEADER_SIZE, decode
+from warmpool.wire.frames import HEADER_SIZE, decode, encode
 from warmpool.wire.large import InputWriter
 
 
@@ -107,6 +108,29 @@ def test_a_model_arrives_as_its_like(model: BaseModel):
 
 def test_so_does_a_dataclass_of_pydantics():
     assert sent(Lines(words="a")) == {"words": "a"}
+
+
+def test_a_set_of_models_goes_as_a_list():
+    class Point(BaseModel, frozen=True):
+        x: int = 0
+
+    class Holder(BaseModel):
+        points: set[Point]
+        nested: list[frozenset[Point]] = []
+
+    holder = Holder(points={Point(x=1)}, nested=[frozenset({Point()})])
+    assert sent(holder) == {"points": [{"x": 1}], "nested": [[{"x": 0}]]}
+    assert decode(encode({"value": holder}, 1000)[HEADER_SIZE:]) == {"value": sent(holder)}
+
+
+def test_of_a_dataclass_goes_what_its_like_is_made_from():
+    @dataclasses.dataclass
+    class Box:
+        width: int
+        area: int = dataclasses.field(init=False, default=0)
+
+    assert sent(Box(3)) == {"width": 3}
+    assert decode(encode(Box(3), 1000)[HEADER_SIZE:]) == {"width": 3, "area": 0}, "of a result all"
 
 
 def test_what_is_read_from_inside_of_another_value_is_refused():

@@ -48,6 +48,7 @@ def begin(worker: Worker, function: str, call_id: int = FIRST_ID, **fields: Any)
     [
         ("Plain", "spin"),
         ("Plain", "sleep"),
+        ("Plain", "sleep_lazily"),
         ("Plain", "read_a_socket"),
         ("Plain", "wait_for_a_lock"),
         ("Plain", "run_asyncio"),

@@ -198,6 +198,14 @@ def test_an_error_comes_after_what_was_before_it(start: Start, kind: str):
 
 
 @plain_and_async
+def test_a_plain_generator_that_raises_the_end_of_an_async_one_has_failed(start: Start, kind: str):
+    worker = start(kind)
+    events = stream(worker, "raise_the_end_of_others")
+    assert data_of(events) == [1]
+    assert events[-1][2]["details"]["type"] == "StopAsyncIteration"
+
+
+@plain_and_async
 @pytest.mark.parametrize(
     ("function", "fields", "code"),
     [("count", {"to": "many"}, "INVALID_INPUT"), ("count", {}, "INVALID_INPUT"), ("none", {}, "FUNCTION_NOT_FOUND")],

@@ -235,8 +235,4 @@ class AsyncCallLink(AsyncLink):
     def _unsent_call(self, call_id: int, error: BaseException) -> BaseException:
         """What to raise for a call that did not leave."""
         self._calls.forget(call_id)
-        if isinstance(error, UNSENDABLE):
-            error = cannot_send(error)
-        if isinstance(error, WarmpoolError):
-            error.session_id = self.opened.session_id
-        return error
+        return cannot_send(error, self.opened.session_id) if isinstance(error, UNSENDABLE) else error

@@ -281,12 +281,10 @@ class CallLink(Link):
         if isinstance(error, EOFError) or is_of_the_kernel(error):
             self.close()
             return HangupError(sent=sent)
-        if not sent and isinstance(error, (WarmpoolError, *UNSENDABLE)):
+        if not sent and isinstance(error, UNSENDABLE):
             assert call_id is not None
             self._calls.forget(call_id)  # it did not leave
-            refusal = error if isinstance(error, WarmpoolError) else cannot_send(error)
-            refusal.session_id = self.opened.session_id
-            return refusal
+            return cannot_send(error, self.opened.session_id)
         if isinstance(error, WarmpoolError):
             self.close()  # the peer talks nonsense
         else:

@@ -33,7 +33,7 @@ CALM: Final = 256
 for the worker.
 """
 
-UNSENDABLE: Final = (TypeError, ValueError, OverflowError, BufferError)
+UNSENDABLE: Final = (WarmpoolError, TypeError, ValueError, OverflowError, BufferError)
 """What packing raises for what cannot be sent."""
 
 _ONE_FD: Final = socket.CMSG_SPACE(FD_SIZE)
@@ -158,8 +158,12 @@ def payload_of(answer: list[Any]) -> Any:
     raise error_from_wire(answer[2])
 
 
-def cannot_send(error: Exception) -> InvalidRequestError:
-    return InvalidRequestError(f"the input cannot be sent: {error}; {advice(error, 'give')}")
+def cannot_send(error: BaseException, session_id: str | None) -> WarmpoolError:
+    """What to raise for a call of this session whose input could not be packed."""
+    if not isinstance(error, WarmpoolError):
+        error = InvalidRequestError(f"the input cannot be sent: {error}; {advice(error, 'give')}")
+    error.session_id = session_id
+    return error
 
 
 def request_frame(writer: FrameWriter, request: Message) -> bytes:
@@ -168,6 +172,8 @@ def request_frame(writer: FrameWriter, request: Message) -> bytes:
     """
     try:
         return writer.frame(to_wire(request))
+    except WarmpoolError:
+        raise
     except UNSENDABLE as error:
         what = shorten(error.object) if isinstance(error, UnicodeEncodeError) else "the request"
         raise InvalidRequestError(f"{what} cannot be sent: {error}") from None

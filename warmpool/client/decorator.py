@@ -50,9 +50,16 @@ def session(
             async with AsyncClient(socket, autostart=autostart) as client, client.session(app, **options) as held:
                 return await function(*arguments, session=held, **keywords)
 
-        return call_async if inspect.iscoroutinefunction(function) else call
+        decorated: Any = call_async if inspect.iscoroutinefunction(function) else call
+        decorated.__signature__ = _without_session(inspect.signature(function))
+        return decorated  # type: ignore[no-any-return]
 
     return decorate
+
+
+def _without_session(signature: inspect.Signature) -> inspect.Signature:
+    """For whoever fills parameters by what a function shows, as pytest."""
+    return signature.replace(parameters=[one for one in signature.parameters.values() if one.name != "session"])
 
 
 def _refuse_session(function: Callable[..., Any], keywords: Mapping[str, Any]) -> None:

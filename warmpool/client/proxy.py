@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncIterator, Callable, Iterator
-from functools import partial
+from functools import partial, wraps
 from typing import Annotated, Any, Self, TypeVar, cast, get_args, get_origin
 
 from ..errors import FunctionNotFoundError, InvalidRequestError
-from ..methods import Kind, hints_of, is_function, kind_of, results_of
+from ..methods import Kind, hints_of, is_function, kind_of, results_of, why_no_function
 from ..settings import shorten
 from .sessions import AsyncSession
 from .streams import AsyncStream
@@ -35,6 +35,10 @@ def proxy_of(app: type[A], session: Session | AsyncSession) -> A:
         raise InvalidRequestError(f"a proxy is made of the app's class, not of {shorten(app)}")
     proxy: Any = Proxy(app, session)
     return cast("A", proxy)
+
+
+class _NoFunction(FunctionNotFoundError, AttributeError):
+    """As `hasattr` and the like expect it."""
 
 
 class Proxy:
@@ -57,12 +61,12 @@ class Proxy:
         )
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
+        if name.startswith("__") or "_app" not in vars(self):  # what Python looks for; `copy`, in one yet to be filled
+            raise AttributeError(name)
         method = inspect.getattr_static(self._app, name, None)
         if not is_function(name, method):
-            raise FunctionNotFoundError(
-                f"{self._app.__name__} has no function {name!r}: of an app in another process there are only those; "
-                f"it has {', '.join(dir(self))}"
-            )
+            why = why_no_function(self._app, name) or "of an app in another process there are only those"
+            raise _NoFunction(f"{self._app.__name__} has no function {name!r}: {why}; it has {', '.join(dir(self))}")
         assert callable(method)
         hints = hints_of(self._app, method)
         kind, returned = kind_of(method, hints.get("return")), hints.get("return", Any)
@@ -71,13 +75,28 @@ class Proxy:
             call = _async_method(self._session, name, kind, bind, made)
         else:
             call = _plain_method(self._session, name, kind, bind, made)
-        self.__dict__[name] = call
+        self.__dict__[name] = call = _like(method, call)
         return call
+
+
+def _like(method: Callable[..., Any], call: Callable[..., Any]) -> Callable[..., Any]:
+    """`call`, which looks to people and their tools like the method, bound."""
+    signature = inspect.signature(method)
+    shown: Any = wraps(method, updated=())(call)
+    shown.__signature__ = signature.replace(parameters=list(signature.parameters.values())[1:])
+    return call
+
+
+def _refusing(why: str) -> Callable[..., Any]:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise InvalidRequestError(why)
+
+    return refuse
 
 
 def _plain_method(session: Session, name: str, kind: Kind, bind: Bind, made: Made) -> Callable[..., Any]:
     if kind.is_async:
-        raise InvalidRequestError(f"{name} is async: use AsyncClient.proxy, or session.call({name!r}), which waits")
+        return _refusing(f"{name} is async: use AsyncClient.proxy, or session.call({name!r}), which waits")
 
     def call(*arguments: Any, **keywords: Any) -> Any:
         return made(session.call(name, bind(arguments, keywords)))
@@ -91,7 +110,7 @@ def _plain_method(session: Session, name: str, kind: Kind, bind: Bind, made: Mad
 
 def _async_method(session: AsyncSession, name: str, kind: Kind, bind: Bind, made: Made) -> Callable[..., Any]:
     if not kind.is_async:
-        raise InvalidRequestError(f"{name} is not async: use Client.proxy, or await session.call({name!r})")
+        return _refusing(f"{name} is not async: use Client.proxy, or await session.call({name!r})")
 
     async def call(*arguments: Any, **keywords: Any) -> Any:
         return made(await session.call(name, bind(arguments, keywords)))

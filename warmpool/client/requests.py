@@ -223,6 +223,11 @@ def call_arguments(function: object, input: object, fields: Mapping[str, Any]) -
     if fields:
         if input is not None:
             raise InvalidRequestError("call takes the input as one value or as keywords, not both")
+        if function is None and isinstance(fields.get("function"), str) and fields.keys() <= {"function", "input"}:
+            raise InvalidRequestError(
+                f"the name of the function comes first: call({fields['function']!r}, …); "
+                "an input with a field of that name goes as a dict"
+            )
         input = fields
     return function, input
 

@@ -162,7 +162,7 @@ class Life(Generic[A]):
         try:
             frame = InputWriter(_LIMIT).frame(("Call", self._first_id + self.caller.calls, name, value))
         except UNSENDABLE as error:
-            raise cannot_send(error) from None
+            raise cannot_send(error, self.id) from None
         call = call_from_wire(memoryview(frame)[HEADER_SIZE:])
         assert not isinstance(call, Stream)
         self.caller.cause = None

@@ -8,7 +8,7 @@ for each, or is not to be written at all.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
 from functools import lru_cache
 from typing import Any, Final, get_args
@@ -27,16 +27,11 @@ def carry(value: Any) -> Any:
     """
     serializer = getattr(type(value), "__pydantic_serializer__", None)
     if serializer is not None:
-        plain = serializer.to_python(value, warnings=False)
+        plain = written(value, serializer)
         if type(plain) is not type(value):  # a Url or a SecretStr is text only in JSON
             return plain if isinstance(plain, _NATIVE) else carry(plain)
     elif hasattr(type(value), "__dataclass_fields__"):
-        import dataclasses  # whoever has one has paid for it
-
-        try:
-            return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-        except AttributeError as error:
-            raise TypeError(f"{type(value)} cannot be sent: {error}") from error
+        return _attributes(value, [field.name for field in _fields_of(value)])
     elif isinstance(value, Enum):
         return value.value if isinstance(value.value, _NATIVE) else carry(value.value)
     elif isinstance(value, Mapping):
@@ -56,6 +51,39 @@ def carry(value: Any) -> Any:
         raise TypeError(f"a value of type {kind.__module__}.{kind.__qualname__} cannot be sent") from error
 
 
+def written(value: Any, serializer: Any, **how: Any) -> Any:
+    """`value` as pydantic writes it. Of maps there is no set: what holds a set of models is written as JSON is, where
+    that is a list (and bytes are text).
+    """
+    try:
+        return serializer.to_python(value, warnings=False, **how)
+    except TypeError:
+        return serializer.to_python(value, warnings=False, mode="json", **how)
+
+
+def _fields_of(value: Any) -> tuple[Any, ...]:
+    """Of a dataclass."""
+    import dataclasses  # whoever has one has paid for it
+
+    return dataclasses.fields(value)
+
+
+def _attributes(value: Any, names: Iterable[str]) -> dict[str, Any]:
+    try:
+        return {name: getattr(value, name) for name in names}
+    except AttributeError as error:
+        raise TypeError(f"{type(value)} cannot be sent: {error}") from error
+
+
+def in_full(value: Any) -> Any:
+    """`value`, or the list of what it gives if it is an iterator: `carry` would make that, but too late for whoever
+    wants it done as part of a call.
+    """
+    kind = type(value)
+    known = hasattr(kind, "__pydantic_serializer__") or hasattr(kind, "__dataclass_fields__")
+    return list(value) if hasattr(kind, "__next__") and not known else value
+
+
 def carry_input(value: Any) -> Any:
     """As `carry`, for what is to be validated by a model like its own: under the names that this one goes by, without
     what is computed, and with its secrets.
@@ -65,10 +93,12 @@ def carry_input(value: Any) -> Any:
         return value.get_secret_value()
     serializer = getattr(kind, "__pydantic_serializer__", None)
     if serializer is None:
+        if hasattr(kind, "__dataclass_fields__"):
+            return _attributes(value, [field.name for field in _fields_of(value) if field.init])
         return carry(value)
     keys = _keys_of_its_own(kind) if hasattr(kind, "__pydantic_fields__") else None
     if keys is None:
-        plain = serializer.to_python(value, warnings=False, by_alias=True, round_trip=True)
+        plain = written(value, serializer, by_alias=True, round_trip=True)
     elif getattr(kind, "__pydantic_root_model__", False):
         plain = value.root
     else:
@@ -83,9 +113,7 @@ def _as_it_is_read(value: Any, keys: Mapping[str, str | None]) -> dict[str, Any]
     found = {name: field for name, field in vars(value).items() if name in keys}
     kind: Any = type(value)
     if coded := _coded_fields(kind):
-        found |= value.__pydantic_serializer__.to_python(
-            value, include=set(coded), by_alias=False, round_trip=True, warnings=False
-        )
+        found |= written(value, value.__pydantic_serializer__, include=set(coded), by_alias=False, round_trip=True)
     for name in found:
         if keys[name] is None:
             raise TypeError(f"{type(value).__qualname__}.{name} is read from inside of another value: give a dict")

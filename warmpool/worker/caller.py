@@ -8,7 +8,7 @@ from typing import Any
 
 from ..app import AppContext, BaseApp, CallCancelled
 from ..board import CALL_ID, FINISHED, OFFSET_NS, STARTED, USED_NS, Board
-from ..errors import ProtocolError, WarmpoolError
+from ..errors import PayloadTooLargeError, ProtocolError, WarmpoolError
 from ..inputs import Arguments
 from ..signatures import Function, select
 from ..wire.large import Frame, MessageWriter
@@ -125,7 +125,7 @@ class Caller:
     def refuse_output(
         self, call_id: int, function: Function, value: Any, error: BaseException, writer: MessageWriter
     ) -> Frame:
-        refusal = error if isinstance(error, WarmpoolError) else cannot_send(function.name, value, error)
+        refusal = error if isinstance(error, PayloadTooLargeError) else cannot_send(function.name, value, error)
         return self.refuse(call_id, refusal, writer)
 
     def undecoded(self, call: Call | Stream, error: BaseException) -> WarmpoolError:

@@ -256,7 +256,7 @@ class EventLoop:
                 try:
                     step = items.next() if told is None else items.throw(told)
                     item = await step if function.is_async else step
-                except (StopIteration, StopAsyncIteration) as end:
+                except items.end as end:
                     value = getattr(end, "value", None)
                     return caller.reply_with(function.encode_return, call_id, function, value, writer)
                 try:

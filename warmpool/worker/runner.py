@@ -40,6 +40,7 @@ from ..wire.processes import (
     Stop,
 )
 from ..wire.shapes import from_wire
+from ..wire.values import in_full
 from .caller import Caller
 from .cancelling import NOTHING, Inbox
 from .connection import Connection
@@ -346,6 +347,7 @@ class AppProcess:
 def _keepable(value: object) -> object:
     """The value of a session's end; or, if it cannot be sent or is too large, what it was."""
     try:
+        value = in_full(value)
         FrameWriter(END_VALUE_LIMIT).frame(value)
     except BaseException as error:  # what is serialised may be code of the app's
         return f"a {name_of(value)} that cannot be kept: {words_of(error)}"

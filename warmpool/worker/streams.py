@@ -166,6 +166,9 @@ def wait_until_taken(outlet: Outlet, inbox: Inbox, channel: socket.socket) -> No
 
 
 class Items:
+    end: Final = StopIteration
+    """What `next` raises at the end."""
+
     def __init__(self, caller: Caller, call_id: int, iterable: Any) -> None:
         self._call_id = call_id
         self._inbox = caller.inbox
@@ -209,6 +212,8 @@ class Items:
 
 class AsyncItems:
     """The same of an async generator. Its steps are the running task's, which a cancel interrupts."""
+
+    end: Final = StopAsyncIteration
 
     def __init__(self, iterable: Any) -> None:
         self._iterator: AsyncIterator[Any] = aiter(iterable)
