@@ -19,7 +19,7 @@ from floors import double_fork_floor
 from harness import Row, against, arguments, report
 
 from warmpool.client.connections import Passed
-from warmpool.settings import CONTROL_FRAME_LIMIT
+from warmpool.constants import CONTROL_FRAME_LIMIT
 from warmpool.wire.frames import FrameReader, FrameWriter
 from warmpool.wire.messages import CONTROL_ANSWERS, PROTOCOL_VERSION, Control, Open, Opened
 from warmpool.wire.shapes import from_wire, to_wire

@@ -21,11 +21,12 @@ import msgpack
 from support import PATIENCE, look_again
 
 from warmpool import packets
-from warmpool.board import Activity, Board
+from warmpool.activity import Activity
+from warmpool.board import Board
+from warmpool.constants import MIB
 from warmpool.daemon.workers import NUDGE_AFTER
 from warmpool.launch import python_command
-from warmpool.settings import MIB
-from warmpool.wire.processes import (
+from warmpool.wire.process_messages import (
     FROM_TEMPLATE,
     FROM_WORKER,
     Attach,

@@ -14,7 +14,8 @@ import pytest
 from support import open_fds
 
 from warmpool import board as board_module
-from warmpool.board import COLUMNS, FINISHED, IDLE, OFFSET_NS, STARTED, USED_NS, Activity, Board
+from warmpool.activity import IDLE, Activity
+from warmpool.board import COLUMNS, FINISHED, OFFSET_NS, STARTED, USED_NS, Board
 
 ROWS = 5
 

@@ -21,7 +21,7 @@ from support import APPS, PATIENCE, ROOT, Daemon, look_again
 from tracing import CannotTraceError, SystemCall, traced
 
 from warmpool import Session
-from warmpool.client import calls as client_calls
+from warmpool.client import sync_calls as client_calls
 
 INPUT = {"key": "n", "value": 1}
 APP = str(APPS / "counts_itself.py")

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from support import open_fds
 
 from warmpool import packets
+from warmpool.descriptors import close_all
 from warmpool.errors import ProtocolError
-from warmpool.packets import FDS_LIMIT, PACKET_LIMIT, close_all, expect_fds
+from warmpool.packets import FDS_LIMIT, PACKET_LIMIT, expect_fds
 from warmpool.wire.frames import encode
-from warmpool.wire.processes import FROM_WORKER, TO_TEMPLATE, TO_WORKER, Describe, Forked, Stop
+from warmpool.wire.process_messages import FROM_WORKER, TO_TEMPLATE, TO_WORKER, Describe, Forked, Stop
 
 STOP, NEXT = Stop("expired"), Stop("next")
 

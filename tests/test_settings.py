@@ -10,10 +10,10 @@ from typing import get_type_hints
 import msgpack
 import pytest
 
-from warmpool import settings
+from warmpool import constants
+from warmpool.checks import check_number, check_session_timeout
 from warmpool.errors import InvalidRequestError
-from warmpool.options import Settings
-from warmpool.settings import check_number, check_session_timeout
+from warmpool.settings import Settings
 
 FIELDS = {field.name: field for field in dataclasses.fields(Settings)}
 TYPES = get_type_hints(Settings)
@@ -117,7 +117,7 @@ def test_a_hostile_parameter_is_an_invalid_request_in_few_words(value):
 
 
 def test_the_constants_fit_each_other():
-    assert settings.SESSION_TIMEOUT_MIN <= settings.SESSION_TIMEOUT_DEFAULT <= settings.SESSION_TIMEOUT_MAX
-    assert settings.HOOK_TIMEOUT + settings.UNLOAD_TIMEOUT < settings.STOP_GRACE < 5
-    assert settings.BACKOFF_FIRST < settings.BACKOFF_LIMIT
-    assert Settings().call_frame_limit >= settings.CONTROL_FRAME_LIMIT
+    assert constants.SESSION_TIMEOUT_MIN <= constants.SESSION_TIMEOUT_DEFAULT <= constants.SESSION_TIMEOUT_MAX
+    assert constants.HOOK_TIMEOUT + constants.UNLOAD_TIMEOUT < constants.STOP_GRACE < 5
+    assert constants.BACKOFF_FIRST < constants.BACKOFF_LIMIT
+    assert Settings().call_frame_limit >= constants.CONTROL_FRAME_LIMIT

@@ -5,7 +5,7 @@ of each call, plain stores and no system call; the daemon reads it when it must 
 a call nothing, a call count is exact at once, and a worker that is stuck is still seen to be busy.
 
 Only the worker writes its row, but for CANCELLED, `clear`, which the daemon calls while no worker has it, and a clock
-that a test has stopped (`daemon/virtual.py`). A reader
+that a test has stopped (`daemon/movable_board.py`). A reader
 can see a row between two stores: `USED_NS` is stored first, so a call that has just begun may show its new time
 with its old count, never the other way round. (Refused: messages about activity. They cost a call a system
 call, and a stuck worker sends none.)
@@ -20,7 +20,9 @@ import mmap
 import os
 import time
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
+
+from .activity import Activity
 
 COLUMNS: Final = 8
 HEADER: Final = COLUMNS
@@ -38,22 +40,6 @@ CANCELLED: Final = 4
 """Id of the call that is to stop. The daemon's to write, so that a call can see it while its process is blocked."""
 
 _CELL = 8
-
-
-class Activity(NamedTuple):
-    """One row, as the daemon reads it. `used` is in seconds of lease time."""
-
-    used: float
-    started: int
-    finished: int
-    call_id: int = 0
-
-    @property
-    def busy(self) -> bool:
-        return self.started != self.finished
-
-
-IDLE: Final = Activity(0.0, 0, 0)
 
 
 class Board:

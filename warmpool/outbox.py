@@ -5,13 +5,10 @@ from __future__ import annotations
 import socket
 from collections import deque
 from itertools import islice, takewhile
-from typing import Final, cast
+from typing import cast
 
-from .packets import NOW, carrying
+from .descriptors import IOV_MAX, NOW, carrying, take_off
 from .wire.large import Frame, Memory
-
-_AT_ONCE: Final = 1000
-"""Parts that one `sendmsg` takes (1024 on Linux)."""
 
 
 class Outbox:
@@ -67,25 +64,16 @@ class Outbox:
             while waiting:
                 head = waiting[0]
                 if isinstance(head, memoryview):
-                    views = cast("list[memoryview]", list(takewhile(_is_bytes, islice(waiting, _AT_ONCE))))
-                    self._take_off(waiting, self._socket.sendmsg(views, (), NOW))
+                    views = cast("list[memoryview]", list(takewhile(_is_bytes, islice(waiting, IOV_MAX))))
+                    sent = self._socket.sendmsg(views, (), NOW)
+                    self.size -= sent
+                    take_off(waiting, sent)
                 else:
                     self._socket.sendmsg([b"\0"], [carrying(head.fileno())], NOW)
                     waiting.popleft()
         except BlockingIOError:
             return False
         return True
-
-    def _take_off(self, waiting: deque[memoryview | Memory], sent: int) -> None:
-        self.size -= sent
-        while sent:
-            head = waiting[0]
-            assert isinstance(head, memoryview)
-            if sent < len(head):
-                waiting[0] = head[sent:]
-                return
-            sent -= len(head)
-            waiting.popleft()
 
     def move_to(self, other: Outbox) -> None:
         """What waits here is from now on the other one's to send, behind what waits there."""

@@ -9,17 +9,13 @@ from __future__ import annotations
 
 import os
 import socket
-from array import array
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
-from typing import Final, TypeAlias
+from collections.abc import Sequence
+from typing import Final
 
+from .descriptors import FD_SIZE, carrying, close_all, fds_in
 from .errors import ProtocolError
 from .wire.frames import HEADER_SIZE, FrameWriter
 from .wire.shapes import Conversation, Message, from_wire, to_wire
-
-Ancillary: TypeAlias = tuple[int, int, bytes]
-"""What goes beside the bytes of a message, as `sendmsg` takes it: level, kind, data."""
 
 PACKET_LIMIT: Final = 8 * 1024
 """Bytes of a packet; what is longer is spilled."""
@@ -29,14 +25,8 @@ _SPILL_LIMIT: Final = 64 * 1024 * 1024
 _INLINE: Final = b"\0"
 _SPILLED: Final = b"\1"
 
-NOW: Final = int(socket.MSG_DONTWAIT)
-"""To send what is taken at once. A plain number, as those below: to join flags of an enum takes longer than the system
-call that they are for."""
 _CUT: Final = int(socket.MSG_CTRUNC | socket.MSG_TRUNC)
 _CLOEXEC: Final = int(socket.MSG_CMSG_CLOEXEC)
-_SOCKET: Final = int(socket.SOL_SOCKET)
-_RIGHTS: Final = int(socket.SCM_RIGHTS)
-FD_SIZE: Final = 4
 _ANCILLARY_SIZE: Final = socket.CMSG_SPACE((FDS_LIMIT + 1) * FD_SIZE)
 
 
@@ -46,15 +36,6 @@ def pair() -> tuple[socket.socket, socket.socket]:
     ours.setblocking(False)
     theirs.setblocking(False)
     return ours, theirs
-
-
-def adopt(fd: int, kind: socket.SocketKind = socket.SOCK_STREAM, *, blocking: bool = True) -> socket.socket:
-    """The socket behind a descriptor, now the caller's, without the time-out that an app or a client's program may have
-    set for all new sockets (`socket.setdefaulttimeout`): it means its own.
-    """
-    adopted = socket.socket(socket.AF_UNIX, kind, 0, fd)
-    adopted.setblocking(blocking)
-    return adopted
 
 
 def send(channel: socket.socket, message: Message, fds: Sequence[int] = ()) -> None:
@@ -101,20 +82,6 @@ def receive(channel: socket.socket, conversation: Conversation) -> tuple[Message
     return message, received
 
 
-def carrying(*fds: int) -> Ancillary:
-    """What sends copies of `fds` along with bytes."""
-    return _SOCKET, _RIGHTS, array("i", fds).tobytes()
-
-
-def fds_in(ancillary: Iterable[Ancillary]) -> list[int]:
-    """The descriptors that came with a message, now the caller's."""
-    fds: list[int] = []
-    for level, kind, data in ancillary:
-        if level == _SOCKET and kind == _RIGHTS:
-            fds += memoryview(data[: len(data) & -FD_SIZE]).cast("i")
-    return fds
-
-
 def _spilled_body(received: list[int]) -> bytes:
     """What is in the last descriptor, which is taken from the list."""
     if not received:
@@ -128,12 +95,6 @@ def _spilled_body(received: list[int]) -> bytes:
         raise ProtocolError(f"the body of a spilled message cannot be read: {error}") from error
     os.close(received.pop())
     return body
-
-
-def close_all(fds: Iterable[int]) -> None:
-    for fd in fds:
-        with suppress(OSError):
-            os.close(fd)
 
 
 def expect_fds(message: Message, fds: list[int], count: int) -> list[int]:

@@ -1,129 +1,56 @@
-"""Limits, windows and units: each number of the product once, with its reason, checked once.
-
-Durations are seconds, sizes are bytes. What a user may set per daemon is in `options`; what is part of the product's
-promises is a constant.
-"""
+"""What `warmpool serve` can be told, checked once. (Apart from `constants`, since no client needs it.)"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, fields
+from typing import Final
+
+from .checks import check_number
+from .constants import LOG_CAP_MIN, MIB, OPEN_TIMEOUT_MAX
 from .errors import InvalidRequestError
 
-KIB = 1024
-MIB = 1024 * KIB
-
-SESSION_TIMEOUT_MIN = 1.0
-SESSION_TIMEOUT_MAX = 3600.0
-SESSION_TIMEOUT_DEFAULT = 60.0
-OPEN_TIMEOUT_MAX = 3600.0
-
-CONTROL_FRAME_LIMIT = 64 * 1024
-"""Largest hello or control frame. The daemon decodes nothing larger: a frame can grow 72-fold in memory."""
-ATTACH_FRAME_LIMIT = 2 * CONTROL_FRAME_LIMIT
-"""Of the first frame on a connection to a worker: it may repeat what came with two of those."""
-
-HELLO_TIMEOUT = 2.0
-"""A client that has connected must have said what for within this time."""
-
-HOOK_TIMEOUT = 2.0
-"""`on_end` may take this long. `unload` has `UNLOAD_TIMEOUT` after it."""
-
-UNLOAD_TIMEOUT = 1.0
-
-STOP_GRACE = HOOK_TIMEOUT + UNLOAD_TIMEOUT + 0.5
-"""A worker that was told to stop is killed when it is still there after this time. Below the five seconds
-in which the whole daemon stops."""
-
-CANCEL_GRACE = 10.0
-"""A cancelled call has this long to stop, unless the app's `cancel_grace` says otherwise. Then its process is asked for
-its stack, and `DUMP_TIME` later terminated; `TERM_GRACE` after that it is killed."""
-CANCEL_GRACE_MAX = 3600.0
-MAX_LIFETIME_MAX = 10 * 365 * 86_400.0
-COUNT_MAX = 2**53
-"""Of calls, bytes or workers, as an app may limit them."""
-DUMP_TIME = 0.5
-TERM_GRACE = 1.0
-
-QUICK_CANCEL = 0.5
-"""The grace of a call whose session nobody waits for: the daemon stops, or the client has left before it was served."""
-
-EXPIRE_ANSWER_TIMEOUT = 1.0
-"""A worker that the board shows idle must answer the question «may you expire?» within this time."""
-
-EXPLAIN_TIMEOUT = 2.0
-"""How long the daemon holds back an answer about a session whose connection broke, for the exit status."""
-
-DAEMON_LOG_LIMIT = 10 * MIB
-"""Of a daemon in the background: one that starts with a longer log begins it anew, and keeps the old one beside it."""
-
-BACKOFF_FIRST = 0.5
-BACKOFF_LIMIT = 30.0
-"""A broken app is tried again after 0.5 s, doubling to 30 s; an edit clears the pause."""
-
-REFILL_QUIET = 0.005
-REFILL_LATEST = 0.05
-"""A pool makes new warm workers when nobody has taken one for 5 ms, or 50 ms after the first was taken: a fork beside
-a session's first call would slow it down. Who finds no warm worker does not wait for that."""
-
-MEMORY_RECHECK = 1.0
-"""While the machine is short of memory, or of what else a process needs, waiting opens are looked at again this often.
-"""
-
-SPARE_DESCRIPTORS = 8
-"""No process is made with fewer file descriptors than this left: who asks for the status, or for the end, needs one."""
-
-SPARE_IDLE = 60.0
-"""A worker of stateless calls that has had none for so long is let go."""
-
-LABELS_MAX = 64
-LABEL_KEY_MAX = 128
-LABEL_VALUE_MAX = 256
-NAME_MAX = 128
-DESCRIPTION_MAX = 1000
-TAGS_MAX = 64
-"""What may be said of a session, in entries and characters: it is kept in the daemon for as long as the session is
-remembered."""
-
-PAGE_DEFAULT = 100
-PAGE_MAX = 1000
-"""Sessions in one answer to a list."""
-
-LOG_CAP_MIN = 4096
-
-FINISHED_LOGS_LIMIT = 1024 * MIB
-"""Bytes on disk of what sessions have printed that are over, all together: each may have twice its cap, and ten
-thousand are remembered. The oldest go first.
-"""
-
-RECORDS_LIMIT = 10_000
-RECORDS_AGE = 24 * 3600.0
-"""Ended and expired sessions are remembered for so many, and so long, that errors can say which."""
-
-AUTOSTART_IDLE_EXIT = 600.0
-"""A daemon that a client started leaves after this time without a session or a request."""
+BOUNDS: Final[dict[str, tuple[float, float]]] = {
+    "max_workers": (1, 100_000),
+    "warm": (0, 10_000),
+    "min_free_bytes": (0, 2**50),
+    "open_timeout": (0, OPEN_TIMEOUT_MAX),
+    "start_timeout": (1, 86_400),
+    "call_frame_limit": (1024, 2**31 - 1),
+    "call_memory_limit": (0, 2**31 - 1),
+    "log_cap": (LOG_CAP_MIN, 2**40),
+    "app_idle_timeout": (1, 86_400),
+    "idle_exit": (0, 86_400 * 30),
+}
+"""Of each setting, both included."""
 
 
-def check_number(name: str, value: object, low: float, high: float) -> float:
-    """`value` if it is a number within the closed range; else INVALID_REQUEST that names it and the bounds."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise InvalidRequestError(f"{name} must be a number from {low:.16g} to {high:.16g}, not {shorten(value)}")
-    return value
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What `warmpool serve` can be told. Raises INVALID_REQUEST on a value out of bounds."""
 
+    max_workers: int = 256
+    """Live worker processes of all apps together. Idle ones cost memory, not CPU."""
+    warm: int = 1
+    """Workers kept ready for an app that has been used; an app's own `warm` comes first."""
+    min_free_bytes: int = 256 * MIB
+    """No worker is forked while the machine has less memory available than this."""
+    open_timeout: float = 30.0
+    """How long an open waits in line when the client does not say."""
+    start_timeout: float = 300.0
+    """How long an app's import and `preload`, and again its `setup`, may take."""
+    call_frame_limit: int = 16 * MIB
+    """Largest call or result in the stream of a connection."""
+    call_memory_limit: int = 1024 * MIB
+    """Largest call or result at all: what is too large for the stream is passed as memory."""
+    log_cap: int = 10 * MIB
+    """Bytes of a session's log. On disk it takes twice as many at most; the oldest are lost."""
+    app_idle_timeout: float = 600.0
+    """An app without sessions for so long gives back its template and warm workers."""
+    idle_exit: float = 0.0
+    """The daemon leaves after this time without a session or a request; 0: never."""
 
-def check_session_timeout(value: object) -> float:
-    """A sliding window in seconds, 1 to 3600."""
-    return float(check_number("session_timeout", value, SESSION_TIMEOUT_MIN, SESSION_TIMEOUT_MAX))
-
-
-def check_open_timeout(value: object) -> float:
-    """How long to wait in line for a worker, in seconds, 0 to 3600."""
-    return check_number("open_timeout", value, 0, OPEN_TIMEOUT_MAX)
-
-
-def shorten(value: object) -> str:
-    """A value in an error's text. Never the repr of a container: it may be deeper than Python can go."""
-    if isinstance(value, int) and value.bit_length() > 64:
-        return "a number of many digits"
-    if isinstance(value, str | int | float | bytes | None):
-        text = repr(value)
-        return text if len(text) <= 60 else text[:57] + "..."
-    return f"a {type(value).__name__}"
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = check_number(field.name, getattr(self, field.name), *BOUNDS[field.name])
+            if field.type == "int" and value != int(value):
+                raise InvalidRequestError(f"{field.name} must be a whole number, not {value!r}")

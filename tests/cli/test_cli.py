@@ -37,7 +37,7 @@ from warmpool.cli import daemon as cli_daemon
 from warmpool.cli import main
 from warmpool.cli.parser import parse
 from warmpool.cli.progress import bar
-from warmpool.settings import DAEMON_LOG_LIMIT
+from warmpool.constants import DAEMON_LOG_LIMIT
 from warmpool.version import __version__
 
 COUNTER = str(APPS / "counter.py")

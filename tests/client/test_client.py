@@ -48,7 +48,7 @@ from warmpool import (
     WarmpoolError,
     WorkerLostError,
 )
-from warmpool.client import core, links
+from warmpool.client import core, sync_links
 from warmpool.wire import frames
 
 COUNTER = str(APPS / "counter.py")
@@ -257,7 +257,7 @@ def test_a_session_can_be_asked_about_while_it_is_in_a_call(client: Client, fifo
 LOOKS = """
 import sys
 from warmpool import Client
-from warmpool.client.calls import CALM
+from warmpool.client.sync_calls import CALM
 
 with Client(sys.argv[1], autostart=False) as client, client.session(sys.argv[2]) as session:
     link = session._twin.link
@@ -282,7 +282,7 @@ def test_who_has_looked_in_vain_sleeps_for_a_while(client: Client):
 SHARES = """
 import os, sys
 from warmpool import Client
-from warmpool.client.calls import CALM
+from warmpool.client.sync_calls import CALM
 
 with Client(sys.argv[1], autostart=False) as client, client.session(sys.argv[2]) as session:
     core = {min(os.sched_getaffinity(0))}
@@ -644,7 +644,7 @@ def test_an_interrupted_call_is_cancelled_and_its_late_answer_answers_no_other(c
 @pytest.mark.parametrize("way", WAYS)
 def test_an_interruption_that_wakes_nobody_is_heard(client: Client, way: str, monkeypatch: pytest.MonkeyPatch):
     """As one that comes between Python's last look for signals and the system call that waits."""
-    monkeypatch.setattr(links, "LOOK_UP", 0.05)
+    monkeypatch.setattr(sync_links, "LOOK_UP", 0.05)
     with client.session(TOLD) as session:
         with interrupted_when_begun(client, _thread.interrupt_main):
             call_by(way, client, session, "spin")

@@ -20,7 +20,7 @@ import pytest
 from support import APPS, PATIENCE, Daemon, Raw, framed, in_frame, look_again
 
 from warmpool import AppNotFoundError, Client, InvalidRequestError
-from warmpool.settings import CONTROL_FRAME_LIMIT, HELLO_TIMEOUT, MIB
+from warmpool.constants import CONTROL_FRAME_LIMIT, HELLO_TIMEOUT, MIB
 from warmpool.wire.messages import PROTOCOL_VERSION, Open
 
 COUNTER = str(APPS / "counter.py")

@@ -9,7 +9,7 @@ import pytest
 
 from warmpool import packets
 from warmpool.daemon.children import Channel
-from warmpool.wire.processes import FROM_WORKER, Busy, Ended, Expire
+from warmpool.wire.process_messages import FROM_WORKER, Busy, Ended, Expire
 from warmpool.wire.shapes import Message
 
 

@@ -34,13 +34,13 @@ from support import (
 
 from warmpool import AppBrokenError, Client, PoolExhaustedError, WarmpoolError
 from warmpool.board import Board
+from warmpool.constants import MIB
 from warmpool.daemon import family, processes
 from warmpool.daemon.catalog import Catalog
-from warmpool.daemon.logs import Logs
+from warmpool.daemon.session_logs import Logs
 from warmpool.daemon.workers import WorkerEnd
-from warmpool.settings import MIB
 from warmpool.wire.messages import Open
-from warmpool.wire.processes import Forked
+from warmpool.wire.process_messages import Forked
 
 COUNTER = str(APPS / "counter.py")
 ASYNC_COUNTER = str(APPS / "async_counter.py")

@@ -18,7 +18,7 @@ import pytest
 from support import APPS, PATIENCE, Daemon, Raw, all_are_gone, wait_for_exit, wait_for_workers
 
 from warmpool import Client, PoolExhaustedError, Session, WorkerLostError
-from warmpool.settings import BACKOFF_FIRST, SPARE_DESCRIPTORS
+from warmpool.constants import BACKOFF_FIRST, SPARE_DESCRIPTORS
 from warmpool.wire.messages import Open
 
 COUNTER = str(APPS / "counter.py")

@@ -17,7 +17,7 @@ import pytest
 from support import APPS, PATIENCE, Daemon, Raw, look_again, to_worker, wait_for_exit
 
 from warmpool import Client, SessionEndedError, WorkerLostError
-from warmpool.settings import (
+from warmpool.constants import (
     DESCRIPTION_MAX,
     LABEL_KEY_MAX,
     LABEL_VALUE_MAX,

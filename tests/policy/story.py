@@ -13,16 +13,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from warmpool.board import IDLE, Activity
+from warmpool.activity import IDLE, Activity
+from warmpool.constants import MEMORY_RECHECK, PAGE_MAX, STOP_GRACE
 from warmpool.errors import AppBrokenError, WarmpoolError
-from warmpool.options import Settings
 from warmpool.policy import effects as fx
 from warmpool.policy import events as ev
 from warmpool.policy.broker import Broker
 from warmpool.policy.listing import Query
 from warmpool.policy.sessions import SessionView
-from warmpool.settings import MEMORY_RECHECK, PAGE_MAX, STOP_GRACE
-from warmpool.wire.processes import Attach, Cancel, Expire, Relabel, Stop
+from warmpool.settings import Settings
+from warmpool.wire.process_messages import Attach, Cancel, Expire, Relabel, Stop
 from warmpool.wire.shapes import Message
 
 PLENTY = 2**40

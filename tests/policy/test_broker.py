@@ -5,7 +5,17 @@ from __future__ import annotations
 import pytest
 from policy.story import Client, Story, kinds
 
-from warmpool.board import Activity
+from warmpool.activity import Activity
+from warmpool.constants import (
+    CANCEL_GRACE,
+    DUMP_TIME,
+    EXPIRE_ANSWER_TIMEOUT,
+    EXPLAIN_TIMEOUT,
+    HELLO_TIMEOUT,
+    RECORDS_AGE,
+    STOP_GRACE,
+    TERM_GRACE,
+)
 from warmpool.errors import (
     AppMismatchError,
     DaemonUnavailableError,
@@ -17,20 +27,10 @@ from warmpool.errors import (
     WarmpoolError,
     WorkerLostError,
 )
-from warmpool.options import Settings
 from warmpool.policy import effects as fx
 from warmpool.policy import events as ev
-from warmpool.settings import (
-    CANCEL_GRACE,
-    DUMP_TIME,
-    EXPIRE_ANSWER_TIMEOUT,
-    EXPLAIN_TIMEOUT,
-    HELLO_TIMEOUT,
-    RECORDS_AGE,
-    STOP_GRACE,
-    TERM_GRACE,
-)
-from warmpool.wire.processes import Expire
+from warmpool.settings import Settings
+from warmpool.wire.process_messages import Expire
 
 
 def asked(story: Story, client: Client) -> bool:

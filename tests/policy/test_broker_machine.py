@@ -19,9 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from policy.story import BLINK, NOTHING, PLENTY, Client, Process, Story, broken, is_going
 
-from warmpool.policy import effects as fx
-from warmpool.policy import events as ev
-from warmpool.settings import (
+from warmpool.constants import (
     BACKOFF_FIRST,
     CANCEL_GRACE,
     DUMP_TIME,
@@ -32,6 +30,8 @@ from warmpool.settings import (
     RECORDS_AGE,
     STOP_GRACE,
 )
+from warmpool.policy import effects as fx
+from warmpool.policy import events as ev
 
 EXAMPLES = int(os.environ.get("WARMPOOL_EXAMPLES", "300"))
 TICK = 0.001

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from policy.story import Client, Process, Story, kinds
 
+from warmpool.constants import CANCEL_GRACE, DUMP_TIME, QUICK_CANCEL, STOP_GRACE, TERM_GRACE
 from warmpool.errors import SessionEndedError, SessionExpiredError, SessionNotFoundError, WarmpoolError
-from warmpool.settings import CANCEL_GRACE, DUMP_TIME, QUICK_CANCEL, STOP_GRACE, TERM_GRACE
 
 TICK = 0.001
 STEPS = ("dumped", "terminated", "killed")

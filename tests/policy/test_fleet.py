@@ -7,10 +7,10 @@ from __future__ import annotations
 import pytest
 from policy.story import NOTHING, PLENTY, Story, kinds
 
+from warmpool.constants import BACKOFF_FIRST, BACKOFF_LIMIT, MEMORY_RECHECK, REFILL_QUIET, SPARE_IDLE, STOP_GRACE
 from warmpool.errors import AppBrokenError, PoolExhaustedError, VersionMismatchError
 from warmpool.policy import effects as fx
 from warmpool.policy import events as ev
-from warmpool.settings import BACKOFF_FIRST, BACKOFF_LIMIT, MEMORY_RECHECK, REFILL_QUIET, SPARE_IDLE, STOP_GRACE
 
 # --- the first open ---------------------------------------------------------------------------------------------
 

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from policy.story import Client, Story
 
+from warmpool.constants import MIB
 from warmpool.policy import events as ev
 from warmpool.policy.history import FIRST_KEPT, LAST_KEPT, Entry, History
-from warmpool.settings import MIB
 
 texts = st.lists(st.sampled_from(["slid", "attached", "labels", "cancel"]), max_size=400)
 

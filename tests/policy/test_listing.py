@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from policy.story import Story
 
+from warmpool.constants import RECORDS_AGE
 from warmpool.policy.listing import Query, page
 from warmpool.policy.sessions import Session
-from warmpool.settings import RECORDS_AGE
 
 APPS = ("counter", "chat")
 STATUSES = ("active", "ended", "expired")

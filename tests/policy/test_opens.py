@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from policy.story import Client, Story
 
+from warmpool.constants import REFILL_QUIET
 from warmpool.errors import (
     AppMismatchError,
     DaemonUnavailableError,
@@ -18,7 +19,6 @@ from warmpool.errors import (
     WorkerLostError,
 )
 from warmpool.policy import events as ev
-from warmpool.settings import REFILL_QUIET
 
 NAME = "vision/resnet50"
 

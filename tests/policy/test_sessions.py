@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from warmpool.board import IDLE, Activity
+from warmpool.activity import IDLE, Activity
+from warmpool.constants import RECORDS_AGE, RECORDS_LIMIT
 from warmpool.errors import SessionEndedError, SessionExpiredError, SessionNotFoundError, WorkerLostError
 from warmpool.policy import refusals
 from warmpool.policy.refusals import not_found
 from warmpool.policy.sessions import Records, Session
 from warmpool.policy.states import LeaseEvent, LeaseState
-from warmpool.settings import RECORDS_AGE, RECORDS_LIMIT
 
 OPENED = 1000.0
 HOURS = 3600.0

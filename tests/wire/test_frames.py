@@ -24,9 +24,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from warmpool.constants import CONTROL_FRAME_LIMIT
 from warmpool.errors import PayloadTooLargeError, ProtocolError
-from warmpool.settings import CONTROL_FRAME_LIMIT
-from warmpool.wire import messages, processes, shapes
+from warmpool.wire import messages, process_messages, shapes
 from warmpool.wire.frames import (
     BUFFER_SIZE,
     HEADER,
@@ -227,7 +227,7 @@ def test_an_empty_body_is_a_frame_but_not_a_value():
 
 CONVERSATIONS = [
     table
-    for name, table in {**vars(messages), **vars(processes)}.items()
+    for name, table in {**vars(messages), **vars(process_messages)}.items()
     if name.isupper() and not name.startswith("_") and isinstance(table, dict)
 ]
 

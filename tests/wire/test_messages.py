@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from warmpool.errors import ProtocolError
-from warmpool.wire import messages, processes
+from warmpool.wire import messages, process_messages
 from warmpool.wire.messages import PROTOCOL_VERSION, Call, check_version
 from warmpool.wire.shapes import Conversation, Message, from_wire, to_wire
 
@@ -20,7 +20,7 @@ quick = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCh
 
 CONVERSATIONS: dict[str, Conversation] = {
     name: table
-    for name, table in {**vars(messages), **vars(processes)}.items()
+    for name, table in {**vars(messages), **vars(process_messages)}.items()
     if name.isupper() and not name.startswith("_") and isinstance(table, dict)
 }
 

@@ -16,7 +16,7 @@ from scripted import ATTACH, Client, Worker
 from support import APPS
 
 from warmpool.wire.messages import Call
-from warmpool.wire.processes import Cancel, Leaving, Ready, Relabel, Stop
+from warmpool.wire.process_messages import Cancel, Leaving, Ready, Relabel, Stop
 from warmpool.wire.shapes import Message
 
 APP = APPS / "knows_its_session.py"

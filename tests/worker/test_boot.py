@@ -12,7 +12,7 @@ import pytest
 
 from warmpool import AppBrokenError, packets
 from warmpool.errors import from_wire
-from warmpool.wire.processes import FROM_TEMPLATE, LoadFailed
+from warmpool.wire.process_messages import FROM_TEMPLATE, LoadFailed
 from warmpool.worker import boot
 
 

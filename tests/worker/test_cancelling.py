@@ -14,8 +14,8 @@ import pytest
 from scripted import FIRST_ID, Worker
 from support import APPS, PATIENCE
 
-from warmpool.settings import HOOK_TIMEOUT
-from warmpool.wire.processes import Cancel, LookUp, Relabel, RouseMe
+from warmpool.constants import HOOK_TIMEOUT
+from warmpool.wire.process_messages import Cancel, LookUp, Relabel, RouseMe
 
 TOLD = APPS / "told_to_stop.py"
 SOON = 1.0

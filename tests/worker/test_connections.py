@@ -17,7 +17,7 @@ import pytest
 from support import APPS, PATIENCE, Daemon, look_again, to_worker
 
 from warmpool import Client, SessionError, SessionExpiredError, WarmpoolError
-from warmpool.settings import MIB
+from warmpool.constants import MIB
 
 COUNTER = str(APPS / "counter.py")
 ASYNC_COUNTER = str(APPS / "async_counter.py")

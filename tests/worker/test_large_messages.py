@@ -16,8 +16,8 @@ import pytest
 from support import APPS, MEMORY_LIMIT, PATIENCE, Daemon, framed, to_worker
 
 from warmpool import Client
-from warmpool.memory import enclose
-from warmpool.packets import carrying
+from warmpool.descriptors import carrying
+from warmpool.memfd import enclose
 from warmpool.wire.frames import ENCLOSED, PADDING, announcement
 
 VALUES = str(APPS / "values.py")

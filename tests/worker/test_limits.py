@@ -16,8 +16,8 @@ from support import APPS, PATIENCE
 
 from warmpool.app import BaseApp
 from warmpool.board import OFFSET_NS, Board
-from warmpool.settings import MIB
-from warmpool.wire.processes import Ended, Leaving, LookUp, RouseMe, Stop
+from warmpool.constants import MIB
+from warmpool.wire.process_messages import Ended, Leaving, LookUp, RouseMe, Stop
 from warmpool.worker import limits
 from warmpool.worker.limits import Limits, options_of
 

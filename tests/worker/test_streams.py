@@ -15,7 +15,7 @@ import pytest
 from scripted import FIRST_ID, Worker
 from support import APPS, PATIENCE
 
-from warmpool.settings import MIB
+from warmpool.constants import MIB
 
 STREAMS = APPS / "streams.py"
 AT_ONCE = 0.1

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 from ..client.connections import HangupError, connect
-from ..client.links import ControlLink
+from ..client.sync_links import ControlLink
 from ..errors import DaemonUnavailableError
 from ..launch import has_exited
 from ..paths import Places, peer_of

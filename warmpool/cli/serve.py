@@ -9,12 +9,13 @@ from contextlib import suppress
 from math import ceil
 from typing import Any, Final
 
+from ..checks import check_number
+from ..constants import DAEMON_LOG_LIMIT, MIB
 from ..errors import InvalidRequestError, WarmpoolError
 from ..handshake import READY, error_in, refusal
 from ..launch import close_all_but
-from ..options import BOUNDS, Settings
 from ..paths import Places, make_private
-from ..settings import DAEMON_LOG_LIMIT, MIB, check_number
+from ..settings import BOUNDS, Settings
 
 STDOUT: Final = 1
 STDERR: Final = 2

@@ -39,7 +39,7 @@ class AsyncClient:
 
     def __init__(self, socket: str | os.PathLike[str] | None = None, *, autostart: bool = True) -> None:
         """As `Client`."""
-        self._core = LoopCore(socket, autostart=autostart)
+        self._core = AsyncCore(socket, autostart=autostart)
         self.sessions = AsyncSessions(self._core)
         self.calls = AsyncCalls(self._core)
         self.apps = AsyncApps(self._core)
@@ -108,7 +108,7 @@ class AsyncClient:
         return await self._core.stop_daemon()
 
 
-class LoopCore(Core[AsyncCallLink]):
+class AsyncCore(Core[AsyncCallLink]):
     """The steps of an async client."""
 
     def __init__(self, socket: str | os.PathLike[str] | None, *, autostart: bool) -> None:

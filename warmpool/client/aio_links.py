@@ -16,10 +16,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from ..constants import CONTROL_FRAME_LIMIT
 from ..errors import InvalidRequestError, WarmpoolError
 from ..errors import from_wire as error_from_wire
 from ..outbox import Outbox
-from ..settings import CONTROL_FRAME_LIMIT
 from ..wire.frames import FrameReader, FrameWriter
 from ..wire.large import Frame
 from ..wire.messages import (

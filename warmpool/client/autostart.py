@@ -10,11 +10,11 @@ import os
 from collections.abc import Callable
 from typing import Final
 
+from ..constants import AUTOSTART_IDLE_EXIT
 from ..errors import DaemonUnavailableError
 from ..launch import python_command, spawn_afresh
 from ..lock import LockFile
 from ..paths import Places, make_private
-from ..settings import AUTOSTART_IDLE_EXIT
 
 _SHOWN_LINES: Final = 12
 

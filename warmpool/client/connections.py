@@ -13,12 +13,12 @@ from collections import deque
 from functools import partial
 from typing import Any, Final
 
+from ..checks import shorten
+from ..descriptors import FD_SIZE, Ancillary, close_all, fds_in
 from ..errors import CallTimeoutError, DaemonUnavailableError, InvalidRequestError, ProtocolError, WarmpoolError
 from ..errors import from_wire as error_from_wire
-from ..memory import enclose, receive_memory
-from ..packets import FD_SIZE, Ancillary, close_all, fds_in
+from ..memfd import enclose, receive_memory
 from ..paths import Places, address_of, peer_of
-from ..settings import shorten
 from ..wire.frames import FrameReader, FrameWriter
 from ..wire.large import InputWriter, MessageWriter
 from ..wire.messages import Opened

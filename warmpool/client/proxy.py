@@ -15,9 +15,9 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial, wraps
 from typing import Annotated, Any, Self, TypeVar, cast, get_args, get_origin
 
+from ..checks import shorten
 from ..errors import FunctionNotFoundError, InvalidRequestError
 from ..methods import Kind, hints_of, is_function, kind_of, results_of, why_no_function
-from ..settings import shorten
 from .sessions import AsyncSession
 from .streams import AsyncStream
 from .sync import Session

@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final, Literal, NamedTuple, TypedDict
 
+from ..checks import check_number, check_open_timeout, check_session_timeout, shorten
 from ..errors import InvalidRequestError
-from ..settings import check_number, check_open_timeout, check_session_timeout, shorten
 from ..wire.messages import NEW, Open, Opened
 from ..wire.references import absolute, parse
 

@@ -17,12 +17,12 @@ from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
 from ..paths import Places, working_directory
-from .blocking import BlockingCore, drive
 from .connections import HangupError
 from .core import finish
 from .requests import Data, Page, RunRequest, SessionOptions, call_arguments, run_request, session_request
 from .sessions import AsyncApps, AsyncCalls, AsyncSession, AsyncSessions
 from .streams import AsyncStream
+from .sync_core import SyncCore, drive
 
 A = TypeVar("A")
 
@@ -30,7 +30,7 @@ A = TypeVar("A")
 class Client:
     """The way to a daemon. Thread-safe; connects when it is first used. After a fork, make a new one."""
 
-    _core_kind = BlockingCore
+    _core_kind = SyncCore
 
     def __init__(self, socket: str | os.PathLike[str] | None = None, *, autostart: bool = True) -> None:
         """`socket`: of the daemon, else `$WARMPOOL_SOCKET`, else the user's default one. With `autostart` a daemon
@@ -119,7 +119,7 @@ class Client:
 class Session:
     """A session that is held. Not closed by garbage collection: it expires by its own window."""
 
-    def __init__(self, core: BlockingCore, twin: AsyncSession) -> None:
+    def __init__(self, core: SyncCore, twin: AsyncSession) -> None:
         self._core = core
         self._readers = core.readers
         self._twin = finish(twin.open())
@@ -309,7 +309,7 @@ class Stream:
 class Sessions:
     """`client.sessions`. An info answers both `info.status` and `info["status"]`."""
 
-    def __init__(self, core: BlockingCore) -> None:
+    def __init__(self, core: SyncCore) -> None:
         self._core = core
         self._twin = AsyncSessions(core)
 
@@ -367,7 +367,7 @@ class Sessions:
 class Calls:
     """`client.calls`."""
 
-    def __init__(self, core: BlockingCore) -> None:
+    def __init__(self, core: SyncCore) -> None:
         self._twin = AsyncCalls(core)
 
     def cancel(self, session_id: str, call_id: int | None = None, *, force: bool = False) -> Data:
@@ -381,7 +381,7 @@ class Calls:
 class Apps:
     """`client.apps`."""
 
-    def __init__(self, core: BlockingCore) -> None:
+    def __init__(self, core: SyncCore) -> None:
         self._twin = AsyncApps(core)
 
     def list(self) -> list[Data]:

@@ -22,11 +22,11 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
+from ..checks import shorten
 from ..discovery import app_files, is_for_tests, text_of, texts_in
 from ..errors import AppNotFoundError, InvalidRequestError
 from ..paths import is_text
 from ..policy.events import AppEdition
-from ..settings import shorten
 from ..wire.references import PRIMED, AppReference, parse
 from .interpreters import Interpreter, interpreter_for
 

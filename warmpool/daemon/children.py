@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .. import packets
+from ..constants import KIB
+from ..descriptors import close_all
 from ..errors import ProtocolError
 from ..launch import has_exited
-from ..settings import KIB
 from ..wire.shapes import Conversation, Message
 
 
@@ -150,7 +151,7 @@ class Channel:
                 self._on_end()
                 return
             message, fds = received
-            packets.close_all(fds)
+            close_all(fds)
             self._on_message(message)
 
     def close(self) -> None:

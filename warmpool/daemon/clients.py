@@ -15,10 +15,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
+from ..constants import CONTROL_FRAME_LIMIT, MIB
+from ..descriptors import NOW, carrying
 from ..errors import ProtocolError
-from ..packets import NOW, carrying
 from ..paths import peer_of
-from ..settings import CONTROL_FRAME_LIMIT, MIB
 from ..wire.frames import FrameReader, FrameWriter
 from ..wire.messages import CONTROL, HELLO, Opened, hello_from_wire
 from ..wire.shapes import Conversation, Message, from_wire, to_wire

@@ -23,8 +23,8 @@ from typing import Any, Final
 from ..errors import InternalError, InvalidRequestError, WarmpoolError
 from ..handshake import READY, refusal
 from ..launch import close_all_but
-from ..options import Settings
 from ..paths import Places
+from ..settings import Settings
 from .main import serve
 
 OWNER_FD: Final = 3

@@ -20,7 +20,7 @@ from contextlib import ExitStack, suppress
 from typing import Final
 
 from .. import packets
-from ..settings import MEMORY_RECHECK
+from ..constants import MEMORY_RECHECK
 from .children import Child, Exit, children_of_this_process
 from .printed import Lines, Pipe
 from .room import check_room

@@ -16,13 +16,13 @@ from ..board import Board
 from ..errors import InvalidRequestError
 from ..launch import be_subreaper
 from ..lock import AlreadyLockedError, LockFile
-from ..options import Settings
 from ..paths import SOCKET_ENV, Places, address_of, make_private
 from ..policy import events as ev
+from ..settings import Settings
 from .catalog import Catalog
 from .log import STDERR, LogWriter, as_json, as_text, tail_to
+from .movable_board import MovableBoard
 from .server import Server
-from .virtual import MovableBoard
 
 BACKLOG = 1024
 

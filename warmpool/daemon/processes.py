@@ -15,14 +15,15 @@ from typing import Any, Final
 
 from .. import packets
 from ..board import Board
+from ..constants import ATTACH_FRAME_LIMIT
+from ..descriptors import close_all
 from ..launch import foreign_command, python_command
 from ..policy import events as ev
 from ..policy.refusals import broken, no_room
-from ..settings import ATTACH_FRAME_LIMIT
 from ..version import __version__
 from ..wire.frames import FrameWriter
 from ..wire.messages import PROTOCOL_VERSION
-from ..wire.processes import (
+from ..wire.process_messages import (
     FROM_TEMPLATE,
     FROM_WORKER,
     Attach,
@@ -51,8 +52,8 @@ from .catalog import Catalog
 from .children import Channel, Child, Exit
 from .family import Family
 from .interpreters import Interpreter, requirement
-from .logs import LAST_LINES, Logs
 from .room import check_room, is_shortage, why_no_room
+from .session_logs import LAST_LINES, Logs
 from .workers import WorkerEnd
 
 HANGUP_GRACE: Final = 1.0
@@ -184,7 +185,7 @@ class Processes:
     def _close_template(self, template: _Template) -> None:
         template.channel.close()
         for ends in template.unsent:
-            packets.close_all(ends)
+            close_all(ends)
         for ticket in template.describers:
             self._described(ticket, None)
 
@@ -224,7 +225,7 @@ class Processes:
             self._refused(fork.worker_id, "its template has many others to fork first")
         except OSError as error:
             self._refused(fork.worker_id, why_no_room(error))
-        packets.close_all(ends)
+        close_all(ends)
 
     def _refused(self, name: str, why: str) -> None:
         self._workers.pop(name).close()
@@ -237,7 +238,7 @@ class Processes:
         try:
             child, ours = self._spawn(load.app, interpreter)
         except OSError as error:
-            packets.close_all(ends)
+            close_all(ends)
             if is_shortage(error):
                 self._refused(worker, why_no_room(error))
             else:
@@ -248,7 +249,7 @@ class Processes:
             nonlocal ends
             if message is not None:
                 channel.send(message, ends)
-            packets.close_all(ends)
+            close_all(ends)
             ends = ()
 
         def exited(end: Exit) -> None:

@@ -12,20 +12,22 @@ from collections.abc import Callable
 from typing import Any
 
 from ..board import Board
+from ..checks import shorten
+from ..constants import PAGE_DEFAULT, PAGE_MAX
 from ..errors import InvalidRequestError
-from ..options import Settings
 from ..paths import Places
 from ..policy import events as ev
 from ..policy.broker import Broker
 from ..policy.history import Entry
 from ..policy.listing import Query
 from ..policy.sessions import Session, SessionView
-from ..settings import PAGE_DEFAULT, PAGE_MAX, shorten
+from ..settings import Settings
 from ..wire.messages import PROTOCOL_VERSION, Request
 from ..wire.references import parse
 from .catalog import AppEntry, Catalog
-from .control import TESTING, Method, Parameters, check_directory, iso, memory_of, not_for_tests, present
-from .logs import LAST_LINES, Logs
+from .parameters import TESTING, Method, Parameters, check_directory, not_for_tests
+from .session_logs import LAST_LINES, Logs
+from .views import iso, memory_of, present, state_of
 
 _ANY_ID = 2**63 - 1
 _STATUSES = ("active", "ended", "expired", "all")
@@ -214,7 +216,7 @@ class Requests:
             "name": name,
             "source": entry.file or f"{entry.root} ({entry.module})",
             "python": entry.interpreter.python,
-            **_state_of(self._broker.fleet.editions.apps.get(entry.key)),
+            **state_of(self._broker.fleet.editions.apps.get(entry.key)),
         }
 
     def _apps_describe(self, ticket: ev.Ticket, params: Parameters) -> None:
@@ -270,13 +272,3 @@ def _serial(cursor: str | None) -> int | None:
     if not cursor.isdecimal() or len(cursor) > 18:
         raise InvalidRequestError(f"cursor must be one that a list has given, not {shorten(cursor)}")
     return int(cursor)
-
-
-def _state_of(app: Any) -> dict[str, Any]:
-    """How an app fares: its version, its workers, what is wrong with it."""
-    if app is None:
-        return {"state": "not loaded", "version": None, "workers": 0, "error": None}
-    state = "ready" if app.current else "loading" if app.candidate else "broken" if app.failure else "not loaded"
-    error = app.failure.error["message"] if app.failure else None
-    version = app.current.version if app.current else None
-    return {"state": state, "version": version, "workers": app.live, "error": error}

@@ -16,8 +16,8 @@ from typing import Final
 
 import psutil
 
-from ..packets import close_all
-from ..settings import SPARE_DESCRIPTORS
+from ..constants import SPARE_DESCRIPTORS
+from ..descriptors import close_all
 
 READ_EVERY: Final = 0.1
 _SHORTAGES: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOBUFS}

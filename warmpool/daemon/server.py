@@ -17,36 +17,36 @@ from typing import Any, Final, assert_never
 
 from ..board import Board
 from ..errors import InternalError, InvalidRequestError, PoolExhaustedError, ProtocolError, WarmpoolError
-from ..options import Settings
 from ..paths import Places
 from ..policy import effects as fx
 from ..policy import events as ev
 from ..policy.broker import Broker
-from ..policy.virtual import SplitTimers
+from ..policy.split_timers import SplitTimers
+from ..settings import Settings
 from ..wire.messages import NEW, Abandon, Control, Failure, Open, Reply, Request
-from ..wire.processes import Load
+from ..wire.process_messages import Load
 from ..wire.references import parse
 from ..wire.shapes import Message
 from .catalog import Catalog
 from .clients import Client, Clients
-from .control import (
+from .log import Log, tail_to
+from .movable_board import MovableBoard
+from .parameters import (
     check_attach,
     check_description,
     check_directory,
     check_if_exists,
     check_labels,
     check_name,
-    check_patience,
     check_tags,
+    check_timeouts,
     waits_for_itself,
 )
-from .log import Log, tail_to
-from .logs import Logs, Tail
 from .processes import Processes
 from .requests import Requests
 from .room import FreeMemory
+from .session_logs import Logs, Tail
 from .testing import TestControls
-from .virtual import MovableBoard
 
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -254,7 +254,7 @@ class Server:
             return
         if entry is None or reference is None:
             raise InvalidRequestError("a new session, and a call without a session, need an app")
-        window, patience = check_patience(wish, self._settings.open_timeout)
+        window, patience = check_timeouts(wish, self._settings.open_timeout)
         self.report(
             ev.OpenRequested(
                 ticket=ticket,

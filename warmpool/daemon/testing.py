@@ -19,13 +19,13 @@ from ..policy import refusals
 from ..policy.broker import Broker
 from ..policy.pool import Pool, TemplateState
 from ..policy.sessions import Session
-from ..policy.virtual import SplitTimers
-from ..wire.processes import HangNext
+from ..policy.split_timers import SplitTimers
+from ..wire.process_messages import HangNext
 from ..wire.references import PRIMED, parse
 from .catalog import Catalog
-from .control import TESTING, Method, Parameters, check_directory
+from .movable_board import MovableBoard
+from .parameters import TESTING, Method, Parameters, check_directory
 from .processes import Processes
-from .virtual import MovableBoard
 
 ADVANCE_MAX: Final = 10 * 365 * 86_400.0
 _TICK: Final = 0.001

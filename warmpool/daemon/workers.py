@@ -9,8 +9,8 @@ import socket
 from contextlib import suppress
 from typing import Final
 
-from ..packets import NOW
-from ..wire.processes import Serve
+from ..descriptors import NOW
+from ..wire.process_messages import Serve
 from ..wire.shapes import Message
 from .children import Channel, Child
 

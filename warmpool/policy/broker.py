@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..board import Activity
+from ..activity import Activity
+from ..constants import HELLO_TIMEOUT, QUICK_CANCEL, STOP_GRACE
 from ..errors import ProtocolError, WarmpoolError
-from ..options import Settings
-from ..settings import HELLO_TIMEOUT, QUICK_CANCEL, STOP_GRACE
+from ..settings import Settings
 from . import effects as fx
 from . import events as ev
 from . import refusals

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-from ..board import Activity
-from ..settings import DUMP_TIME, TERM_GRACE
-from ..wire.processes import Cancel
+from ..activity import Activity
+from ..constants import DUMP_TIME, TERM_GRACE
+from ..wire.process_messages import Cancel
 from . import effects as fx
 from . import events as ev
 from .fleet import Fleet

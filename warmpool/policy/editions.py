@@ -16,9 +16,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from ..constants import BACKOFF_FIRST, BACKOFF_LIMIT, CANCEL_GRACE
 from ..errors import AppBrokenError, WarmpoolError, from_wire
-from ..options import Settings
-from ..settings import BACKOFF_FIRST, BACKOFF_LIMIT, CANCEL_GRACE
+from ..settings import Settings
 from . import effects as fx
 from . import refusals
 from .events import AppEdition, TemplateLoaded, Ticket

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from ..errors import WarmpoolError
 from ..facts import fact
 from ..wire.messages import Opened
-from ..wire.processes import Attach
+from ..wire.process_messages import Attach
 from ..wire.shapes import Message
 from .events import AttachRequested, OpenRequested, Ticket
 from .sessions import SessionView

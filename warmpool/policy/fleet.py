@@ -17,10 +17,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ..constants import MEMORY_RECHECK, SPARE_IDLE, STOP_GRACE
 from ..errors import WarmpoolError
-from ..options import Settings
-from ..settings import MEMORY_RECHECK, SPARE_IDLE, STOP_GRACE
-from ..wire.processes import Stop
+from ..settings import Settings
+from ..wire.process_messages import Stop
 from . import effects as fx
 from . import events as ev
 from . import refusals

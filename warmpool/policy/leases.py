@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..board import Activity
+from ..activity import Activity
+from ..constants import EXPIRE_ANSWER_TIMEOUT, EXPLAIN_TIMEOUT, MIB
 from ..errors import WarmpoolError
-from ..settings import EXPIRE_ANSWER_TIMEOUT, EXPLAIN_TIMEOUT, MIB
-from ..wire.processes import Expire, Relabel
+from ..wire.process_messages import Expire, Relabel
 from ..wire.references import PRIMED
 from . import effects as fx
 from . import events as ev

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from ..settings import PAGE_DEFAULT
+from ..constants import PAGE_DEFAULT
 from .sessions import Session
 
 

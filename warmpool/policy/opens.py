@@ -7,9 +7,9 @@ when its turn has come: whoever asked for the same name before may have it by th
 from __future__ import annotations
 
 from ..errors import ProtocolError, WarmpoolError
-from ..options import Settings
+from ..settings import Settings
 from ..wire.messages import Opened
-from ..wire.processes import Attach
+from ..wire.process_messages import Attach
 from ..wire.references import PRIMED
 from . import effects as fx
 from . import events as ev

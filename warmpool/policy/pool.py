@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from ..settings import BACKOFF_FIRST, BACKOFF_LIMIT, CANCEL_GRACE, REFILL_LATEST, REFILL_QUIET
+from ..constants import BACKOFF_FIRST, BACKOFF_LIMIT, CANCEL_GRACE, REFILL_LATEST, REFILL_QUIET
 from .events import OpenRequested, Ticket
 from .sessions import Session
 from .states import WORKER_STEPS, WorkerEvent, WorkerState, step

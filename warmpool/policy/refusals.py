@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ..checks import shorten
 from ..errors import (
     AppBrokenError,
     AppMismatchError,
@@ -21,7 +22,6 @@ from ..errors import (
     WorkerLeasedError,
     WorkerLostError,
 )
-from ..settings import shorten
 from .pool import Pool, Waiter, Worker
 from .sessions import Session
 

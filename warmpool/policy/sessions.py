@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from ..board import IDLE, Activity
-from ..settings import RECORDS_AGE, RECORDS_LIMIT
+from ..activity import IDLE, Activity
+from ..constants import RECORDS_AGE, RECORDS_LIMIT
 from .events import AttachRequested, KeepaliveRequested, OpenRequested, Ticket
 from .history import History
 from .states import LEASE_STEPS, LeaseEvent, LeaseState, step

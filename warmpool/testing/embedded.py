@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ..client.blocking import BlockingCore
-from ..client.calls import CallLink
 from ..client.requests import Data, RunRequest, app_reference
 from ..client.sync import Client, Session
+from ..client.sync_calls import CallLink
+from ..client.sync_core import SyncCore
 from ..wire.messages import NEW
 from ..wire.references import PRIMED
 from .clock import Clock
@@ -34,7 +34,7 @@ def primed(app: str | type) -> str:
     return reference if reference.endswith(PRIMED) else reference + PRIMED
 
 
-class _WatchedCore(BlockingCore):
+class _WatchedCore(SyncCore):
     def __init__(self, socket: str | os.PathLike[str] | None, *, autostart: bool) -> None:
         super().__init__(socket, autostart=autostart)
         self.session_ids: set[str] = set()

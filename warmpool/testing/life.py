@@ -17,8 +17,8 @@ from ..board import Board
 from ..client.connections import UNSENDABLE, cannot_send, no_answer
 from ..client.requests import call_arguments
 from ..errors import InvalidRequestError, SessionEndedError, WarmpoolError, from_wire
-from ..options import Settings
 from ..packets import pair
+from ..settings import Settings
 from ..signatures import functions_of
 from ..wire.frames import HEADER_SIZE, decode
 from ..wire.large import Enclosed, Frame, InputWriter, MessageWriter

@@ -20,13 +20,13 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Final
 
+from ..checks import shorten
 from ..client.requests import app_reference
 from ..client.sync import Client
 from ..errors import InvalidRequestError, WarmpoolError
 from ..handshake import READY, error_in
 from ..launch import has_exited, python_command, spawn_afresh
 from ..paths import Places
-from ..settings import shorten
 
 _OWNER_FD: Final = 3
 _STOP_PATIENCE: Final = 6.0

@@ -16,8 +16,8 @@ from typing import Any, Final
 
 from ..client.requests import Data
 from ..client.sync import Client
+from ..constants import PAGE_MAX
 from ..errors import InvalidRequestError, WarmpoolError
-from ..settings import PAGE_MAX
 from .embedded import TestingClient
 
 _PATIENCE: Final = 5.0

@@ -1,6 +1,6 @@
 """Every message of a client's conversations with the daemon and with workers, and the version of the whole.
 
-Bump PROTOCOL_VERSION if any of these change, or those of `processes`, or the board, or what one side relies on the
+Bump PROTOCOL_VERSION if any of these change, those of `process_messages`, the board, or what one side relies on the
 other to do. It is compared in the hello of a client, and before a template is made of an interpreter that is not the
 daemon's: that one has an installation of its own.
 """

@@ -16,8 +16,8 @@ import re
 from functools import lru_cache
 from typing import Final, NamedTuple
 
+from ..checks import shorten
 from ..errors import InvalidRequestError
-from ..settings import shorten
 
 PRIMED: Final = "#primed"
 

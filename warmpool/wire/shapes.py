@@ -10,8 +10,8 @@ from __future__ import annotations
 from types import NoneType
 from typing import Any, Final, ForwardRef, NamedTuple, TypeAlias
 
+from ..checks import shorten
 from ..errors import ProtocolError
-from ..settings import shorten
 from .frames import decode
 
 Message: TypeAlias = tuple[Any, ...]

@@ -28,12 +28,12 @@ from threading import get_ident
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
+from ..constants import HOOK_TIMEOUT
 from ..errors import ProtocolError
 from ..packets import send
-from ..settings import HOOK_TIMEOUT
 from ..wire.large import Frame, MessageWriter
 from ..wire.messages import Call, Stream, call_from_wire
-from ..wire.processes import RouseMe
+from ..wire.process_messages import RouseMe
 from .connection import ENDS, LARGE_ATTACH, Connection
 from .failures import OUTSIDE, print_failure
 from .streams import Outlet, answer_plain, wait_until_taken

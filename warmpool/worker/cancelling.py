@@ -41,7 +41,7 @@ from typing import Final
 from ..app import CallCancelled
 from ..errors import ProtocolError
 from ..packets import receive, send
-from ..wire.processes import TO_WORKER, Cancel, RouseMe
+from ..wire.process_messages import TO_WORKER, Cancel, RouseMe
 from ..wire.shapes import Message
 from .birth import set_handler
 

@@ -7,10 +7,10 @@ from contextlib import suppress
 from functools import partial
 from typing import Final
 
+from ..constants import ATTACH_FRAME_LIMIT
 from ..errors import ProtocolError
-from ..memory import enclose, receive_memory
+from ..memfd import enclose, receive_memory
 from ..outbox import Outbox
-from ..settings import ATTACH_FRAME_LIMIT
 from ..wire.frames import FrameReader
 from ..wire.large import MessageWriter
 

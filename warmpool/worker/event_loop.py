@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Any, Final
 import uvloop
 
 from ..app import CallCancelled
+from ..constants import HOOK_TIMEOUT
 from ..errors import ProtocolError
 from ..inputs import Arguments
 from ..methods import Kind
-from ..settings import HOOK_TIMEOUT
 from ..signatures import DEFAULT_FUNCTION, Function
 from ..wire.large import Frame, MessageWriter
 from ..wire.messages import Call, Stream, call_from_wire

@@ -16,7 +16,8 @@ from typing import Any, Final
 
 from ..app import BaseApp
 from ..board import Board
-from ..settings import CANCEL_GRACE_MAX, COUNT_MAX, MAX_LIFETIME_MAX, shorten
+from ..checks import shorten
+from ..constants import CANCEL_GRACE_MAX, COUNT_MAX, MAX_LIFETIME_MAX
 from ..wire.large import Frame, MessageWriter
 from ..wire.messages import Call
 from .caller import Caller

@@ -25,7 +25,7 @@ from typing import Any, Final
 
 from ..app import BaseApp
 from ..discovery import app_files, is_for_tests, text_of, texts_in
-from ..wire.processes import Load
+from ..wire.process_messages import Load
 
 _LIBRARIES: Final = frozenset({"site-packages", "dist-packages"})
 _WARMPOOL: Final = Path(__file__).resolve().parent.parent

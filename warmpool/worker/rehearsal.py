@@ -22,7 +22,7 @@ from ..board import Board
 from ..signatures import Function, functions_of
 from ..wire.frames import encode
 from ..wire.messages import Call
-from ..wire.processes import Attach, Stop
+from ..wire.process_messages import Attach, Stop
 from ..wire.shapes import to_wire
 from .connection import Connection
 from .runner import AppProcess, Loop, loop_for

@@ -16,13 +16,14 @@ from typing import Any, Final, Protocol, TypeVar
 
 from ..app import AppContext, BaseApp
 from ..board import CANCELLED, Board
+from ..constants import HOOK_TIMEOUT, UNLOAD_TIMEOUT
+from ..descriptors import adopt
 from ..errors import ProtocolError
-from ..packets import adopt, expect_fds, send
-from ..settings import HOOK_TIMEOUT, UNLOAD_TIMEOUT
+from ..packets import expect_fds, send
 from ..signatures import Function
 from ..wire.frames import FrameWriter
 from ..wire.large import MessageWriter
-from ..wire.processes import (
+from ..wire.process_messages import (
     TO_CONNECTION,
     Attach,
     Busy,

@@ -22,11 +22,12 @@ from typing import Final, NoReturn
 
 from ..app import AppContext, BaseApp
 from ..board import Board
+from ..descriptors import adopt, close_all
 from ..errors import AppBrokenError
 from ..launch import be_subreaper, die_with
-from ..packets import adopt, close_all, expect_fds, receive, send
+from ..packets import expect_fds, receive, send
 from ..signatures import Function, functions_of
-from ..wire.processes import (
+from ..wire.process_messages import (
     TO_TEMPLATE,
     Describe,
     Described,

@@ -1,5 +1,4 @@
-"""What clients may say, checked: the parameters of control requests, and the wishes of an Open. And how a session is
-shown to them.
+"""What clients may say, checked: the parameters of control requests, and the wishes of an Open.
 
 What is wrong is refused by its name with the bounds that it breaks, and nothing has changed by then.
 """
@@ -7,27 +6,20 @@ What is wrong is refused by its name with the bounds that it breaks, and nothing
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Final
 
-from ..errors import InvalidRequestError
-from ..policy.events import Ticket
-from ..policy.sessions import SessionView
-from ..settings import (
+from ..checks import check_number, check_open_timeout, check_session_timeout, shorten
+from ..constants import (
     DESCRIPTION_MAX,
-    KIB,
     LABEL_KEY_MAX,
     LABEL_VALUE_MAX,
     LABELS_MAX,
     NAME_MAX,
     SESSION_TIMEOUT_DEFAULT,
     TAGS_MAX,
-    check_number,
-    check_open_timeout,
-    check_session_timeout,
-    shorten,
 )
+from ..errors import InvalidRequestError
+from ..policy.events import Ticket
 from ..wire.messages import Open
 
 TESTING: Final = "testing."
@@ -147,7 +139,7 @@ def check_attach(wish: Open) -> None:
         )
 
 
-def check_patience(wish: Open, open_timeout: float) -> tuple[float, float]:
+def check_timeouts(wish: Open, open_timeout: float) -> tuple[float, float]:
     """The window of the session, and how long to wait for it, in seconds."""
     if wish.session is None and wish.session_timeout is not None:
         raise InvalidRequestError('session_timeout goes only with session="new"')
@@ -203,29 +195,3 @@ def _check_text(what: str, value: object, longest: int) -> str:
     if not isinstance(value, str) or not 1 <= len(value) <= longest:
         raise InvalidRequestError(f"{what} must be a text of 1 to {longest} characters, not {shorten(value)}")
     return value
-
-
-def memory_of(pid: int) -> dict[str, int | None]:
-    """Bytes that are the process's alone, and bytes that it shares with its template and others; None if it is gone."""
-    try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
-    except OSError:
-        return {"private_bytes": None, "shared_bytes": None}
-    sizes = {name: int(rest.split()[0]) * KIB for name, _, rest in (line.partition(":") for line in lines)}
-    return {
-        "private_bytes": sizes["Private_Clean"] + sizes["Private_Dirty"],
-        "shared_bytes": sizes["Shared_Clean"] + sizes["Shared_Dirty"],
-    }
-
-
-def present(view: SessionView, wall_time: Callable[[float], float]) -> dict[str, Any]:
-    """A session as clients see it: times as ISO 8601 in UTC. `wall_time` turns lease time into Unix time."""
-    fields = view._asdict()
-    for name in ("created_at", "expires_at", "last_call_at", "ended_at"):
-        if fields[name] is not None:
-            fields[name] = iso(wall_time(fields[name]))
-    return fields
-
-
-def iso(unix_time: float) -> str:
-    return datetime.fromtimestamp(unix_time, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

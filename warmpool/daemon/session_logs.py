@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from ..settings import FINISHED_LOGS_LIMIT
+from ..constants import FINISHED_LOGS_LIMIT
 from .printed import Lines, Pipe
 
 PIECE_SIZE: Final = 32 * 1024

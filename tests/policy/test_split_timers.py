@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from warmpool.policy.split_timers import EITHER, LEASE_TIME, WAITS, SplitTimers
 from warmpool.policy.timers import Kind, Timer
-from warmpool.policy.virtual import EITHER, LEASE_TIME, WAITS, SplitTimers
 
 LEASE, KILL, OPEN = Timer("lease", "s1"), Timer("kill", "w1"), Timer("open", (7, 0))
 

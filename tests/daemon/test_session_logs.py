@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 from support import APPS, PATIENCE, Daemon, Raw, open_files, wait_for_exit
 
 from warmpool import Client
-from warmpool.daemon import logs
-from warmpool.daemon.logs import PIECE_SIZE, LogFile, Logs
+from warmpool.constants import LOG_CAP_MIN, MIB
+from warmpool.daemon import session_logs
 from warmpool.daemon.printed import LINE_MAX, READ_SIZE
-from warmpool.settings import LOG_CAP_MIN, MIB
+from warmpool.daemon.session_logs import PIECE_SIZE, LogFile, Logs
 
 PRINTS = str(APPS / "prints.py")
 COUNTER = str(APPS / "counter.py")
@@ -234,7 +234,7 @@ def test_what_a_dead_worker_has_left_is_taken_and_a_child_that_goes_on_is_not_wa
 
 
 def test_of_logs_that_are_over_the_oldest_are_lost_when_they_are_too_many(kept: Kept, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(logs, "FINISHED_LOGS_LIMIT", 3000)
+    monkeypatch.setattr(session_logs, "FINISHED_LOGS_LIMIT", 3000)
 
     def print_and_die(worker: str) -> None:
         with open(kept.logs.open(worker, 0), "wb", buffering=0) as pipe:

@@ -17,8 +17,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
+from ..constants import CONTROL_FRAME_LIMIT
 from ..errors import from_wire as error_from_wire
-from ..settings import CONTROL_FRAME_LIMIT
 from ..wire.frames import FrameReader, FrameWriter
 from ..wire.messages import (
     CONTROL_ANSWERS,

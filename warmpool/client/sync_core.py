@@ -10,11 +10,11 @@ from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any, Final, TypeVar
 
 from ..errors import WarmpoolError
-from .calls import CallLink
 from .connections import HangupError, connect
 from .core import Core, finish
-from .links import ControlLink
 from .requests import RunRequest, call_named
+from .sync_calls import CallLink
+from .sync_links import ControlLink
 
 T = TypeVar("T")
 
@@ -25,7 +25,7 @@ INTERRUPT_PATIENCE: Final = 1.0
 """Seconds that a Ctrl-C waits for the daemon to take note of it."""
 
 
-class BlockingCore(Core[CallLink]):
+class SyncCore(Core[CallLink]):
     def __init__(self, socket: str | os.PathLike[str] | None, *, autostart: bool) -> None:
         super().__init__(socket, autostart=autostart)
         self._idle: list[ControlLink] = []

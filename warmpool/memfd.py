@@ -10,16 +10,16 @@ import mmap
 import os
 import select
 import socket
+from collections import deque
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any, Final
 
+from .descriptors import FD_SIZE, IOV_MAX, Ancillary, close_all, fds_in, take_off
 from .errors import PayloadTooLargeError, ProtocolError
-from .packets import FD_SIZE, Ancillary, close_all, fds_in
 from .wire.large import Memory
 
 _SEALS: Final = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
-_AT_ONCE: Final = 1000
-"""Pieces that one `writev` takes (1024 on Linux)."""
 _OWNER: Final = select.epoll.fromfd
 """Makes an owner of a descriptor, of whatever kind that is. An epoll object is the only one of Python's that closes
 what it owns without a warning and in C: a signal's handler may raise in a `__del__`, and the descriptor would stay.
@@ -33,14 +33,9 @@ def enclose(pieces: Sequence[bytes], size: int) -> Memory:
     try:
         # In one step: the handler of a signal may raise between two, and the descriptor would be nobody's.
         (memory,) = map(_OWNER, map(os.memfd_create, ("warmpool-message",), (flags,)))
-        views = [memoryview(piece) for piece in reversed(pieces) if piece]
+        views = deque(memoryview(piece) for piece in pieces if piece)
         while views:
-            written = os.writev(memory.fileno(), views[: -_AT_ONCE - 1 : -1])
-            while written:
-                view = views.pop()
-                if written < len(view):
-                    views.append(view[written:])
-                written -= min(written, len(view))
+            take_off(views, os.writev(memory.fileno(), list(islice(views, IOV_MAX))))
         fcntl.fcntl(memory.fileno(), fcntl.F_ADD_SEALS, _SEALS)
     except OSError as error:
         if error.errno is None:

@@ -11,7 +11,8 @@ from __future__ import annotations
 import math
 import time
 
-from ..board import OFFSET_NS, USED_NS, Activity, Board
+from ..activity import Activity
+from ..board import OFFSET_NS, USED_NS, Board
 
 
 class MovableBoard(Board):

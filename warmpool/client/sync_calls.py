@@ -20,7 +20,7 @@ from ..outbox import Outbox
 from ..wire.calls import CallState, OpenCalls
 from ..wire.frames import PADDING
 from ..wire.messages import Opened
-from . import links
+from . import sync_links
 from .connections import (
     CALM,
     FORKED,
@@ -33,7 +33,7 @@ from .connections import (
     for_calls,
     payload_of,
 )
-from .links import Link, is_of_the_kernel
+from .sync_links import Link, is_of_the_kernel
 
 LOOKS: Final = 48
 """Times that a caller looks for its answer before it sleeps, two microseconds each: a core that falls asleep takes
@@ -245,7 +245,7 @@ class CallLink(Link):
             if poll is None:
                 poll = select.poll()
                 poll.register(self._socket.fileno(), select.POLLOUT | _READABLE)
-            patience = links.LOOK_UP if deadline is None else min(deadline - time.monotonic(), links.LOOK_UP)
+            patience = sync_links.LOOK_UP if deadline is None else min(deadline - time.monotonic(), sync_links.LOOK_UP)
             if patience <= 0:
                 return
             for _, events in poll.poll(patience * 1000):
@@ -265,8 +265,8 @@ class CallLink(Link):
                 poll = select.poll()
                 poll.register(self._socket.fileno(), _READABLE)
                 patience = deadline - time.monotonic()
-                if not poll.poll(max(0.0, min(patience, links.LOOK_UP)) * 1000):
-                    if patience <= links.LOOK_UP:
+                if not poll.poll(max(0.0, min(patience, sync_links.LOOK_UP)) * 1000):
+                    if patience <= sync_links.LOOK_UP:
                         raise _LateError
                     continue
             body = self._read()

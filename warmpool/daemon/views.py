@@ -1,0 +1,48 @@
+"""How sessions and apps are shown to clients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ..constants import KIB
+from ..policy.pool import App
+from ..policy.sessions import SessionView
+
+
+def memory_of(pid: int) -> dict[str, int | None]:
+    """Bytes that are the process's alone, and bytes that it shares with its template and others; None if it is gone."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+    except OSError:
+        return {"private_bytes": None, "shared_bytes": None}
+    sizes = {name: int(rest.split()[0]) * KIB for name, _, rest in (line.partition(":") for line in lines)}
+    return {
+        "private_bytes": sizes["Private_Clean"] + sizes["Private_Dirty"],
+        "shared_bytes": sizes["Shared_Clean"] + sizes["Shared_Dirty"],
+    }
+
+
+def present(view: SessionView, wall_time: Callable[[float], float]) -> dict[str, Any]:
+    """A session as clients see it: times as ISO 8601 in UTC. `wall_time` turns lease time into Unix time."""
+    fields = view._asdict()
+    for name in ("created_at", "expires_at", "last_call_at", "ended_at"):
+        if fields[name] is not None:
+            fields[name] = iso(wall_time(fields[name]))
+    return fields
+
+
+def iso(unix_time: float) -> str:
+    return datetime.fromtimestamp(unix_time, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def state_of(app: App | None) -> dict[str, Any]:
+    """How an app fares: its version, its workers, what is wrong with it."""
+    if app is None:
+        return {"state": "not loaded", "version": None, "workers": 0, "error": None}
+    state = "ready" if app.current else "loading" if app.candidate else "broken" if app.failure else "not loaded"
+    error = app.failure.error["message"] if app.failure else None
+    version = app.current.version if app.current else None
+    return {"state": state, "version": version, "workers": app.live, "error": error}
