@@ -518,8 +518,8 @@ class BrokerMachine(RuleBasedStateMachine):
         if bytes_wait or activity.started != worker.asked.started:
             self.world.busy(worker.id)
         else:
-            worker.asked = None
-            self.world.leaves(worker.id)
+            asked, worker.asked = worker.asked, None
+            self.world.leaves(worker.id, asked.reason)
 
     @precondition(lambda self: any(w.serving and not w.is_dead for w in self.workers()))
     @rule(pick=picks)

@@ -1,4 +1,4 @@
-"""Both tables, for every state and event; and that all of each can be reached."""
+"""All tables, for every state and event; and that all of each can be reached."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from warmpool.policy.pool import Pool, Worker
 from warmpool.policy.sessions import Session
 from warmpool.policy.states import (
     LEASE_STEPS,
+    TEMPLATE_STEPS,
     WORKER_OF_LEASE,
     WORKER_STEPS,
     IllegalStepError,
     LeaseEvent,
     LeaseState,
+    TemplateEvent,
+    TemplateState,
     WorkerEvent,
     WorkerState,
     step,
@@ -37,10 +40,19 @@ LEASE_LIFE = {
     "closed": {},
 }
 
+TEMPLATE_LIFE = {
+    "lost": {"start": "loading", "retire": "retired"},
+    "loading": {"loaded": "ready", "lose": "lost", "retire": "retired"},
+    "ready": {"lose": "lost", "retire": "retired"},
+    "retired": {"retire": "retired"},
+}
+
 each_worker_step = pytest.mark.parametrize("event", WorkerEvent, ids=lambda e: e.value)
 each_worker_state = pytest.mark.parametrize("state", WorkerState, ids=lambda s: s.value)
 each_lease_step = pytest.mark.parametrize("event", LeaseEvent, ids=lambda e: e.value.replace(" ", "-"))
 each_lease_state = pytest.mark.parametrize("state", LeaseState, ids=lambda s: s.value)
+each_template_step = pytest.mark.parametrize("event", TemplateEvent, ids=lambda e: e.value)
+each_template_state = pytest.mark.parametrize("state", TemplateState, ids=lambda s: s.value)
 
 
 def worker_in(state: WorkerState) -> Worker:
@@ -103,8 +115,25 @@ def test_a_lease_takes_the_steps_of_its_life_and_no_others(state, event):
         assert session.state.value == expected
 
 
+@each_template_state
+@each_template_step
+def test_a_template_takes_the_steps_of_its_life_and_no_others(state, event):
+    pool = Pool("p_1", "/apps/counter.py", "counter", 1, warm_target=1, max_workers=9)
+    for earlier in path(TEMPLATE_STEPS, TemplateState.LOST, state):
+        pool.step_template(earlier)
+    expected = TEMPLATE_LIFE[state.value].get(event.value)
+    if expected is None:
+        with pytest.raises(IllegalStepError, match=f"{event} in {state}"):
+            pool.step_template(event)
+        assert pool.template is state, "an illegal step changes nothing"
+    else:
+        pool.step_template(event)
+        assert pool.template.value == expected
+
+
 def test_the_tables_name_each_state_once():
     assert set(WORKER_STEPS) == set(WorkerState)
+    assert set(TEMPLATE_STEPS) == set(TemplateState)
     assert set(LEASE_STEPS) == set(LeaseState)
 
 
@@ -188,7 +217,7 @@ def test_a_pool_counts_its_workers_by_their_state(state):
 def test_a_pool_and_its_workers_tell_their_state_in_a_line():
     worker = worker_in(WorkerState.WARM)
     assert repr(worker) == "<Worker w_1 warm of p_1>"
-    assert repr(worker.pool) == "<Pool p_1 loading [workers: 1, 0 starting, 1 warm, 0 spare | waiting: 0]>"
+    assert repr(worker.pool) == "<Pool p_1 lost [workers: 1, 0 starting, 1 warm, 0 spare | waiting: 0]>"
     worker.session = session_in(LeaseState.ACTIVE)
     assert repr(worker) == "<Worker w_1 warm for s1 of p_1>"
     assert repr(worker.session) == "<Session s1 active counter@v1 on w_1>"

@@ -17,9 +17,10 @@ from ..errors import InvalidRequestError, WarmpoolError
 from ..policy import events as ev
 from ..policy import refusals
 from ..policy.broker import Broker
-from ..policy.pool import Pool, TemplateState
+from ..policy.pool import Pool
 from ..policy.sessions import Session
 from ..policy.split_timers import SplitTimers
+from ..policy.states import TemplateState
 from ..wire.process_messages import HangNext
 from ..wire.references import PRIMED, parse
 from .catalog import Catalog

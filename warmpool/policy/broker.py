@@ -3,7 +3,8 @@
 It owns every decision of the daemon and performs none. It is told the time with each event and answers
 `next_deadline()`; it is given two things to look at, the board and the machine's free memory. Which templates and
 workers there should be is the fleet's part (`fleet.py`), who holds which worker and for how long the leases'
-(`leases.py`); here are the line of those who wait, the deadlines, and the daemon's own end.
+(`leases.py`), the line of those who wait is `opens.py`, and how a call is stopped `cancels.py`; here each event and
+each deadline is given to whose it is, and the daemon's own end is decided.
 """
 
 from __future__ import annotations
@@ -21,9 +22,7 @@ from .cancels import Cancels
 from .fleet import Fleet
 from .leases import Leases
 from .opens import Opens
-from .pool import TemplateState
-from .sessions import Session
-from .states import LeaseState, WorkerState
+from .states import LeaseState, TemplateState, WorkerState
 from .timers import Timer, Timers, is_over
 
 
@@ -121,7 +120,7 @@ class Broker:
                 self.opens.abandon(event.ticket)
                 self.leases.abandon(event.ticket)
                 if (session := self.leases.opened_with(event.ticket)) is not None:
-                    self._close(session, "client", QUICK_CANCEL, now)
+                    self._cancels.end_session(session, "client", now, grace=QUICK_CANCEL)
             case ev.HandOverFailed():
                 self.opens.hand_over_failed(event, now)
             case ev.StopRequested():
@@ -214,7 +213,7 @@ class Broker:
                 else:
                     self._effects.append(fx.ForgetLog(worker.id))
 
-    # --- opens ------------------------------------------------------------------------------------------------
+    # --- requests of several parts ----------------------------------------------------------------------------
 
     def _describe(self, event: ev.DescribeRequested, now: float) -> None:
         if self.fleet.stopping:
@@ -231,25 +230,17 @@ class Broker:
         self.fleet.editions.forget_describers(connection)
         self.leases.forget_connection(connection)
 
-    # --- ends -------------------------------------------------------------------------------------------------
-
     def _end(self, event: ev.EndRequested, now: float) -> None:
-        session = self.leases.live.get(event.session_id)
-        if session is not None and not event.force and event.status == "ended":
-            grace = self.fleet.workers[session.worker_id].pool.cancel_grace
-            self._close(session, event.reason, grace, now)
-        self.leases.end(event, now)
-
-    def _close(self, session: Session, reason: str, grace: float, now: float) -> None:
-        """Ends a session. A call that runs is cancelled, and its worker goes when it has stopped."""
-        if not session.is_open:
+        session = self.leases.watch_end(event, now)
+        if session is None:
             return
-        activity = self.leases.activity_of(session.row)
-        if activity.busy:
-            self._cancels.begin(self.fleet.workers[session.worker_id], activity, now, grace=grace)
-        self.leases.close(session, "ended", reason, now)
-        if activity.busy:
-            self.fleet.kill_at(session.worker_id, now + grace + STOP_GRACE)
+        if not event.force and event.status == "ended":
+            grace = self.fleet.workers[session.worker_id].pool.cancel_grace
+            self._cancels.end_session(session, event.reason, now, grace=grace)
+            return
+        self.leases.close(session, event.status, event.reason, now)
+        if event.force:
+            self._effects.append(fx.Kill(session.worker_id))
 
     # --- deadlines --------------------------------------------------------------------------------------------
 
@@ -273,8 +264,18 @@ class Broker:
                 self._idle_exit(now)
             case "stopped", None:
                 self._effects.append(fx.Exit())
-            case kind, about:
-                self.fleet.deadline(kind, about, now)
+            case "start" | "kill" | "spare" as kind, str() as worker_id:
+                if (worker := self.fleet.workers.get(worker_id)) is not None:
+                    self.fleet.worker_overdue(kind, worker, now)
+            case "load", str() as pool_id:
+                if (pool := self.fleet.editions.pools.get(pool_id)) is not None:
+                    self.fleet.editions.load_overdue(pool, now)
+            case "idle app", str() as app_key:
+                self.fleet.editions.app_idle(app_key, now)
+            case "memory" | "refused" | "refill", _:
+                pass  # `settle` looks again
+            case _:
+                raise AssertionError(f"{timer} is the deadline of nobody")
 
     def _idle_exit(self, now: float) -> None:
         served = any(worker.state is WorkerState.SERVING for worker in self.fleet.workers.values())
@@ -293,7 +294,7 @@ class Broker:
         self.fleet.stopping = True  # first: an open that is held at one of these sessions gets no place in the line
         self.opens.refuse_all(refusals.stopping())
         for session in list(self.leases.live.values()):
-            self._close(session, "daemon_stopped", QUICK_CANCEL, now)
+            self._cancels.end_session(session, "daemon_stopped", now, grace=QUICK_CANCEL)
         for worker in self.fleet.workers.values():
             activity = self.leases.activity_of(worker.row)
             if worker.state is WorkerState.SERVING and activity.busy:

@@ -11,38 +11,26 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from enum import Enum
-from typing import Final
 
 from ..activity import Activity
-from ..constants import DUMP_TIME, TERM_GRACE
+from ..constants import DUMP_TIME, STOP_GRACE, TERM_GRACE
 from ..wire.process_messages import Cancel
 from . import effects as fx
 from . import events as ev
 from .fleet import Fleet
 from .leases import Leases
 from .pool import Worker
+from .sessions import Session
 from .timers import Timer, Timers
-
-
-class CancelStep(Enum):
-    ASKED = "asked"
-    DUMPED = "dumped"
-    TERMINATED = "terminated"
-
-
-NEXT_STEP: Final[dict[CancelStep, CancelStep]] = {
-    CancelStep.ASKED: CancelStep.DUMPED,
-    CancelStep.DUMPED: CancelStep.TERMINATED,
-}
 
 
 @dataclass(slots=True)
 class Ladder:
     """How far one call has been taken, and when the next step is due."""
 
-    step: CancelStep = CancelStep.ASKED
     due: float = math.inf
+    is_dumped: bool = False
+    """Its process has been asked for its stack. What comes next is the end."""
 
 
 class Cancels:
@@ -59,7 +47,7 @@ class Cancels:
 
     def is_dumping(self) -> bool:
         """Whether some process is writing its stack to its log, as far as can be known."""
-        return any(ladder.step is CancelStep.DUMPED for ladder in self._ladders.values())
+        return any(ladder.is_dumped for ladder in self._ladders.values())
 
     def ask(self, event: ev.CancelRequested, now: float) -> None:
         """Answered at once with what there was to stop: a call that runs, one that may wait, or none."""
@@ -96,9 +84,20 @@ class Cancels:
         _note(worker, now, f"cancel of call {activity.started} asked for, {grace:g} s given")
         self._effects.append(fx.Cancel(worker.id, worker.row, activity.call_id))
         ladder = self._ladders.setdefault(key, Ladder())
-        if ladder.step is CancelStep.ASKED and now + grace < ladder.due:
+        if not ladder.is_dumped and now + grace < ladder.due:
             ladder.due = now + grace
             self._timers.set(Timer("cancel", key), ladder.due)
+
+    def end_session(self, session: Session, reason: str, now: float, *, grace: float) -> None:
+        """Ends it. A call that runs is cancelled, and its worker goes when that has stopped."""
+        if not session.is_open:
+            return
+        activity = self._leases.activity_of(session.row)
+        if activity.busy:
+            self.begin(self._fleet.workers[session.worker_id], activity, now, grace=grace)
+        self._leases.close(session, "ended", reason, now)
+        if activity.busy:
+            self._fleet.kill_at(session.worker_id, now + grace + STOP_GRACE)
 
     def overdue(self, key: tuple[str, int], now: float) -> None:
         """Looks whether the call has stopped; if not, the next step."""
@@ -108,8 +107,8 @@ class Cancels:
             del self._ladders[key]
             return
         ladder = self._ladders[key]
-        ladder.step = NEXT_STEP[ladder.step]
-        if ladder.step is CancelStep.DUMPED:
+        if not ladder.is_dumped:
+            ladder.is_dumped = True
             _note(worker, now, f"call {activity.started} did not stop: its stack goes to the log")
             self._effects.append(fx.DumpStack(worker.id))
             self._timers.set(Timer("cancel", key), now + DUMP_TIME)

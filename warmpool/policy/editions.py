@@ -22,7 +22,8 @@ from ..settings import Settings
 from . import effects as fx
 from . import refusals
 from .events import AppEdition, TemplateLoaded, Ticket
-from .pool import App, Failure, Pool, TemplateState, Waiter, Worker
+from .pool import App, Failure, Pool, Waiter, Worker
+from .states import TemplateEvent, TemplateState
 from .timers import Timer, Timers, is_over
 
 
@@ -57,25 +58,20 @@ class Editions:
         Raises APP_BROKEN while the edition has failed and must not be tried again.
         """
         app = self._app(edition)
-        app.revision = edition.revision
+        app.revision = revision = max(app.revision, edition.revision)  # an open may have been held back for a while
         app.used_at = now
-        failure = app.failing(edition.revision, now)
-        current = app.current
-        if current is not None and current.revision == edition.revision:
-            if failure is None:
-                self._revive(current)
-            elif not current.warm:
-                raise from_wire(failure.error)
-            return current, None
-        if failure is not None:
-            if current is None or not self._can_serve(current, now):
-                raise from_wire(failure.error)
+        current, failure = app.current, app.failing(revision, now)
+        newest = current if current is not None and current.revision == revision else None
+        if failure is None:
+            pool = newest or self._candidate(app, now)
+            self._revive(pool)
+            return pool, None
+        if newest is not None:
+            if newest.warm:
+                return newest, None
+        elif current is not None and self._can_serve(current, now):
             return current, refusals.notice(current, failure.error)
-        if app.candidate is None or app.candidate.revision != edition.revision:
-            self._start_candidate(app, edition.revision, now)
-        assert app.candidate is not None
-        self._revive(app.candidate)
-        return app.candidate, None
+        raise from_wire(failure.error)
 
     def keep(self, edition: AppEdition, now: float) -> None:
         """Loads the app now, and never lets it go for being idle."""
@@ -107,15 +103,18 @@ class Editions:
 
     # --- taking over, and failing -----------------------------------------------------------------------------
 
-    def _start_candidate(self, app: App, revision: int, now: float) -> None:
+    def _candidate(self, app: App, now: float) -> Pool:
+        """The pool of the app's files as they are, which is to take over; started if there is none."""
         superseded = app.candidate
-        serving = app.current.revision if app.current is not None else revision
-        app.failures = {tried: failure for tried, failure in app.failures.items() if tried in (revision, serving)}
+        if superseded is not None and superseded.revision == app.revision:
+            return superseded
+        serving = app.revision if app.current is None else app.current.revision
+        app.failures = {tried: failure for tried, failure in app.failures.items() if tried in (app.revision, serving)}
         app.candidate = pool = Pool(
             id=self.new_id("p"),
             app_key=app.key,
             app=app.name,
-            revision=revision,
+            revision=app.revision,
             warm_target=self._settings.warm,
             max_workers=self._settings.max_workers,
         )
@@ -126,6 +125,7 @@ class Editions:
         if superseded is not None:
             self._move_line(superseded, pool)
             self.retire(superseded, now)
+        return pool
 
     def is_loading(self) -> bool:
         """Whether some app is being imported, for whoever that is."""
@@ -162,7 +162,7 @@ class Editions:
 
     def retire(self, pool: Pool, now: float) -> None:
         """No more workers of this edition; its sessions live on."""
-        pool.template = TemplateState.RETIRED
+        pool.step_template(TemplateEvent.RETIRE)
         pool.warm_target = 0
         for kind in ("load", "refill", "refused"):
             self._timers.cancel(Timer(kind, pool.id))
@@ -181,8 +181,8 @@ class Editions:
         if pool not in (app.current, app.candidate):
             return
         if app.failing(pool.revision, now) is None:  # else it is the same try: another worker of it
-            before = app.failures.get(pool.revision)
-            delay = BACKOFF_FIRST if before is None else min(BACKOFF_LIMIT, before.delay * 2)
+            earlier = app.failures.get(pool.revision)
+            delay = BACKOFF_FIRST if earlier is None else min(BACKOFF_LIMIT, earlier.delay * 2)
             app.failures[pool.revision] = failure = Failure(error, delay, now + delay)
             self._log_failure(failure, app)
         self._effects.extend(fx.Refuse(ticket, from_wire(error)) for ticket in pool.describers)
@@ -191,14 +191,14 @@ class Editions:
         if app.candidate is pool:
             app.candidate = None
             self.retire(pool, now)
-        current = app.current
+        before = None if app.current is pool else app.current
         for waiter in waiters:
-            wanted = current is None or waiter.request.version in (None, current.version)
-            if current is None or current is pool or not wanted or not self._can_serve(current, now):
-                self._refuse(waiter, from_wire(error))
+            wanted = before is not None and waiter.request.version in (None, before.version)
+            if before is not None and wanted and self._can_serve(before, now):
+                waiter.notice = refusals.notice(before, error)
+                before.waiters.append(waiter)
             else:
-                waiter.notice = refusals.notice(current, error)
-                current.waiters.append(waiter)
+                self._refuse(waiter, from_wire(error))
 
     def _can_serve(self, pool: Pool, now: float) -> bool:
         """Whether the edition before a broken edit can still make workers, or has one. Its template cannot be made
@@ -215,7 +215,7 @@ class Editions:
     # --- templates --------------------------------------------------------------------------------------------
 
     def _start_template(self, pool: Pool, now: float) -> None:
-        pool.template = TemplateState.LOADING
+        pool.step_template(TemplateEvent.START)
         self._effects.append(fx.StartTemplate(pool.id, pool.app_key))
         self._timers.set(Timer("load", pool.id), now + self._settings.start_timeout)
 
@@ -225,7 +225,7 @@ class Editions:
 
     def template_loaded(self, pool: Pool, event: TemplateLoaded, now: float) -> None:
         self._timers.cancel(Timer("load", pool.id))
-        pool.template = TemplateState.READY
+        pool.step_template(TemplateEvent.LOADED)
         pool.version = event.version
         pool.warm_target = self._settings.warm if event.warm is None else event.warm
         pool.max_workers = self._settings.max_workers if event.max_workers is None else event.max_workers
@@ -243,7 +243,7 @@ class Editions:
     def template_failed(self, pool: Pool, error: dict[str, Any], now: float) -> None:
         if pool.template is TemplateState.LOADING:
             self._timers.cancel(Timer("load", pool.id))
-            pool.template = TemplateState.LOST
+            pool.step_template(TemplateEvent.LOSE)
             self._effects.append(fx.StopTemplate(pool.id))
             self.fail(pool, error, now)
 
@@ -255,13 +255,13 @@ class Editions:
             )
         elif pool.template is TemplateState.READY:
             self._effects.append(fx.Log(f"app {pool.app}: its template {status}"))
-            pool.template = TemplateState.LOST
+            pool.step_template(TemplateEvent.LOSE)
 
     def replace_template(self, pool: Pool) -> None:
         """It has loaded, and does not do what it is asked for: the next try is another one's."""
         if pool.template is TemplateState.READY:
             self._effects.append(fx.StopTemplate(pool.id))
-            pool.template = TemplateState.LOST
+            pool.step_template(TemplateEvent.LOSE)
 
     def load_overdue(self, pool: Pool, now: float) -> None:
         what = f"its import and `preload` took longer than {self._settings.start_timeout:g} s"

@@ -15,7 +15,7 @@ Which edition of an app a pool is made of, and what happens when it does not wor
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from ..constants import MEMORY_RECHECK, SPARE_IDLE, STOP_GRACE
 from ..errors import WarmpoolError
@@ -25,8 +25,8 @@ from . import effects as fx
 from . import events as ev
 from . import refusals
 from .editions import Editions
-from .pool import Pool, TemplateState, Waiter, Worker
-from .states import WorkerEvent, WorkerState
+from .pool import Pool, Waiter, Worker
+from .states import TemplateState, WorkerEvent, WorkerState
 from .timers import Timer, Timers
 
 WAITS_KEPT = 8
@@ -147,25 +147,14 @@ class Fleet:
 
     # --- deadlines --------------------------------------------------------------------------------------------
 
-    def deadline(self, kind: str, about: object, now: float) -> None:
-        """What is due may be gone by now, by what was due before it."""
-        worker = self.workers.get(str(about))
-        pool = self._pools.get(str(about))
-        match kind:
-            case "kill" if worker is not None:
-                self._effects.append(fx.Kill(worker.id))
-            case "start" if worker is not None and worker.state is WorkerState.STARTING:
-                self._start_overdue(worker, now)
-            case "spare" if worker is not None and worker.state is WorkerState.SPARE:
-                self.stop_worker(worker, "surplus", now)
-            case "load" if pool is not None:
-                self.editions.load_overdue(pool, now)
-            case "idle app":
-                self.editions.app_idle(str(about), now)
-            case "memory" | "refused" | "refill" | "kill" | "start" | "spare" | "load":
-                pass  # `settle` looks again; or what it was about is gone
-            case _:
-                raise AssertionError(f"{kind} is the deadline of nobody")
+    def worker_overdue(self, kind: Literal["start", "kill", "spare"], worker: Worker, now: float) -> None:
+        """What is due may not matter any more, by what was due before it."""
+        if kind == "kill":
+            self._effects.append(fx.Kill(worker.id))
+        elif kind == "start" and worker.state is WorkerState.STARTING:
+            self._start_overdue(worker, now)
+        elif kind == "spare" and worker.state is WorkerState.SPARE:
+            self.stop_worker(worker, "surplus", now)
 
     def _start_overdue(self, worker: Worker, now: float) -> None:
         if worker.pid is None:
@@ -206,8 +195,8 @@ class Fleet:
         """Gives those who wait in this pool's line the workers that are ready."""
         if self.stopping or self.full:
             return
-        for waiter, worker in pool.matches():
-            self._grant(waiter, worker, now)
+        while pool.waiters and (worker := pool.free_for(pool.waiters[0])) is not None:
+            self._grant(pool.waiters.popleft(), worker, now)
 
     def _note_waits(self, now: float) -> None:
         """For whoever asks later why an open took its time."""

@@ -162,8 +162,10 @@ class Leases:
         else:
             self._effects.append(fx.Answer(event.ticket, self.view(session, now)))
 
-    def end(self, event: ev.EndRequested, now: float) -> None:
-        """Answered when the worker is gone. To end what is over is no error."""
+    def watch_end(self, event: ev.EndRequested, now: float) -> Session | None:
+        """The session that is to end, whose end will be the answer. To end what is over is no error, and answered; as
+        is what is not known.
+        """
         session = self.find(event.session_id, now)
         if session is None:
             self._refuse(event.ticket, self.unknown(event.session_id))
@@ -171,9 +173,8 @@ class Leases:
             self._effects.append(fx.Answer(event.ticket, self.view(session, now)))
         else:
             session.watchers.append(event.ticket)
-            self.close(session, event.status, event.reason, now)
-            if event.force:
-                self._effects.append(fx.Kill(session.worker_id))
+            return session
+        return None
 
     def close(self, session: Session, status: str, reason: str, now: float) -> None:
         """Decides the end of an open session; it is over when its worker is gone."""

@@ -1,6 +1,6 @@
 """One edition of an app: its template, its workers, and the opens that wait for one.
 
-A pool knows its own counts and what it lacks; whether there is room for more is the broker's to say. Warm workers are
+A pool knows its own counts and what it lacks; whether there is room for more is the fleet's to say. Warm workers are
 given out last in, first out: the youngest has the freshest pages in the cache, and what stays at the bottom shows
 that there are too many.
 """
@@ -8,25 +8,14 @@ that there are too many.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import Any
 
 from ..constants import BACKOFF_FIRST, BACKOFF_LIMIT, CANCEL_GRACE, REFILL_LATEST, REFILL_QUIET
 from .events import OpenRequested, Ticket
 from .sessions import Session
-from .states import WORKER_STEPS, WorkerEvent, WorkerState, step
+from .states import TEMPLATE_STEPS, WORKER_STEPS, TemplateEvent, TemplateState, WorkerEvent, WorkerState, step
 from .timers import Timer
-
-
-class TemplateState(Enum):
-    LOADING = "loading"
-    READY = "ready"
-    LOST = "lost"
-    """It died; the next open starts it again."""
-    RETIRED = "retired"
-    """Another edition has taken over, or nobody used the app: no worker is made any more."""
 
 
 @dataclass(slots=True, eq=False)
@@ -70,7 +59,7 @@ class Pool:
     max_workers: int
     cancel_grace: float = CANCEL_GRACE
     max_lifetime: float | None = None
-    template: TemplateState = TemplateState.LOADING
+    template: TemplateState = TemplateState.LOST
     version: str = ""
     workers: dict[str, Worker] = field(default_factory=dict)
     """All that are not GONE."""
@@ -86,7 +75,7 @@ class Pool:
     refill_at: float = 0.0
     """When warm workers may be made, for nobody in particular."""
     idle_delay: float = 0.0
-    """How long a warm worker was not replaced that had died before anybody had it; 0: the last was taken."""
+    """The back-off before a warm worker is replaced that died before anybody had it; 0 after one was taken."""
     drained_since: float | None = None
     """When the first worker was taken that has not been made up for."""
     describers: list[Ticket] = field(default_factory=list)
@@ -101,6 +90,9 @@ class Pool:
     def add(self, worker: Worker) -> None:
         self.workers[worker.id] = worker
         self.starting += 1
+
+    def step_template(self, event: TemplateEvent) -> None:
+        self.template = step(TEMPLATE_STEPS, self.template, event)
 
     def step(self, worker: Worker, event: WorkerEvent) -> None:
         """Moves a worker to its next state, and with it the counts."""
@@ -119,15 +111,10 @@ class Pool:
         elif after is WorkerState.GONE:
             del self.workers[worker.id]
 
-    def matches(self) -> Iterator[tuple[Waiter, Worker]]:
-        """Those who wait, first come first served, each with a worker that is ready for it. The caller moves the
-        worker on before it asks for the next, or leaves it for that; the waiter has left the line.
-        """
-        while self.waiters:
-            free = self.spare if self.waiters[0].request.session_id is None and self.spare else self.warm
-            if not free:
-                return
-            yield self.waiters.popleft(), free[next(reversed(free))]
+    def free_for(self, waiter: Waiter) -> Worker | None:
+        """The youngest that is ready to serve this one."""
+        free = self.spare if waiter.request.session_id is None and self.spare else self.warm
+        return free[next(reversed(free))] if free else None
 
     def taken(self, now: float) -> None:
         """A worker has been given out: refilling waits for a quiet moment, but not for ever."""

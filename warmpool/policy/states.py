@@ -1,4 +1,4 @@
-"""The life of a worker and the life of a lease, as tables, and the rule that joins them.
+"""The lives of a worker, of a lease and of a template, as tables, and the rule that joins the first two.
 
 All that decides which step may follow which is in this file; it knows neither pools nor time. A step that is not in
 a table is a bug of ours: it raises and changes nothing.
@@ -9,6 +9,10 @@ STOPPING workers have been told to go. A session's worker is never given to anyb
 
 A lease is ACTIVE; EXPIRING while its worker is asked whether it is really idle; CLOSING when the end is decided and
 the worker runs its hooks; CLOSED when the worker is gone.
+
+A template is LOADING the app; READY to fork workers; LOST when there is none, before the first as after one has died,
+and the next open starts one. RETIRED: another edition has taken over, or nobody used the app, and no worker is made any
+more.
 """
 
 from __future__ import annotations
@@ -56,6 +60,20 @@ class LeaseEvent(_Named):
     WORKER_GONE = "worker gone"
 
 
+class TemplateState(_Named):
+    LOST = "lost"
+    LOADING = "loading"
+    READY = "ready"
+    RETIRED = "retired"
+
+
+class TemplateEvent(_Named):
+    START = "start"
+    LOADED = "loaded"
+    LOSE = "lose"
+    RETIRE = "retire"
+
+
 _STOP_OR_EXIT: Final = {WorkerEvent.STOP: WorkerState.STOPPING, WorkerEvent.EXIT: WorkerState.GONE}
 
 WORKER_STEPS: Final[dict[WorkerState, dict[WorkerEvent, WorkerState]]] = {
@@ -85,6 +103,17 @@ LEASE_STEPS: Final[dict[LeaseState, dict[LeaseEvent, LeaseState]]] = {
     },
     LeaseState.CLOSING: {LeaseEvent.WORKER_GONE: LeaseState.CLOSED},
     LeaseState.CLOSED: {},
+}
+
+TEMPLATE_STEPS: Final[dict[TemplateState, dict[TemplateEvent, TemplateState]]] = {
+    TemplateState.LOST: {TemplateEvent.START: TemplateState.LOADING, TemplateEvent.RETIRE: TemplateState.RETIRED},
+    TemplateState.LOADING: {
+        TemplateEvent.LOADED: TemplateState.READY,
+        TemplateEvent.LOSE: TemplateState.LOST,
+        TemplateEvent.RETIRE: TemplateState.RETIRED,
+    },
+    TemplateState.READY: {TemplateEvent.LOSE: TemplateState.LOST, TemplateEvent.RETIRE: TemplateState.RETIRED},
+    TemplateState.RETIRED: {TemplateEvent.RETIRE: TemplateState.RETIRED},
 }
 
 WORKER_OF_LEASE: Final[dict[LeaseState, WorkerState]] = {
