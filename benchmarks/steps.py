@@ -41,7 +41,7 @@ def steps() -> Iterator[dict[str, Callable[[], object]]]:
     encoded = function.encode(output)
     answer = writer.frame(("Result", FIRST_ID, encoded))
     ours, theirs = socket.socketpair()
-    with ours, theirs, closing(Board.scratch()) as board:
+    with ours, theirs, closing(Board.create(1)) as board:
         cells, number = board.cells, itertools.count()
 
         def mark() -> None:

@@ -104,7 +104,7 @@ def _once(
 
 def measure_touch(count: int = 1_000_000) -> float:
     """Nanoseconds of one store in the board, the loop around it taken off."""
-    board = Board.scratch()
+    board = Board.create(1)
     cells = board.cells
     with no_collection():
         start = time.thread_time()

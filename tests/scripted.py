@@ -94,7 +94,7 @@ class Worker:
     attach_with = ATTACH
 
     def __init__(self, app: Path, directory: Path, class_name: str | None = None) -> None:
-        self.board = Board.create(directory / "board", 1)
+        self.board = Board.create(1)
         self.began = self.board.now()
         """Its session, for the worker."""
         self._read_end, write_end = os.pipe()
@@ -106,10 +106,9 @@ class Worker:
         for channel in (to_template, self.channel):
             channel.settimeout(PATIENCE)
         load = Load(
-            app.stem, str(app.parent), app.stem, str(app), class_name, str(directory / "board"), MIB, os.getpid(),
-            256,
+            app.stem, str(app.parent), app.stem, str(app), class_name, MIB, os.getpid(), 256,
         )  # fmt: skip
-        packets.send(to_template, load)
+        packets.send(to_template, load, (self.board.fd,))
         self.loaded = _loaded(to_template)
         ours, first = socket.socketpair()
         packets.send(to_template, Fork("w_1", 0, in_place=True), (worker_end.fileno(), write_end, first.fileno()))

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import errno
-import mmap
 import os
-import stat
 import subprocess
 import sys
 import time
@@ -26,16 +24,16 @@ def path(tmp_path):
 
 
 @pytest.fixture
-def board(path):
-    made = Board.create(path, ROWS)
+def board():
+    made = Board.create(ROWS)
     yield made
     made.close()
 
 
 @pytest.fixture
-def other(board, path):
-    """A second mapping of the same file, as a worker has it."""
-    opened = Board.open(path)
+def other(board):
+    """A second mapping of the same memory, as a worker has it."""
+    opened = Board(board.fd)
     yield opened
     opened.close()
 
@@ -53,45 +51,9 @@ def test_a_new_board_is_all_zero_and_has_its_rows(board):
     assert [board.read(row) for row in range(ROWS)] == [IDLE] * ROWS
 
 
-def test_a_file_is_a_header_and_one_row_of_eight_64_bit_integers_a_worker(board, path):
-    assert path.stat().st_size == (ROWS + 1) * COLUMNS * 8
+def test_it_is_a_header_and_one_row_of_eight_64_bit_integers_a_worker(board):
+    assert os.fstat(board.fd).st_size == (ROWS + 1) * COLUMNS * 8
     assert COLUMNS == 8
-
-
-@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077], ids=oct)
-def test_the_file_is_the_users_alone_whatever_the_umask(path, umask):
-    before = os.umask(umask)
-    try:
-        Board.create(path, 1).close()
-    finally:
-        os.umask(before)
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-
-
-def test_a_board_in_place_of_an_old_file_is_all_zero_and_the_users_alone(path):
-    path.write_bytes(b"\xff" * 100_000)
-    path.chmod(0o666)
-    board = Board.create(path, ROWS)
-    assert set(board.cells) == {0}
-    assert board.rows == ROWS
-    board.close()
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-
-
-def test_a_board_in_place_of_an_old_one_takes_nothing_from_who_still_maps_that(path):
-    """To cut the file under a process that maps it is to kill that process by SIGBUS."""
-    program = (
-        "import sys, pathlib\n"
-        "from warmpool.board import Board\n"
-        "path = pathlib.Path(sys.argv[1])\n"
-        "old = Board.create(path, 2000)\n"
-        "new = Board.create(path, 1)\n"
-        "print(old.read(1999).started, new.read(0).started)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE, text=True, timeout=20, check=False
-    )
-    assert (done.returncode, done.stdout) == (0, "0 0\n")
 
 
 def test_rows_do_not_touch_each_other_nor_the_header(board):
@@ -137,15 +99,16 @@ def test_two_mappings_of_one_file_see_each_other(board, other):
     assert other.read(3) == IDLE
 
 
-def test_another_process_writes_its_row(board, path):
+def test_another_process_writes_its_row(board):
     program = (
-        "import sys, pathlib\n"
+        "import sys\n"
         "from warmpool.board import Board, STARTED\n"
-        "board = Board.open(pathlib.Path(sys.argv[1]))\n"
+        "board = Board(int(sys.argv[1]))\n"
         "board.cells[board.start_of(4) + STARTED] = 41\n"
         "board.cells[board.start_of(4) + STARTED] += 1\n"
     )
-    subprocess.run([sys.executable, "-c", program, str(path)], check=True, timeout=20)
+    command = [sys.executable, "-c", program, str(board.fd)]
+    subprocess.run(command, pass_fds=[board.fd], check=True, timeout=20)
     assert board.read(4).started == 42
 
 
@@ -170,55 +133,40 @@ def test_numbers_keep_all_their_64_bits(board, other):
     assert other.cells[OFFSET_NS] == -(2**63)
 
 
-def test_a_board_of_no_rows_has_a_clock(path):
-    board = Board.create(path, 0)
+def test_a_board_of_no_rows_has_a_clock():
+    board = Board.create(0)
     assert board.rows == 0
     assert board.now() > 0
     board.close()
 
 
-def test_the_board_keeps_no_descriptor_and_can_be_closed_twice(path):
+def test_it_keeps_the_descriptor_that_it_made_and_can_be_closed_twice():
     before = open_fds()
-    board = Board.create(path, ROWS)
-    opened = Board.open(path)
+    board = Board.create(ROWS)
+    opened = Board(board.fd)
     kept = open_fds() - before
     board.close()
     board.close()
     opened.close()
     assert open_fds() == before
-    assert kept <= 2, "mmap may keep one of its own for each"
+    assert kept <= 3, "mmap may keep one of its own for each"
 
 
-def test_what_is_no_board_cannot_be_opened(path):
-    with pytest.raises(FileNotFoundError):
-        Board.open(path)
-    path.write_bytes(b"")
-    with pytest.raises(ValueError):
-        Board.open(path)
-
-
-def test_its_room_is_taken_when_it_is_made(path):
-    """A page that a full disk has no room for is a SIGBUS where it is first touched."""
-    board = Board.create(path, 1000)
-    assert path.stat().st_blocks * 512 >= path.stat().st_size == (1000 + 1) * COLUMNS * 8
+def test_its_room_is_taken_when_it_is_made():
+    """A page that there is no room for is a SIGBUS where it is first touched."""
+    board = Board.create(1000)
+    status = os.fstat(board.fd)
+    assert status.st_blocks * 512 >= status.st_size == (1000 + 1) * COLUMNS * 8
     board.close()
 
 
-def test_where_there_is_no_room_for_one_nothing_is_left(path, monkeypatch):
+@pytest.mark.parametrize("step", ["os.posix_fallocate", "mmap.mmap"])
+def test_of_one_that_cannot_be_made_nothing_is_left(step, monkeypatch):
     def refuse(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    before = open_fds()
+    monkeypatch.setattr(step, refuse)
     with pytest.raises(OSError, match="No space left"):
-        Board.create(path, ROWS)
-    assert not path.exists()
-
-
-def test_of_one_that_cannot_be_made_nothing_is_left(tmp_path, monkeypatch):
-    def refuse(*_: object) -> None:
-        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
-
-    monkeypatch.setattr(mmap, "mmap", refuse)
-    with pytest.raises(OSError, match="Cannot allocate"):
-        Board.create(tmp_path / "board", 4)
-    assert list(tmp_path.iterdir()) == []
+        Board.create(ROWS)
+    assert open_fds() == before

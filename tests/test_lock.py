@@ -8,7 +8,7 @@ import os
 import pytest
 from support import open_files
 
-from warmpool.lock import AlreadyLockedError, LockFile
+from warmpool.lock import AlreadyLockedError, LockFile, holder
 
 
 def test_it_says_who_holds_it_and_goes_with_its_release(tmp_path):
@@ -35,3 +35,15 @@ def test_of_one_that_cannot_be_signed_nothing_is_left(tmp_path, monkeypatch):
     assert open_files() == files
     assert list(tmp_path.iterdir()) == []
     LockFile(tmp_path / "lock", wait=True).release()
+
+
+def test_who_holds_it_can_be_asked_without_taking_it(tmp_path):
+    path = tmp_path / "lock"
+    assert holder(path) is None
+    lock = LockFile(path)
+    assert holder(path) == os.getpid()
+    os.truncate(path, 0)
+    assert holder(path) == 0, "it has not said"
+    lock.release()
+    path.write_text("4711")
+    assert holder(path) is None, "left over"

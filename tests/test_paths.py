@@ -94,7 +94,7 @@ def test_a_relative_runtime_directory_is_not_used(runtime, monkeypatch):
 
 
 def all_of(places: Places) -> list[Path]:
-    return [places.socket, places.lock, places.starting, places.board, places.log, places.logs]
+    return [places.socket, places.lock, places.starting, places.log, places.logs]
 
 
 def test_every_file_is_named_after_its_socket():
@@ -102,7 +102,6 @@ def test_every_file_is_named_after_its_socket():
         "/run/me/my.sock",
         "/run/me/my.sock.lock",
         "/run/me/my.sock.starting",
-        "/run/me/my.sock.board",
         "/run/me/my.sock.log",
         "/run/me/my.sock.logs",
     ]

@@ -1,8 +1,9 @@
 """The lease board: what each worker is doing, in memory that the daemon and all workers share.
 
-One mapped file; a header, then one row of eight 64-bit integers a worker. The worker writes its row as part
-of each call, plain stores and no system call; the daemon reads it when it must know. So a sliding window costs
-a call nothing, a call count is exact at once, and a worker that is stuck is still seen to be busy.
+Mapped memory without a name, so that nobody can remove it; a header, then one row of eight 64-bit integers a worker.
+The worker writes its row as part of each call, plain stores and no system call; the daemon reads it when it must know.
+So a sliding window costs a call nothing, a call count is exact at once, and a worker that is stuck is still seen to be
+busy.
 
 Only the worker writes its row, but for CANCELLED, `clear`, which the daemon calls while no worker has it, and a clock
 that a test has stopped (`daemon/movable_board.py`). A reader
@@ -19,8 +20,7 @@ from __future__ import annotations
 import mmap
 import os
 import time
-from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from .activity import Activity
 
@@ -45,46 +45,33 @@ _CELL = 8
 class Board:
     """The mapping. `cells` is the flat view that the hot path stores into: `cells[row_start + COLUMN]`."""
 
+    fd: int | None = None
+    """Of one that was made here: what to pass to who is to map it too."""
+
     def __init__(self, fd: int) -> None:
-        """Maps the file behind `fd`, which the caller still owns and may close."""
+        """Maps the memory behind `fd`, which the caller still owns and may close."""
         self._map = mmap.mmap(fd, 0)
         self.cells: memoryview[int] = memoryview(self._map).cast("q")
         self.rows = len(self.cells) // COLUMNS - 1
 
     @classmethod
-    def create(cls, path: Path, rows: int) -> Board:
-        """A new board at `path`, all zero, mode 0600. Raises OSError if there is no room for it."""
-        path.unlink(missing_ok=True)
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    def create(cls, rows: int) -> Self:
+        """A new board, all zero. Raises OSError if there is no room for it."""
+        fd = os.memfd_create("warmpool-board", os.MFD_CLOEXEC)
         try:
             # All of it now: a page for which there is no room when it is first touched is a SIGBUS.
             os.posix_fallocate(fd, 0, (rows + 1) * COLUMNS * _CELL)
-            return cls(fd)
+            board = cls(fd)
         except BaseException:
-            path.unlink()
+            os.close(fd)
             raise
-        finally:
-            os.close(fd)
-
-    @classmethod
-    def scratch(cls) -> Board:
-        """One row in memory of this process's own."""
-        fd = os.memfd_create("warmpool-board", os.MFD_CLOEXEC)
-        try:
-            os.truncate(fd, 2 * COLUMNS * _CELL)
-            return cls(fd)
-        finally:
-            os.close(fd)
-
-    @classmethod
-    def open(cls, path: Path) -> Board:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        try:
-            return cls(fd)
-        finally:
-            os.close(fd)
+        board.fd = fd
+        return board
 
     def close(self) -> None:
+        if self.fd is not None:
+            os.close(self.fd)
+            self.fd = None
         self.cells.release()
         self._map.close()
 

@@ -36,6 +36,8 @@ CANCEL_GRACE = 10.0
 its stack, and `DUMP_TIME` later terminated; `TERM_GRACE` after that it is killed."""
 CANCEL_GRACE_MAX = 3600.0
 MAX_LIFETIME_MAX = 10 * 365 * 86_400.0
+LIFETIME_RECHECK = 1.0
+"""A session that was busy when its lifetime was over is looked at again after this time."""
 COUNT_MAX = 2**53
 """Of calls, bytes or workers, as an app may limit them."""
 DUMP_TIME = 0.5
@@ -91,6 +93,9 @@ FINISHED_LOGS_LIMIT = 1024 * MIB
 """Bytes on disk of what sessions have printed that are over, all together: each may have twice its cap, and ten
 thousand are remembered. The oldest go first.
 """
+
+END_VALUES_LIMIT = 64 * MIB
+"""Bytes of what the ends of sessions have returned, all together. The latest are kept."""
 
 RECORDS_LIMIT = 10_000
 RECORDS_AGE = 24 * 3600.0

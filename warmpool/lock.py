@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 
@@ -19,6 +19,26 @@ class AlreadyLockedError(Exception):
     def __init__(self, pid: int) -> None:
         super().__init__(f"held by pid {pid}")
         self.pid = pid
+
+
+def holder(path: Path) -> int | None:
+    """The pid of whoever holds the lock at `path`, as far as it has said so; None if nobody does."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _pid_in(fd)
+    finally:
+        os.close(fd)
+    return None
+
+
+def _pid_in(fd: int) -> int:
+    text = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
+    return int(text) if text.isdigit() else 0
 
 
 class LockFile:
@@ -36,8 +56,7 @@ class LockFile:
             try:
                 fcntl.flock(self._fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                pid = os.pread(self._fd, 32, 0).decode("ascii", "replace").strip()
-                raise AlreadyLockedError(int(pid) if pid.isdigit() else 0) from None
+                raise AlreadyLockedError(_pid_in(self._fd)) from None
             if not self.is_still_there():
                 return False
             undo.callback(self._path.unlink, missing_ok=True)
@@ -54,7 +73,8 @@ class LockFile:
             return False
 
     def release(self) -> None:
-        """Removes the file, then lets go of it."""
+        """Removes the file if that can be, then lets go of it."""
         if self.is_still_there():
-            self._path.unlink(missing_ok=True)
+            with suppress(OSError):
+                self._path.unlink(missing_ok=True)
         os.close(self._fd)

@@ -58,10 +58,6 @@ class Places(NamedTuple):
         return _path(self.address + ".starting")
 
     @property
-    def board(self) -> Path:
-        return _path(self.address + ".board")
-
-    @property
     def log(self) -> Path:
         return _path(self.address + ".log")
 

@@ -8,6 +8,20 @@ from typing import Any
 from warmpool import BaseApp
 
 
+def values() -> dict[str, Any]:
+    deep: list[Any] = []
+    for _ in range(1020):
+        deep = [deep]
+    return {
+        "data": {"calls": 2},
+        "none": None,
+        "large": "x" * 100_000,
+        "odd": object(),
+        "deep": deep,
+        "lazy": (number for number in range(3)),
+    }
+
+
 class Plain(BaseApp):
     def setup(self):
         self.ended_by: Any = "nobody"
@@ -32,7 +46,7 @@ class Plain(BaseApp):
         return megabytes
 
     def end_with(self, kind: str) -> None:
-        self.value = {"data": {"calls": 2}, "none": None, "large": "x" * 100_000, "odd": object()}[kind]
+        self.value = values()[kind]
         self.context.end_session()
 
     def count(self, to: int):
@@ -71,7 +85,7 @@ class Async(BaseApp):
             return file.read()
 
     async def end_with(self, kind: str) -> None:
-        self.value = {"data": {"calls": 2}, "none": None, "large": "x" * 100_000, "odd": object()}[kind]
+        self.value = values()[kind]
         self.context.end_session()
 
     async def count(self, to: int):

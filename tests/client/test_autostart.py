@@ -48,7 +48,7 @@ def test_the_first_client_starts_a_daemon_and_the_second_finds_it(free_socket: P
         assert second.started_daemon is False
         assert first.run(app=COUNTER, function="add").output.total == 1
         assert os.getsid(pid) == pid, "it outlives this terminal"
-        assert files_beside(free_socket) == ["d.sock", "d.sock.board", "d.sock.lock", "d.sock.log"]
+        assert files_beside(free_socket) == ["d.sock", "d.sock.lock", "d.sock.log"]
     assert not wait_for_exit(pid, 0)
 
 
@@ -138,7 +138,7 @@ def test_a_killed_daemons_socket_and_lock_are_replaced(free_socket: Path):
         family = processes_marked(os.environ[MARK])
         os.kill(pid, signal.SIGKILL)
         assert all(wait_for_exit(process.pid) for process in family)
-        assert {"d.sock", "d.sock.board", "d.sock.lock"} <= set(files_beside(free_socket)), "left as they were"
+        assert {"d.sock", "d.sock.lock"} <= set(files_beside(free_socket)), "left as they were"
         with Client(free_socket, autostart=False) as other, pytest.raises(DaemonUnavailableError):
             other.status()
         with Client(free_socket) as second:
@@ -158,7 +158,7 @@ def test_a_socket_of_which_nobody_is_the_owner_is_replaced(free_socket: Path):
 
 def test_a_daemon_that_cannot_start_is_explained_by_its_log(free_socket: Path):
     places = Places.of(free_socket)
-    places.board.mkdir()
+    places.lock.mkdir()
     with Client(free_socket) as client:
         for _ in range(2):
             with pytest.raises(DaemonUnavailableError, match="did not start") as raised:
@@ -168,8 +168,8 @@ def test_a_daemon_that_cannot_start_is_explained_by_its_log(free_socket: Path):
             assert "Is a directory" in message, "the end of the log"
             assert len(message.splitlines()) < 16
         assert client.started_daemon is False
-        assert files_beside(free_socket) == ["d.sock.board", "d.sock.log"]
-        places.board.rmdir()
+        assert files_beside(free_socket) == ["d.sock.lock", "d.sock.log"]
+        places.lock.rmdir()
         assert client.status().sessions == 0, "once it is mended, the same client starts one"
 
 

@@ -34,10 +34,10 @@ def test_the_last_words_of_a_process_are_heard_though_it_left_something_unread(e
     channel, theirs = ends
     assert channel.send(Expire(0, "idle"))
     packets.send(theirs, Busy())
-    packets.send(theirs, Ended("saved"))
+    packets.send(theirs, Ended(b"saved"))
     theirs.close()
     channel.drain()
-    assert said == [Busy(), Ended("saved"), None]
+    assert said == [Busy(), Ended(b"saved"), None]
 
 
 def test_it_is_known_whether_a_process_has_taken_what_it_was_sent(ends: Any):

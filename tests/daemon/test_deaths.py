@@ -115,7 +115,7 @@ def test_a_daemon_whose_files_were_removed_leaves_those_of_the_next_one_alone(st
     finally:
         os.close(gone)
     files = sorted(path.name for path in second.socket.parent.iterdir())
-    assert [name for name in files if name != "d.sock.logs"] == ["d.sock", "d.sock.board", "d.sock.lock", "d.sock.log"]
+    assert [name for name in files if name != "d.sock.logs"] == ["d.sock", "d.sock.lock", "d.sock.log"]
     with Client(second.socket, autostart=False) as client, client.session(MISBEHAVES) as other:
         assert client.status().pid == second.pid
         assert other.info().status == session.info().status == "active"

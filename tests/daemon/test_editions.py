@@ -49,6 +49,19 @@ def test_an_edit_is_there_at_once(client: Client, app: Path):
         assert old.info().version == old.version
 
 
+def test_a_file_that_is_replaced_by_one_of_its_age_and_size_is_an_edit(client: Client, app: Path):
+    """As an archive does that is unpacked, or `rsync -a`."""
+    with client.session(str(app)) as old:
+        status = app.stat()
+        other = app.with_suffix(".new")
+        other.write_text(TEXT.format(answer="two"))
+        os.utime(other, ns=(status.st_atime_ns, status.st_mtime_ns))
+        other.replace(app)
+        assert (app.stat().st_mtime_ns, app.stat().st_size) == (status.st_mtime_ns, status.st_size)
+        with client.session(str(app)) as new:
+            assert (old.call(), new.call()) == ("one", "two")
+
+
 def test_a_touch_is_no_edit(client: Client, app: Path):
     with client.session(str(app)) as first:
         os.utime(app)

@@ -148,6 +148,7 @@ def test_settings_that_can_be_read_again_are(
         ("\xff", "settings cannot be used"),
         ("[tool.warmpool]\npython = 3.11", "must be the path"),
         ('[tool.warmpool]\npython = ""', "must be the path"),
+        (f"deep = {'[' * 3000}{']' * 3000}", "cannot be used"),
         ('[tool.warmpool]\npython = "\\u0000"', "must be the path"),
         (
             '[tool.warmpool]\npython = "nowhere/python"',

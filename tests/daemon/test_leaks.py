@@ -214,7 +214,7 @@ def test_a_worker_that_was_just_born_is_never_taken_for_a_stranger(tmp_path: Pat
     birth is announced before: who looks at the announcements after he has looked at the children knows it.
     """
     loop = asyncio.new_event_loop()
-    board = Board.create(tmp_path / "board", 1)
+    board = Board.create(1)
     reported: list[Any] = []
     logs = Logs(loop, tmp_path / "logs", 4096, calls_of=lambda _: 0, grown=lambda _: None, tail=None)
     hands = processes.Processes(
@@ -242,7 +242,7 @@ def test_a_worker_that_was_just_born_is_never_taken_for_a_stranger(tmp_path: Pat
 
     monkeypatch.setattr(family, "children_of_this_process", adopted_now)
     try:
-        hands._family.sweep()
+        hands.family.sweep()
         channel.drain()
         assert newborn.poll() is None
         assert [event.pid for event in reported] == [newborn.pid]
@@ -250,7 +250,7 @@ def test_a_worker_that_was_just_born_is_never_taken_for_a_stranger(tmp_path: Pat
     finally:
         newborn.kill()
         newborn.wait()
-        for child in hands._family._known.values():
+        for child in hands.family._known.values():
             loop.remove_reader(child._pidfd)
             os.close(child._pidfd)
         hands._workers["w_1"].close()

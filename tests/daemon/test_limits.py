@@ -18,7 +18,7 @@ import pytest
 from support import APPS, PATIENCE, Daemon, Raw, all_are_gone, wait_for_exit, wait_for_workers
 
 from warmpool import Client, PoolExhaustedError, Session, WorkerLostError
-from warmpool.constants import BACKOFF_FIRST, SPARE_DESCRIPTORS
+from warmpool.constants import SPARE_DESCRIPTORS
 from warmpool.wire.messages import Open
 
 COUNTER = str(APPS / "counter.py")
@@ -315,16 +315,43 @@ def test_a_call_that_broke_while_the_daemon_had_no_descriptor_is_told_as_what_it
     assert lost.value.session_id == session.id
 
 
-def test_an_app_that_the_daemon_has_no_descriptor_for_is_not_called_broken_for_long(daemon: Daemon):
+def test_an_app_that_the_daemon_has_no_descriptor_for_is_not_called_broken(daemon: Daemon):
     daemon.client.session(COUNTER)
     wait_for_workers(daemon.client, leased=1, warm=1)
     limits = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE)
     leave_descriptors(daemon, 3)
-    with pytest.raises(PoolExhaustedError, match=r"limited cannot be started.*file descriptors.*ulimit"):
-        daemon.client.session(LIMITED)
+    for _ in range(2):
+        with pytest.raises(PoolExhaustedError, match=r"no worker of app limited .*file descriptors.*ulimit"):
+            daemon.client.session(LIMITED, open_timeout=0.1)
+        with pytest.raises(PoolExhaustedError, match=r"app limited cannot be started: .*file descriptors.*ulimit"):
+            daemon.client.apps.describe(LIMITED)
     resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, limits)
-    select.select([], [], [], BACKOFF_FIRST)
     assert daemon.client.session(LIMITED, open_timeout=5).id
+
+
+def test_an_app_of_which_the_machine_can_make_no_process_is_not_called_broken(daemon: Daemon, tmp_path: Path):
+    """As where a limit of processes is reached: of a user's, or of a container's."""
+    full, app = tmp_path / "full", tmp_path / "many.py"
+    full.touch()
+    app.write_text(
+        "import errno, os\n"
+        "from warmpool import BaseApp\n"
+        "real = os.fork\n"
+        "def fork():\n"
+        f"    if os.path.exists({str(full)!r}):\n"
+        "        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))\n"
+        "    return real()\n"
+        "os.fork = fork\n"
+        "class Many(BaseApp):\n"
+        "    def get(self) -> int:\n"
+        "        return 1\n"
+    )
+    with pytest.raises(PoolExhaustedError, match="the machine cannot make another process"):
+        daemon.client.session(app, open_timeout=0.5)
+    (listed,) = daemon.client.apps.list()
+    assert (listed["name"], listed["error"]) == ("many", None)
+    full.unlink()
+    assert daemon.client.session(app, open_timeout=PATIENCE).call("get") == 1
 
 
 @pytest.mark.parametrize("left", range(4))

@@ -454,6 +454,16 @@ class Story:
         self.happens(ev.TemplateFailed(pool, broken(text)))
         return pool
 
+    def has_no_room_to_load(self, pool: str | None = None, *, app: str | None = None) -> str:
+        """The machine could not make the process of a template."""
+        if pool is None:
+            (pool,) = self.loading(app)
+        assert self.templates[pool] is False
+        del self.templates[pool]
+        self.refused[pool] = self.now
+        self.happens(ev.TemplateRefused(pool, "no process is to be had"))
+        return pool
+
     def template_dies(self, pool: str | None = None, *, app: str | None = None) -> str:
         if pool is None:
             (pool,) = [p for p in self.templates if self._is_of(p, app)]
@@ -505,7 +515,7 @@ class Story:
         self.happens(ev.ForkRefused(worker, why))
 
     def is_refused(self, pool: str) -> bool:
-        """There was no room for a worker of it a moment ago."""
+        """There was no room for a process of it a moment ago."""
         return self.now < self.refused.get(pool, -MEMORY_RECHECK) + MEMORY_RECHECK - BLINK
 
     def busy(self, worker: str) -> None:

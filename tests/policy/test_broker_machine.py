@@ -427,6 +427,11 @@ class BrokerMachine(RuleBasedStateMachine):
         with self.world.failure(pool):
             self.world.does_not_load(pool)
 
+    @precondition(lambda self: self.world.loading())
+    @rule(pick=picks)
+    def a_template_has_no_room(self, pick: int) -> None:
+        self.world.has_no_room_to_load(choose(pick, self.world.loading()))
+
     @precondition(lambda self: self.world.templates)
     @rule(pick=picks)
     def a_template_dies(self, pick: int) -> None:
@@ -631,7 +636,8 @@ class BrokerMachine(RuleBasedStateMachine):
             if wish.kind == "open":
                 mine = [w for w in world.workers.values() if w.id in world.of_app(wish.app)]
                 app_is_full = len(mine) == OPTIONS[wish.app][1] and all(w.is_used for w in mine)
-                is_refused = any(map(world.is_refused, world.loaded(wish.app)))
+                pools = [pool for pool in world.broker.fleet.editions.pools.values() if pool.app == wish.app]
+                is_refused = any(world.is_refused(pool.id) for pool in pools)
                 has_reason = app_is_full or is_refused or (full and nobody_idle)
                 assert has_reason, f"{wish} waits for nothing: {world.broker}"
             else:
@@ -677,8 +683,8 @@ class BrokerMachine(RuleBasedStateMachine):
             assert holder.name == wish.name
             assert holder.status == "active" or holder.over_at >= now
         if isinstance(told, fx.Refuse) and told.error.code == "POOL_EXHAUSTED":
-            assert wish.kind == "open"
-            if wish.until is not None:
+            assert wish.kind == "open" or "cannot be started" in told.error.message
+            if wish.kind == "open" and wish.until is not None:
                 assert now > wish.until - BLINK, "refused before its time"
         if wish.kind == "open" and isinstance(told, fx.HandOver) and not wish.client.has_opened and wish.client.session:
             (holder,) = [lease for lease in self.leases if lease.id == wish.client.session]

@@ -338,6 +338,40 @@ def test_a_fork_that_the_machine_has_no_room_for_is_tried_again_after_a_second()
     assert len([line for line in story.logs if "no worker could be made" in line]) == 1
 
 
+def test_an_app_that_the_machine_has_no_room_for_is_tried_again_after_a_second_and_not_called_broken():
+    story = Story(warm=0)
+    client, curious = story.open(), story.describe()
+    for turn in range(3):
+        story.has_no_room_to_load()
+        assert story.loading() == [], "it is not tried again at once"
+        story.open()
+        assert story.loading() == [], "nor by the next who comes"
+        assert type(curious.error) is PoolExhaustedError
+        assert "counter cannot be started: no process is to be had" in curious.error.message
+        assert type(story.describe().error) is PoolExhaustedError
+        story.wait(MEMORY_RECHECK)
+        assert client.waits, turn
+    story.rest()
+    assert client.worker
+    assert "is broken" not in "".join(story.logs)
+    assert len([line for line in story.logs if "cannot be started" in line]) == 1
+
+
+def test_an_edit_that_there_is_no_room_for_is_not_called_broken():
+    story = Story()
+    story.session()
+    client = story.open(revision=2, patience=0.5)
+    story.has_no_room_to_load()
+    story.wait(0.6)
+    assert type(client.error) is PoolExhaustedError
+    assert "no process is to be had" in client.error.message
+    later = story.open(revision=2)
+    story.wait(MEMORY_RECHECK)
+    story.rest()
+    (told,) = later.heard
+    assert (told.opened.version, told.opened.notice) == ("v2", None)
+
+
 def test_who_waits_while_there_is_no_room_is_told_so_in_the_end():
     story = Story(warm=0)
     client = story.open(patience=0.5)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from policy.story import Client, Story
 
-from warmpool.constants import REFILL_QUIET
+from warmpool.constants import LIFETIME_RECHECK, REFILL_QUIET
 from warmpool.errors import (
     AppMismatchError,
     DaemonUnavailableError,
@@ -470,6 +470,20 @@ def test_a_session_that_expires_before_its_lifetime_is_over_expires():
     story.rest()
     story.wait(60)
     assert (story.look(client.session).status, story.look(client.session).end_reason) == ("expired", "idle")
+
+
+def test_a_session_that_was_not_idle_when_its_lifetime_was_over_is_asked_again():
+    """Part of a call was there, of which nothing came."""
+    story, client = limited(name=NAME)
+    story.wait(100.1)
+    story.busy(client.worker)
+    for _ in range(3):
+        story.wait(LIFETIME_RECHECK)
+        story.busy(client.worker)
+        story.keepalive(client.session)
+    story.wait(LIFETIME_RECHECK)
+    story.rest()
+    assert story.look(client.session).end_reason == "max_lifetime"
 
 
 # --- logs that nobody can ask for -------------------------------------------------------------------------------

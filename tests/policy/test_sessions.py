@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from warmpool.activity import IDLE, Activity
 from warmpool.constants import RECORDS_AGE, RECORDS_LIMIT
 from warmpool.errors import SessionEndedError, SessionExpiredError, SessionNotFoundError, WorkerLostError
-from warmpool.policy import refusals
+from warmpool.policy import refusals, sessions
 from warmpool.policy.refusals import not_found
-from warmpool.policy.sessions import Records, Session
+from warmpool.policy.sessions import NO_LONGER_KEPT, Records, Session
 from warmpool.policy.states import LeaseEvent, LeaseState
 
 OPENED = 1000.0
@@ -223,6 +223,20 @@ def test_only_the_last_ten_thousand_are_remembered():
     assert records.get("s3", OPENED) is not None
     assert records.get(f"s{RECORDS_LIMIT + 2}", OPENED) is not None
     assert records.all(OPENED)[0].id == "s3"
+
+
+def test_of_what_ends_have_returned_the_latest_are_kept(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sessions, "END_VALUES_LIMIT", 100)
+    monkeypatch.setattr(sessions, "RECORDS_LIMIT", 4)
+    records = Records(lambda _: None)
+    ended = [over(f"sess_{number}") for number in range(8)]
+    for number, session in enumerate(ended):
+        session.end_value = None if number == 2 else b"x" * 30
+        records.add(session)
+    values = [session.end_value for session in records.all(OPENED)]
+    assert values == [NO_LONGER_KEPT, b"x" * 30, b"x" * 30, b"x" * 30]
+    assert ended[2].end_value is None, "it had returned nothing"
+    assert records._value_bytes == 90
 
 
 def test_one_whose_worker_took_long_to_go_is_forgotten_with_its_neighbours():

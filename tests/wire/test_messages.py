@@ -74,6 +74,7 @@ def values_of(hint: Any) -> st.SearchStrategy[Any]:
         int: st.integers(-(2**63), 2**64 - 1),
         float: st.floats(allow_nan=False) | st.integers(0, 3600),
         str: st.text(max_size=8),
+        bytes: st.binary(max_size=8),
     }[hint]
 
 

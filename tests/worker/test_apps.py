@@ -86,6 +86,20 @@ def test_not_even_exit_ends_the_worker(client: Client, function: str, kind: str)
         assert session.call("fine") == "fine"
 
 
+def test_an_app_is_imported_and_set_up_in_the_root_wherever_the_daemon_was_started(daemon: Daemon, directory: Path):
+    app = directory / "where.py"
+    app.write_text(
+        "import os\nfrom warmpool import BaseApp\nAT_IMPORT = os.getcwd()\n"
+        "class Where(BaseApp):\n"
+        "    def setup(self):\n"
+        "        self.at_setup = os.getcwd()\n"
+        "    def get(self) -> list[str]:\n"
+        "        return [AT_IMPORT, self.at_setup, os.getcwd()]\n"
+    )
+    with daemon.client.session(app) as session:
+        assert session.call("get") == ["/", "/", os.getcwd()]
+
+
 def test_stdin_is_empty(client: Client):
     with client.session(MISBEHAVES) as session, pytest.raises(AppError, match="EOFError"):
         session.call("read_stdin")
@@ -602,7 +616,7 @@ def test_a_worker_has_no_descriptors_but_its_own(daemon: Daemon):
         session.call("add")
         targets = [os.readlink(entry.path) for entry in os.scandir(f"/proc/{session.info().pid}/fd")]
     kinds = sorted(target.partition(":")[0] for target in targets)
-    files = ["/dev/null", "anon_inode", f"{daemon.socket}.board", "pipe", "pipe", "socket", "socket"]
+    files = ["/dev/null", "anon_inode", "/memfd", "pipe", "pipe", "socket", "socket"]
     assert kinds == sorted(files)
 
 

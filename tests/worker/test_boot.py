@@ -37,7 +37,7 @@ def test_a_refusal_is_a_message_like_any_other(tmp_path: Path, why: str):
     assert error.message == f"app counter is broken: {shown}"
     assert (error.session_id, error.details) == (None, {"message": shown})
     status = os.stat(tmp_path)
-    assert message.sources == [[str(tmp_path), status.st_mtime_ns, status.st_size, ""]]
+    assert message.sources == [[str(tmp_path), status.st_ctime_ns, status.st_size, ""]]
 
 
 def test_libraries_that_are_not_there_are_no_source(tmp_path: Path):

@@ -12,6 +12,7 @@ from ..client.connections import HangupError, connect
 from ..client.sync_links import ControlLink
 from ..errors import DaemonUnavailableError
 from ..launch import has_exited
+from ..lock import holder
 from ..paths import Places, peer_of
 from .output import print_fields, print_json, say
 
@@ -54,6 +55,9 @@ def stop(options: argparse.Namespace) -> int:
         daemon = _Daemon(places)
         pidfd = os.pidfd_open(daemon.pid)
     except (DaemonUnavailableError, ProcessLookupError):
+        if pid := holder(places.lock):
+            say(f"a daemon, pid {pid}, runs, but nobody listens at {places.socket} any more: end it with `kill {pid}`")
+            return 1
         say(f"no daemon runs at {places.socket}")
         return 0
     latest = time.monotonic() + PATIENCE

@@ -334,7 +334,8 @@ class Sessions:
         cursor: str | None = None,
     ) -> Page:
         """A page of sessions, newest first, of at most `limit` (100). `status` is "active", which is the default,
-        "ended", "expired" or "all". They have all of `labels`. Give the page's `cursor` for the next one.
+        "ended", "expired" or "all". They have all of `labels`. Give the page's `cursor` for the next one. What `on_end`
+        returned (`end_value`) only `get` tells.
         """
         return finish(
             self._twin.list(app=app, status=status, labels=labels, name_prefix=name_prefix, limit=limit, cursor=cursor)

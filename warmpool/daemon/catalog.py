@@ -33,7 +33,8 @@ from .interpreters import Interpreter, interpreter_for
 
 @dataclass(frozen=True, slots=True)
 class FileMark:
-    mtime_ns: int
+    changed_ns: int
+    """Its ctime: an mtime can be kept or set back, as archives and `rsync -a` do."""
     size: int
     digest: str
     """SHA-256 of the text; empty for a directory."""
@@ -73,8 +74,8 @@ class AppEntry:
 
     def note(self, source: Sequence[Any]) -> None:
         """A template has read this file, and may never come to say so of all of them."""
-        path, mtime_ns, size, digest = source
-        self.files[path] = FileMark(mtime_ns, size, digest)
+        path, changed_ns, size, digest = source
+        self.files[path] = FileMark(changed_ns, size, digest)
 
     def note_late(self, source: Sequence[Any]) -> None:
         """A worker has. Another one may have read it before, and as it was then."""
@@ -93,19 +94,19 @@ class AppEntry:
         for directory in {self.root, *map(os.path.dirname, self.files)}:
             with suppress(OSError):
                 status = os.stat(directory)
-                self.files[directory] = FileMark(status.st_mtime_ns, status.st_size, "")
+                self.files[directory] = FileMark(status.st_ctime_ns, status.st_size, "")
 
     def _is_unchanged(self, path: str) -> bool:
         mark = self.files[path]
         try:
             status = os.stat(path)
-            if (status.st_mtime_ns, status.st_size) == (mark.mtime_ns, mark.size):
+            if (status.st_ctime_ns, status.st_size) == (mark.changed_ns, mark.size):
                 return True
             digest = hashlib.sha256(text_of(path)).hexdigest()
         except OSError:
             self.files.pop(path)  # it is gone, or no file: once counts
             return False
-        self.files[path] = FileMark(status.st_mtime_ns, status.st_size, digest)
+        self.files[path] = FileMark(status.st_ctime_ns, status.st_size, digest)
         return digest == mark.digest
 
 

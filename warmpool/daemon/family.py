@@ -1,10 +1,10 @@
-"""All children of the daemon: those that it knows, by their pidfds, and strangers.
+"""All children of the daemon: those that it knows, by their pidfds, and orphans.
 
 The daemon is a subreaper, so what a dead worker or template has left running becomes its child. Any child that it does
-not know is such a stranger, and is killed. They are looked for when a child that we know has died, and when one has
+not know is such an orphan, and is killed. They are looked for when a child that we know has died, and when one has
 died that we do not know; but not after each of many, since a look takes longer the more children there are.
 
-Some strangers end by themselves when they see that their worker is dead, and must: multiprocessing has a process that
+Some orphans end by themselves when they see that their worker is dead, and must: multiprocessing has a process that
 removes then what shared memory is left. So who is in the kernel's session of one that has just died is spared for a
 moment. That is counted from the death, so whatever is forked meanwhile gains nothing by it.
 """
@@ -26,12 +26,12 @@ from .printed import Lines, Pipe
 from .room import check_room
 
 SWEEP_PAUSE: Final = 0.05
-"""Seconds from one look for strangers to the next. With 3,000 children one takes 2 ms."""
+"""Seconds from one look for orphans to the next. With 3,000 children one takes 2 ms."""
 
-MERCY: Final = 0.5
+ORPHAN_GRACE: Final = 0.5
 """Seconds from the death of a worker until what it has left is killed. Python takes a tenth of it to leave."""
 
-BURIAL: Final = 1.0
+REAP_TIMEOUT: Final = 1.0
 """Seconds that the daemon's end waits for what it has killed."""
 
 
@@ -41,10 +41,10 @@ class Family:
         self._loop = loop
         self._announced = announced
         self._known: dict[int, Child] = {}
-        self._strangers: dict[int, Child] = {}
+        self._orphans: dict[int, Child] = {}
         """Those of them that nobody has told us of."""
-        self._bereaved: dict[int, float] = {}
-        """By the pid of a dead child that was no stranger, until when its session is spared."""
+        self._recently_dead: dict[int, float] = {}
+        """By the pid of a dead child that was no orphan, until when its session is spared."""
         self._pipes: set[Pipe] = set()
         """What those whom we have started print to. One is open for as long as anybody can write to it: that may be a
         worker, long after its template.
@@ -104,12 +104,12 @@ class Family:
 
     def _reaped(self, child: Child, end: Exit) -> None:
         del self._known[child.pid]
-        if self._strangers.pop(child.pid, None) is None:
-            self._bereaved[child.pid] = time.monotonic() + MERCY
+        if self._orphans.pop(child.pid, None) is None:
+            self._recently_dead[child.pid] = time.monotonic() + ORPHAN_GRACE
         child.on_exit(end)
         self._sweep_soon()
 
-    def look_for_strangers(self) -> None:
+    def look_for_orphans(self) -> None:
         """Some child has died. One that we know is seen at its pidfd, and others are looked for when it is reaped."""
         with suppress(ChildProcessError):  # there is none left
             dead = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -133,26 +133,26 @@ class Family:
         for pid in children:
             if pid not in self._known:
                 try:
-                    self._strangers[pid] = self.watch(pid)
+                    self._orphans[pid] = self.watch(pid)
                 except ProcessLookupError:
                     pass  # reaped meanwhile
                 except OSError:
                     self._sweep_later()
         now = time.monotonic()
-        self._bereaved = {pid: until for pid, until in self._bereaved.items() if until > now}
-        spared = [pid for pid in self._strangers if os.getsid(pid) in self._bereaved]
+        self._recently_dead = {pid: until for pid, until in self._recently_dead.items() if until > now}
+        spared = [pid for pid in self._orphans if os.getsid(pid) in self._recently_dead]
         if spared:
-            self._loop.call_later(MERCY, self._sweep_soon)
-        for pid in self._strangers.keys() - spared:
-            self._strangers[pid].kill()
+            self._loop.call_later(ORPHAN_GRACE, self._sweep_soon)
+        for pid in self._orphans.keys() - spared:
+            self._orphans[pid].kill()
 
     def close(self) -> None:
         """The last to die may have left something, and that again: sweeps until nothing is left, and waits for it."""
-        latest = time.monotonic() + BURIAL
+        latest = time.monotonic() + REAP_TIMEOUT
         self.sweep()
         while self._known and (now := time.monotonic()) < latest:
             for child in list(self._known.values()):
-                child.wait(min(latest, now + MERCY) - time.monotonic())
+                child.wait(min(latest, now + ORPHAN_GRACE) - time.monotonic())
             self.sweep()
         for pipe in list(self._pipes):
             pipe.drain()

@@ -42,7 +42,7 @@ def interpreter_for(root: str) -> Interpreter:
     settings = f"{root}/pyproject.toml"
     try:
         named = _named_in(settings)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         return Interpreter(sys.executable, f"its settings cannot be used: {settings}: {error}")
     if named is not None:
         return _look_at(os.path.normpath(os.path.join(root, named)), f"correct `python` in {settings}")
@@ -95,11 +95,11 @@ def _named_in(settings: str) -> str | None:
         status = os.stat(settings)
     except OSError:
         return None
-    return _read(settings, status.st_mtime_ns, status.st_size)
+    return _read(settings, status.st_ctime_ns, status.st_size)
 
 
 @lru_cache(maxsize=1024)
-def _read(settings: str, mtime_ns: int, size: int) -> str | None:
+def _read(settings: str, changed_ns: int, size: int) -> str | None:
     """What a `pyproject.toml` names. The file is read again when its stat has changed."""
     import tomllib
 

@@ -7,7 +7,7 @@ import resource
 import shutil
 import socket
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import uvloop
@@ -56,7 +56,7 @@ def serve(
         be_subreaper()
         try:
             kind = Board if owner is None else MovableBoard
-            board = kind.create(places.board, settings.max_workers)
+            board = kind.create(settings.max_workers)
             stack.callback(board.close)
             listener = _listen(places.socket)
         except OSError as error:
@@ -91,10 +91,12 @@ def _lock(places: Places) -> LockFile:
 
 
 def _clear(places: Places, lock: LockFile) -> None:
-    """Leaves nothing behind. Where somebody has removed our files, those that are there now are another daemon's."""
+    """Leaves nothing behind, as far as that goes. Where somebody has removed our files, those that are there now are
+    another daemon's.
+    """
     if lock.is_still_there():
-        places.socket.unlink(missing_ok=True)
-        places.board.unlink(missing_ok=True)
+        with suppress(OSError):
+            places.socket.unlink(missing_ok=True)
         shutil.rmtree(places.logs, ignore_errors=True)
 
 

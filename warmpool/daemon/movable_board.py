@@ -16,7 +16,7 @@ from ..board import OFFSET_NS, USED_NS, Board
 
 
 class MovableBoard(Board):
-    """The daemon's own mapping; workers open the file as an ordinary board."""
+    """The daemon's own mapping; workers map it as an ordinary board."""
 
     _stands_at: float | None = None
 

@@ -7,6 +7,7 @@ that templates fork (`family.py`).
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -19,7 +20,7 @@ from ..constants import ATTACH_FRAME_LIMIT
 from ..descriptors import close_all
 from ..launch import foreign_command, python_command
 from ..policy import events as ev
-from ..policy.refusals import broken, no_room
+from ..policy.refusals import broken
 from ..version import __version__
 from ..wire.frames import FrameWriter
 from ..wire.messages import PROTOCOL_VERSION
@@ -63,9 +64,6 @@ Report = Callable[[ev.Event], None]
 
 
 def _no_process(app: str, error: OSError) -> dict[str, Any]:
-    """What to say when there is no process for an app, in wire form."""
-    if is_shortage(error):
-        return no_room(app, why_no_room(error))
     return broken(app, f"no process could be started for it: {error}")
 
 
@@ -103,7 +101,8 @@ class Processes:
         What is read of an app goes to the catalog.
         """
         self._loop = loop
-        self._board = board
+        assert board.fd is not None
+        self._board, self._board_fd = board, board.fd
         self._logs = logs
         self._catalog = catalog
         self._load_for = load_for
@@ -114,10 +113,7 @@ class Processes:
         self._attaches = FrameWriter(ATTACH_FRAME_LIMIT)
         self._templates: dict[str, _Template] = {}
         self._workers: dict[str, WorkerEnd] = {}
-        self._family = Family(loop, self._hear_the_newborn)
-        self.look_for_strangers = self._family.look_for_strangers
-        self.kill_all = self._family.kill_all
-        self.bury = self._family.close
+        self.family = Family(loop, self._hear_the_newborn)
 
     # --- templates --------------------------------------------------------------------------------------------
 
@@ -126,12 +122,15 @@ class Processes:
         try:
             child, ours = self._spawn(load.app, interpreter)
         except OSError as error:
-            self._report(ev.TemplateFailed(pool, _no_process(load.app, error)))
+            if is_shortage(error):
+                self._report(ev.TemplateRefused(pool, why_no_room(error)))
+            else:
+                self._report(ev.TemplateFailed(pool, _no_process(load.app, error)))
             return
         child.on_exit = lambda end: self._template_exited(pool, _under(interpreter, end.status))
         channel = Channel(ours, self._loop, FROM_TEMPLATE, lambda m: self._from_template(pool, m), lambda: None)
         self._templates[pool] = _Template(app_key, child, channel)
-        channel.send(load)
+        channel.send(load, (self._board_fd,))
 
     def stop_template(self, pool: str) -> None:
         """Its workers do not notice."""
@@ -171,7 +170,11 @@ class Processes:
             case Described():
                 self._described(template.describers.pop(0), message.functions)
             case ForkFailed():
-                self._never_born(message.worker_id, message.error)
+                error = OSError(message.errno, os.strerror(message.errno))
+                if is_shortage(error):
+                    self._refused(message.worker_id, why_no_room(error))
+                else:
+                    self._never_born(message.worker_id, message.error)
 
     def _template_exited(self, pool: str, status: str) -> None:
         template = self._templates.get(pool)
@@ -228,9 +231,11 @@ class Processes:
         close_all(ends)
 
     def _refused(self, name: str, why: str) -> None:
-        self._workers.pop(name).close()
-        self._logs.finish(name)
-        self._report(ev.ForkRefused(name, why))
+        worker = self._workers.pop(name, None)
+        if worker is not None:
+            worker.close()
+            self._logs.finish(name)
+            self._report(ev.ForkRefused(name, why))
 
     def _fork_alone(self, app_key: str, worker: str, row: int, ends: tuple[int, ...]) -> None:
         """A process of its own imports the app and becomes the worker: for an app that cannot be forked."""
@@ -268,7 +273,7 @@ class Processes:
         child.on_exit = exited
         self._workers[worker].child = child
         channel = Channel(ours, self._loop, FROM_TEMPLATE, heed, lambda: None)
-        channel.send(load)
+        channel.send(load, (self._board_fd,))
 
     def tell(self, worker: str, message: Message) -> None:
         known = self._workers.get(worker)
@@ -326,7 +331,7 @@ class Processes:
                 self._workers[name].says_goodbye = True
                 self._report(ev.WorkerLeaving(name, message.reason))
             case Ended():
-                self._report(ev.WorkerEnded(name, message.value))
+                self._report(ev.WorkerEnded(name, message.packed))
             case Released():
                 self._report(ev.WorkerReleased(name))
             case SourceRead():
@@ -343,7 +348,7 @@ class Processes:
             return
         worker.is_born = True
         try:
-            worker.child = self._family.watch(pid)
+            worker.child = self.family.watch(pid)
         except OSError as error:  # its channel closes, so it will go, and the sweep finds it
             self._refused(name, why_no_room(error))
             return
@@ -386,7 +391,7 @@ class Processes:
             command = python_command("warmpool.worker.start")
         else:
             command = foreign_command(interpreter.python, app, str(PROTOCOL_VERSION), __version__, requirement())
-        return self._family.spawn(command, partial(self._printed, app))
+        return self.family.spawn(command, partial(self._printed, app))
 
     def _hear_the_newborn(self) -> None:
         """Those who have announced themselves are watched from here on."""

@@ -27,7 +27,7 @@ from ..wire.references import parse
 from .catalog import AppEntry, Catalog
 from .parameters import TESTING, Method, Parameters, check_directory, not_for_tests
 from .session_logs import LAST_LINES, Logs
-from .views import iso, memory_of, present, state_of
+from .views import iso, memory_of, present, state_of, summary
 
 _ANY_ID = 2**63 - 1
 _STATUSES = ("active", "ended", "expired", "all")
@@ -130,7 +130,7 @@ class Requests:
         params.done()
         now = self._board.now()
         page = self._broker.leases.page(query, now)
-        views = [self.shown(self._broker.leases.view(session, now)) for session in page.sessions]
+        views = [summary(self._broker.leases.view(session, now), self._wall_time) for session in page.sessions]
         cursor = None if page.before is None else str(page.before)
         self._reply(ticket, {"sessions": views, "total": page.total, "cursor": cursor})
 

@@ -150,45 +150,52 @@ class Server:
                     break
         finally:
             self._performing = False
-        self._set_timer()
+            self._set_timer()
 
     def _perform(self, effects: list[fx.Effect]) -> None:
+        """All of them: what one raises is a bug of ours, and no reason to leave out the next."""
         for effect in effects:
-            match effect:
-                case fx.HandOver():
-                    self._hand_over(effect)
-                case fx.Fork():
-                    self._processes.fork(effect.pool, effect.app_key, effect.worker, effect.row)
-                case fx.Tell():
-                    self._processes.tell(effect.worker, effect.message)
-                case fx.Answer():
-                    self._reply(effect.ticket, self._requests.shown(effect.view))
-                case fx.Report():
-                    self._reply(effect.ticket, effect.value)
-                case fx.Refuse():
-                    self._refuse(effect.ticket, effect.error)
-                case fx.Log():
-                    self._log(effect.text)
-                case fx.Cancel():
-                    self._processes.cancel(effect.worker, effect.row, effect.call_id)
-                case fx.DumpStack():
-                    self._processes.signal(effect.worker, signal.SIGUSR1)
-                case fx.Terminate():
-                    self._processes.signal(effect.worker, signal.SIGTERM)
-                case fx.Kill():
-                    self._processes.kill(effect.worker)
-                case fx.ForgetLog():
-                    self._logs.forget(effect.worker)
-                case fx.StartTemplate():
-                    self._processes.start_template(effect.pool, effect.app_key)
-                case fx.StopTemplate():
-                    self._processes.stop_template(effect.pool)
-                case fx.Describe():
-                    self._processes.describe(effect.pool, effect.ticket)
-                case fx.Exit():
-                    self._loop.stop()
-                case _:
-                    assert_never(effect)
+            try:
+                self._do(effect)
+            except Exception:
+                self._log(traceback.format_exc())
+
+    def _do(self, effect: fx.Effect) -> None:
+        match effect:
+            case fx.HandOver():
+                self._hand_over(effect)
+            case fx.Fork():
+                self._processes.fork(effect.pool, effect.app_key, effect.worker, effect.row)
+            case fx.Tell():
+                self._processes.tell(effect.worker, effect.message)
+            case fx.Answer():
+                self._reply(effect.ticket, self._requests.shown(effect.view))
+            case fx.Report():
+                self._reply(effect.ticket, effect.value)
+            case fx.Refuse():
+                self._refuse(effect.ticket, effect.error)
+            case fx.Log():
+                self._log(effect.text)
+            case fx.Cancel():
+                self._processes.cancel(effect.worker, effect.row, effect.call_id)
+            case fx.DumpStack():
+                self._processes.signal(effect.worker, signal.SIGUSR1)
+            case fx.Terminate():
+                self._processes.signal(effect.worker, signal.SIGTERM)
+            case fx.Kill():
+                self._processes.kill(effect.worker)
+            case fx.ForgetLog():
+                self._logs.forget(effect.worker)
+            case fx.StartTemplate():
+                self._processes.start_template(effect.pool, effect.app_key)
+            case fx.StopTemplate():
+                self._processes.stop_template(effect.pool)
+            case fx.Describe():
+                self._processes.describe(effect.pool, effect.ticket)
+            case fx.Exit():
+                self._loop.stop()
+            case _:
+                assert_never(effect)
 
     def _set_timer(self) -> None:
         if self._controls is not None:
@@ -209,6 +216,8 @@ class Server:
         self._timer = self._loop.call_soon(lambda: self._loop.call_soon(self._advance))
 
     def _advance(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()  # set anew by what the sockets had for us
         self._timer = self._timer_at = None
         self._meet(self._board.now())
 
@@ -234,9 +243,13 @@ class Server:
             raise
         except Exception as error:
             if not isinstance(error, WarmpoolError):
-                self._log(traceback.format_exc())
-                error = InternalError(f"a bug in warmpool: {error!r:.200}; please report it with {self._places.log}")
+                error = self._bug(error)
             self._refuse((client.number, message.id if isinstance(message, Request | Open) else 0), error)
+
+    def _bug(self, error: Exception) -> InternalError:
+        """One of ours, that was just caught."""
+        self._log(traceback.format_exc())
+        return InternalError(f"a bug in warmpool: {error!r:.200}; please report it with {self._places.log}")
 
     def _open(self, client: Client, wish: Open) -> None:
         ticket = (client.number, wish.id)
@@ -312,8 +325,12 @@ class Server:
 
     def _reply(self, ticket: ev.Ticket, value: object) -> None:
         client = self._clients.by_number.get(ticket[0])
-        if client is not None:
+        if client is None:
+            return
+        try:
             self._clients.send(client, Reply(ticket[1], value))
+        except (TypeError, ValueError, OverflowError) as error:
+            self._refuse(ticket, self._bug(error))
 
     def _refuse(self, ticket: ev.Ticket, error: WarmpoolError) -> None:
         client = self._clients.by_number.get(ticket[0])
@@ -333,7 +350,7 @@ class Server:
         entry = self._catalog.by_key(app_key)
         return Load(
             entry.name, entry.root, entry.module, entry.file, entry.class_name,
-            str(self._places.board), self._settings.call_frame_limit, os.getpid(), self._open_files, entry.primed,
+            self._settings.call_frame_limit, os.getpid(), self._open_files, entry.primed,
         )  # fmt: skip
 
     def _described(self, ticket: ev.Ticket, functions: list[Any] | None) -> None:
@@ -343,15 +360,15 @@ class Server:
             self._reply(ticket, functions)
 
     def _child_died(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._processes.look_for_strangers)
+        self._loop.call_soon_threadsafe(self._processes.family.look_for_orphans)
 
     def owner_has_gone(self) -> None:
         """Whom this daemon was for is dead or done: stops at once."""
-        self._processes.kill_all()
+        self._processes.family.kill_all()
         self.report(ev.StopRequested())
 
     def close(self) -> None:
-        self._processes.bury()
+        self._processes.family.close()
         self._clients.close()
         self._logs.close()
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)

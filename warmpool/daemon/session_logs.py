@@ -126,7 +126,8 @@ class LogFile:
         """All of it is lost."""
         self._old_size = self._size = 0
         for path in (self._path, self._old_path):
-            path.unlink(missing_ok=True)
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
 
 
 class _Source:

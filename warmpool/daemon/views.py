@@ -10,6 +10,7 @@ from typing import Any
 from ..constants import KIB
 from ..policy.pool import App
 from ..policy.sessions import SessionView
+from ..wire.frames import decode
 
 
 def memory_of(pid: int) -> dict[str, int | None]:
@@ -27,7 +28,14 @@ def memory_of(pid: int) -> dict[str, int | None]:
 
 def present(view: SessionView, wall_time: Callable[[float], float]) -> dict[str, Any]:
     """A session as clients see it: times as ISO 8601 in UTC. `wall_time` turns lease time into Unix time."""
+    value = None if view.end_value is None else decode(view.end_value)
+    return {**summary(view, wall_time), "end_value": value}
+
+
+def summary(view: SessionView, wall_time: Callable[[float], float]) -> dict[str, Any]:
+    """A session in a list: without the value of its end, which can take megabytes."""
     fields = view._asdict()
+    del fields["end_value"]
     for name in ("created_at", "expires_at", "last_call_at", "ended_at"):
         if fields[name] is not None:
             fields[name] = iso(wall_time(fields[name]))

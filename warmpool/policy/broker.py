@@ -125,7 +125,7 @@ class Broker:
                 self.opens.hand_over_failed(event, now)
             case ev.StopRequested():
                 self._stop(now)
-            case ev.TemplateLoaded() | ev.TemplateFailed() | ev.TemplateExited():
+            case ev.TemplateLoaded() | ev.TemplateRefused() | ev.TemplateFailed() | ev.TemplateExited():
                 self._template_event(event, now)
             case (
                 ev.ForkRefused() | ev.WorkerForked() | ev.WorkerReady() | ev.WorkerFailed() | ev.WorkerReleased()
@@ -166,13 +166,17 @@ class Broker:
             case ev.EndRequested():
                 self._end(event, now)
 
-    def _template_event(self, event: ev.TemplateLoaded | ev.TemplateFailed | ev.TemplateExited, now: float) -> None:
+    def _template_event(
+        self, event: ev.TemplateLoaded | ev.TemplateRefused | ev.TemplateFailed | ev.TemplateExited, now: float
+    ) -> None:
         pool = self.fleet.editions.pools.get(event.pool)
         if pool is None or pool.template is TemplateState.RETIRED:
             return
         match event:
             case ev.TemplateLoaded():
                 self.fleet.editions.template_loaded(pool, event, now)
+            case ev.TemplateRefused():
+                self.fleet.editions.template_refused(pool, event.why, now)
             case ev.TemplateFailed():
                 self.fleet.editions.template_failed(pool, event.error, now)
             case ev.TemplateExited():
@@ -204,7 +208,7 @@ class Broker:
                 self.leases.leaving(worker, event.reason, now)
             case ev.WorkerEnded():
                 if worker.session is not None:
-                    worker.session.end_value = event.value
+                    worker.session.end_value = event.packed
             case ev.WorkerExited():
                 self._used_at = now
                 self.fleet.worker_exited(worker, event, now)

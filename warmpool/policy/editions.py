@@ -16,7 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from ..constants import BACKOFF_FIRST, BACKOFF_LIMIT, CANCEL_GRACE
+from ..constants import BACKOFF_FIRST, BACKOFF_LIMIT, CANCEL_GRACE, MEMORY_RECHECK
 from ..errors import AppBrokenError, WarmpoolError, from_wire
 from ..settings import Settings
 from . import effects as fx
@@ -80,8 +80,10 @@ class Editions:
             self.pool_for(edition, now)
 
     def describe(self, edition: AppEdition, ticket: Ticket, now: float) -> None:
-        """Raises APP_BROKEN as `pool_for` does."""
+        """Raises APP_BROKEN as `pool_for` does, and POOL_EXHAUSTED while the machine has no room for a template."""
         pool, _ = self.pool_for(edition, now)
+        if pool.template is TemplateState.LOST and pool.refused is not None and self._has_no_room(pool):
+            raise refusals.no_room(pool.app, pool.refused)
         if pool.template is TemplateState.LOST:
             failure = self._app(edition).failure
             gone = refusals.broken(pool.app, "its template is gone and cannot be made again")
@@ -220,8 +222,27 @@ class Editions:
         self._timers.set(Timer("load", pool.id), now + self._settings.start_timeout)
 
     def _revive(self, pool: Pool) -> None:
-        if pool.template is TemplateState.LOST:
+        if pool.template is TemplateState.LOST and not self._has_no_room(pool):
             self._start_template(pool, self.apps[pool.app_key].used_at)
+
+    def _has_no_room(self, pool: Pool) -> bool:
+        """Whether a process has just been refused: there will be another try."""
+        return Timer("refused", pool.id) in self._timers
+
+    def refused(self, pool: Pool, what: str, why: str, now: float) -> None:
+        """The machine has no room for a process of it. Nobody is to blame: it is tried again after a while."""
+        if pool.refused is None:
+            self._effects.append(fx.Log(f"app {pool.app}: {what}"))
+        pool.refused = why
+        self._timers.set(Timer("refused", pool.id), now + MEMORY_RECHECK)
+
+    def template_refused(self, pool: Pool, why: str, now: float) -> None:
+        """Those who wait for a worker stay in line."""
+        self._timers.cancel(Timer("load", pool.id))
+        pool.step_template(TemplateEvent.LOSE)
+        self.refused(pool, f"it cannot be started: {why}", why, now)
+        self._effects.extend(fx.Refuse(ticket, refusals.no_room(pool.app, why)) for ticket in pool.describers)
+        pool.describers.clear()
 
     def template_loaded(self, pool: Pool, event: TemplateLoaded, now: float) -> None:
         self._timers.cancel(Timer("load", pool.id))
@@ -272,7 +293,8 @@ class Editions:
         be made again moves on to the newer one, whose turn comes after.
         """
         for pool in list(self.pools.values()):
-            if pool.template is TemplateState.LOST and (pool.waiters or pool.describers):
+            is_wanted = pool.waiters or pool.describers
+            if pool.template is TemplateState.LOST and is_wanted and not self._has_no_room(pool):
                 self._remake(pool, now)
 
     def _remake(self, pool: Pool, now: float) -> None:

@@ -182,6 +182,14 @@ class TemplateLoaded:
 
 
 @fact
+class TemplateRefused:
+    """The machine has no room for its process."""
+
+    pool: str
+    why: str
+
+
+@fact
 class TemplateFailed:
     """The app cannot be imported. `error` is APP_BROKEN in its wire form."""
 
@@ -242,7 +250,7 @@ class WorkerEnded:
     """Its `on_end` has returned this."""
 
     worker: str
-    value: object
+    packed: bytes
 
 
 @fact
@@ -282,6 +290,7 @@ Event: TypeAlias = (
     | HandOverFailed
     | StopRequested
     | TemplateLoaded
+    | TemplateRefused
     | TemplateFailed
     | TemplateExited
     | ForkRefused

@@ -81,12 +81,8 @@ class Fleet:
             self.editions.promote(worker.pool, now)
 
     def fork_refused(self, worker: Worker, why: str, now: float) -> None:
-        """Nobody is to blame. It is tried again after a while."""
         pool = worker.pool
-        if pool.refused is None:
-            self._effects.append(fx.Log(f"app {pool.app}: no worker could be made: {why}"))
-        pool.refused = why
-        self._timers.set(Timer("refused", pool.id), now + MEMORY_RECHECK)
+        self.editions.refused(pool, f"no worker could be made: {why}", why, now)
         self._forget(worker)
         self.editions.forget_if_empty(pool)
 
@@ -301,6 +297,8 @@ class Fleet:
         """What an open on this pool waits for, in words."""
         if self.full:
             return f"{self._settings.max_workers} of {self._settings.max_workers} workers are in use (--max-workers)"
+        if pool.template is TemplateState.LOST and pool.refused is not None:
+            return pool.refused
         if pool.template is not TemplateState.READY:
             return "the app is still being imported"
         if pool.starting:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..activity import Activity
-from ..constants import EXPIRE_ANSWER_TIMEOUT, EXPLAIN_TIMEOUT, MIB
+from ..constants import EXPIRE_ANSWER_TIMEOUT, EXPLAIN_TIMEOUT, LIFETIME_RECHECK, MIB
 from ..errors import WarmpoolError
 from ..wire.process_messages import Expire, Relabel
 from ..wire.references import PRIMED
@@ -267,8 +267,10 @@ class Leases:
             self.close(session, "ended", reason, now)
 
     def _go_on(self, session: Session, now: float) -> None:
-        """There is a call, so the window has been slid. What was held back is served."""
+        """There is a call, or a part of one, so the window has been slid. What was held back is served."""
         session.step(LeaseEvent.BUSY)
+        if session.outlived:  # after a call its worker looks; but perhaps none comes of that part
+            self._timers.set(Timer("lifetime", session.id), now + LIFETIME_RECHECK)
         session.history.add(now, "not expired: a call came first")
         self._timers.cancel(Timer("answer", session.id))
         self._timers.set(Timer("lease", session.id), session.window_end(self.activity_of(session.row), now))

@@ -127,9 +127,8 @@ def with_last_lines(what: str, lines: Sequence[str]) -> str:
     return "\n  ".join((f"{what}; it wrote last:", *lines)) if lines else what
 
 
-def no_room(app: str, why: str) -> dict[str, Any]:
-    """POOL_EXHAUSTED in wire form, for an app of which not even a template can be started."""
-    return PoolExhaustedError(f"app {app} cannot be started: {why}").to_wire()
+def no_room(app: str, why: str) -> PoolExhaustedError:
+    return PoolExhaustedError(f"app {app} cannot be started: {why}")
 
 
 def notice(serving: Pool, error: dict[str, Any]) -> str:

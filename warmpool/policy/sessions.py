@@ -6,16 +6,19 @@ are read off the board, when somebody asks or when the window could be over.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from ..activity import IDLE, Activity
-from ..constants import RECORDS_AGE, RECORDS_LIMIT
+from ..constants import END_VALUES_LIMIT, RECORDS_AGE, RECORDS_LIMIT
+from ..wire.frames import HEADER_SIZE, encode
 from .events import AttachRequested, KeepaliveRequested, OpenRequested, Ticket
 from .history import History
 from .states import LEASE_STEPS, LeaseEvent, LeaseState, step
+
+NO_LONGER_KEPT: Final = encode("a value that is no longer kept: later ones have its place", 1000)[HEADER_SIZE:]
 
 
 class SessionView(NamedTuple):
@@ -45,8 +48,8 @@ class SessionView(NamedTuple):
     labels: dict[str, str]
     description: str | None
     tags: tuple[str, ...]
-    end_value: object
-    """What the app's `on_end` returned."""
+    end_value: bytes | None
+    """What the app's `on_end` returned, packed."""
 
 
 @dataclass(slots=True, eq=False)
@@ -76,7 +79,7 @@ class Session:
     end_reason: str | None = None
     end_detail: str | None = None
     ended_at: float | None = None
-    end_value: object = None
+    end_value: bytes | None = None
     final: Activity = IDLE
     history: History = field(default_factory=History)
     watchers: list[Ticket] = field(default_factory=list)
@@ -138,10 +141,15 @@ class Session:
 
 
 class Records:
-    """Sessions that are over: the last 10,000, for 24 hours."""
+    """Sessions that are over: the last 10,000, for 24 hours. What their ends have returned may take END_VALUES_LIMIT
+    bytes; the oldest goes first.
+    """
 
     def __init__(self, forgotten: Callable[[Session], None]) -> None:
         self._sessions: OrderedDict[str, Session] = OrderedDict()
+        self._valued: deque[tuple[Session, int]] = deque()
+        """Those whose value is kept, and its bytes. Oldest end first, as all."""
+        self._value_bytes = 0
         self._forgotten = forgotten
 
     def __len__(self) -> int:
@@ -149,8 +157,13 @@ class Records:
 
     def add(self, session: Session) -> None:
         self._sessions[session.id] = session
+        if session.end_value is not None:
+            self._valued.append((session, len(session.end_value)))
+            self._value_bytes += len(session.end_value)
+        while self._value_bytes > END_VALUES_LIMIT:
+            self._let_go_of_a_value().end_value = NO_LONGER_KEPT
         if len(self._sessions) > RECORDS_LIMIT:
-            self._forgotten(self._sessions.popitem(last=False)[1])
+            self._forget_oldest()
 
     def get(self, session_id: str, now: float) -> Session | None:
         self._forget(now)
@@ -167,4 +180,15 @@ class Records:
             assert oldest.ended_at is not None
             if oldest.ended_at > now - RECORDS_AGE:
                 return
-            self._forgotten(self._sessions.pop(oldest.id))
+            self._forget_oldest()
+
+    def _forget_oldest(self) -> None:
+        _, session = self._sessions.popitem(last=False)
+        if self._valued and self._valued[0][0] is session:
+            self._let_go_of_a_value()
+        self._forgotten(session)
+
+    def _let_go_of_a_value(self) -> Session:
+        session, size = self._valued.popleft()
+        self._value_bytes -= size
+        return session

@@ -113,7 +113,7 @@ class Life(Generic[A]):
         self._context._host = self.host
         self.app = constructed(self.app_class, self._context)
         ours, _ = map(self._resources.enter_context, pair())
-        board = self._resources.enter_context(closing(Board.scratch()))
+        board = self._resources.enter_context(closing(Board.create(1)))
         self.caller = _Caller(self.app, self.functions, board, 0, self._context, Inbox(ours, lambda _: False))
 
     async def end(self, reason: str, step: Step) -> None:

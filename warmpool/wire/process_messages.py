@@ -10,7 +10,9 @@ from .shapes import conversation_of
 
 
 class Load(NamedTuple):
-    """Import this app. Answered by Loaded or LoadFailed, after a SourceRead for each of its files."""
+    """Import this app. With this comes the board. Answered by Loaded or LoadFailed, after a SourceRead for each of its
+    files.
+    """
 
     app: str
     root: str
@@ -19,7 +21,6 @@ class Load(NamedTuple):
     file: str | None
     """Where the module is, if it is not to be searched for."""
     class_name: str | None
-    board: str
     frame_limit: int
     daemon_pid: int
     open_files: int
@@ -52,7 +53,7 @@ class SourceRead(NamedTuple):
     """
 
     source: list[Any]
-    """[path, mtime in ns, size, SHA-256] of the file, as it was read."""
+    """[path, ctime in ns, size, SHA-256] of the file, as it was read."""
 
 
 class Loaded(NamedTuple):
@@ -77,6 +78,8 @@ class Described(NamedTuple):
 class ForkFailed(NamedTuple):
     worker_id: str
     error: dict[str, Any]
+    errno: int = 0
+    """Of the system call that failed, if one did: the machine may be short of something."""
 
 
 # --- daemon → worker ----------------------------------------------------------------------------------------
@@ -181,7 +184,8 @@ class Leaving(NamedTuple):
 class Ended(NamedTuple):
     """What the app's `on_end` returned."""
 
-    value: object
+    packed: bytes
+    """As it is kept until somebody asks: unpacked it may take seventy times as much."""
 
 
 TO_TEMPLATE: Final = conversation_of(Load, Fork, Describe)

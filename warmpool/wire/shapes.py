@@ -34,6 +34,7 @@ _WORDS: Final[dict[str, tuple[type, ...]]] = {
     "float": (float, int),
     "str": (str,),
     "bool": (bool,),
+    "bytes": (bytes,),
     "dict": (dict,),
     "list": (list,),
     "None": (NoneType,),

@@ -63,7 +63,7 @@ def sources(libraries: str) -> bytes:
         status = os.stat(libraries)
     except OSError:
         return b"\x90"
-    return b"\x91\x94" + text(libraries) + number(status.st_mtime_ns) + number(status.st_size) + text("")
+    return b"\x91\x94" + text(libraries) + number(status.st_ctime_ns) + number(status.st_size) + text("")
 
 
 def text(value: str) -> bytes:

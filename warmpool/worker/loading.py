@@ -40,12 +40,12 @@ class Source:
     """One source file as it was read."""
 
     path: str
-    mtime_ns: int
+    changed_ns: int
     size: int
     text: bytes
 
     def to_wire(self) -> list[Any]:
-        return [self.path, self.mtime_ns, self.size, hashlib.sha256(self.text).hexdigest()]
+        return [self.path, self.changed_ns, self.size, hashlib.sha256(self.text).hexdigest()]
 
 
 class AppImporter:
@@ -112,7 +112,7 @@ class AppImporter:
             def get_data(self, path: Any) -> bytes:
                 status = os.stat(path)
                 data = text_of(path)
-                importer._sources[path] = source = Source(path, status.st_mtime_ns, status.st_size, data)
+                importer._sources[path] = source = Source(path, status.st_ctime_ns, status.st_size, data)
                 importer.tell(source)
                 return data
 

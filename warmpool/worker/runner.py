@@ -21,7 +21,7 @@ from ..descriptors import adopt
 from ..errors import ProtocolError
 from ..packets import expect_fds, send
 from ..signatures import Function
-from ..wire.frames import FrameWriter
+from ..wire.frames import HEADER_SIZE, FrameWriter, decode
 from ..wire.large import MessageWriter
 from ..wire.process_messages import (
     TO_CONNECTION,
@@ -56,6 +56,8 @@ A = TypeVar("A", bound=BaseApp)
 
 END_VALUE_LIMIT: Final = 64 * 1024
 """Bytes of what `on_end` returns."""
+_WITHIN: Final = b"\x91" * 8
+"""Lists of one, as msgpack begins them: it is answered within as many maps and lists, of which there is a limit."""
 
 
 class Loop(Protocol):
@@ -173,7 +175,7 @@ class AppProcess:
             value = self.run_hook("on_end", self.reason, timeout=HOOK_TIMEOUT)
             if value is not None:
                 with suppress(OSError):
-                    send(self.channel, Ended(_keepable(value)))
+                    send(self.channel, Ended(_packed(value)))
         self.run_hook("unload", timeout=UNLOAD_TIMEOUT)
         self.loop.close()
 
@@ -345,14 +347,15 @@ class AppProcess:
             return None
 
 
-def _keepable(value: object) -> object:
+def _packed(value: object) -> bytes:
     """The value of a session's end; or, if it cannot be sent or is too large, what it was."""
+    writer = FrameWriter(END_VALUE_LIMIT)
     try:
-        value = in_full(value)
-        FrameWriter(END_VALUE_LIMIT).frame(value)
+        packed = writer.frame(in_full(value))[HEADER_SIZE:]
+        writer.frame(decode(_WITHIN + packed))
     except BaseException as error:  # what is serialised may be code of the app's
-        return f"a {name_of(value)} that cannot be kept: {words_of(error)}"
-    return value
+        return writer.frame(f"a {name_of(value)} that cannot be kept: {words_of(error)}")[HEADER_SIZE:]
+    return packed
 
 
 def constructed(app_class: type[A], context: AppContext) -> A:

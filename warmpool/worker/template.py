@@ -17,7 +17,6 @@ import socket
 import sys
 from collections.abc import Callable
 from contextlib import closing, suppress
-from pathlib import Path
 from typing import Final, NoReturn
 
 from ..app import AppContext, BaseApp
@@ -70,6 +69,7 @@ class Template:
         self,
         channel: socket.socket,
         load: Load,
+        board: Board,
         app: type[BaseApp],
         functions: dict[str, Function],
         importer: AppImporter,
@@ -81,13 +81,28 @@ class Template:
         self._context = AppContext(load.app, importer.version(app))
         self._functions = functions
         self.loop = loop_for(self._functions)
-        self._board = Board.open(Path(load.board))
+        self._board = board
         self._primed: BaseApp | None = None
         """Set up already: workers have a copy of it each."""
-        self.filling: list[bytes] = []
+        self._filling: list[bytes] = []
 
     def prime(self) -> None:
         self._primed = prime(self._app, self._functions, self._context)
+
+    def prepare(self) -> None:
+        """Makes its memory such that workers have to copy little of it: what they will do is done once, so that Python
+        has fitted its code to it; then what is garbage goes, the gaps are filled, and the collector writes to nothing
+        that is left.
+        """
+        with closing(Board.create(1)) as board:
+            for _ in range(REHEARSALS):
+                rehearse(self.loop, board, 0)
+        acquaint(self._functions.values())
+        forget_signals()
+        gc.collect()
+        self._filling = fill_holes()
+        gc.disable()
+        gc.freeze()
 
     def serve(self) -> None:
         """Forks and describes until the daemon closes the channel."""
@@ -112,13 +127,14 @@ class Template:
                 raise RuntimeError(f"it has threads now: {', '.join(threads)}")
             middle = fork_alone()
         except (OSError, RuntimeError) as error:
-            self._refuse(fork, f"fork: {error}")
+            self._refuse(fork, f"fork: {error}", getattr(error, "errno", None) or 0)
         else:
             if middle == 0:
                 self._fork_again(fork, worker_end, log, first)
             _, status = os.waitpid(middle, 0)
             if status:
-                self._refuse(fork, f"the second fork failed with status {os.waitstatus_to_exitcode(status)}")
+                failed = os.waitstatus_to_exitcode(status)  # an errno, unless it was killed
+                self._refuse(fork, f"the second fork failed with status {failed}", max(0, failed))
         close_all((worker_end, log, first))
 
     def _fork_again(self, fork: Fork, worker_end: int, log: int, first: int) -> NoReturn:
@@ -174,9 +190,9 @@ class Template:
             flush_streams()
             os._exit(status)
 
-    def _refuse(self, fork: Fork, why: str) -> None:
+    def _refuse(self, fork: Fork, why: str, errno: int) -> None:
         error = AppBrokenError(f"app {self._load.app}: no worker could be made: {why}", details={"message": why})
-        send(self._channel, ForkFailed(fork.worker_id, error.to_wire()))
+        send(self._channel, ForkFailed(fork.worker_id, error.to_wire(), errno))
 
 
 def flush_streams() -> None:
@@ -193,8 +209,12 @@ def main() -> None:
     received = receive(channel, TO_TEMPLATE)
     if received is None:
         return
-    load, _ = received
+    load, fds = received
     assert isinstance(load, Load), load
+    (board_fd,) = expect_fds(load, fds, 1)
+    board = Board(board_fd)
+    os.close(board_fd)
+    os.chdir("/")
     die_with(load.daemon_pid)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (load.open_files, hard))
@@ -202,7 +222,7 @@ def main() -> None:
     sys.dont_write_bytecode = True
     sys.argv = [load.file or load.module]
     replace_streams()
-    template = _load_app(channel, load)
+    template = _load_app(channel, load, board)
     if template is not None:
         template.serve()
 
@@ -217,7 +237,7 @@ def teller(channel: socket.socket) -> Callable[[Source], None]:
     return tell
 
 
-def _load_app(channel: socket.socket, load: Load) -> Template | None:
+def _load_app(channel: socket.socket, load: Load, board: Board) -> Template | None:
     importer = AppImporter(load, teller(channel))
     doing = "its import"
     try:
@@ -228,7 +248,7 @@ def _load_app(channel: socket.socket, load: Load) -> Template | None:
             if (preload := getattr(app, "preload", None)) is not None:
                 doing = "preload"
                 _run_hook(preload)
-            template = Template(channel, load, app, functions, importer)
+            template = Template(channel, load, board, app, functions, importer)
             options = options_of(app)
             if load.primed:
                 doing = "its setup"
@@ -236,15 +256,7 @@ def _load_app(channel: socket.socket, load: Load) -> Template | None:
     except BaseException as error:
         send(channel, LoadFailed(app_broken(load.app, doing, error).to_wire(), importer.sources()))
         return None
-    with closing(Board.scratch()) as board:
-        for _ in range(REHEARSALS):
-            rehearse(template.loop, board, 0)
-    acquaint(template._functions.values())
-    forget_signals()
-    gc.collect()
-    template.filling = fill_holes()
-    gc.disable()
-    gc.freeze()
+    template.prepare()
     send(channel, Loaded(importer.version(app), importer.sources(), options, threads_besides_main()))
     return template
 
