@@ -139,7 +139,7 @@ def test_a_call_costs_a_worker_no_more_bytecodes_than_it_did(daemon: Daemon):
 
 
 def test_a_call_costs_a_client_no_more_bytecodes_than_it_did(daemon: Daemon, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(client_calls, "LOOKS", 0)
+    monkeypatch.setattr(client_calls, "SPINS", 0)
     with daemon.client.session(APP) as session:
         session.call("add", INPUT)
         counts = bytecodes_of(lambda: [session.call("add", INPUT) for _ in range(CALLS)])

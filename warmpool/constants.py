@@ -17,10 +17,10 @@ OPEN_TIMEOUT_MAX = 3600.0
 CONTROL_FRAME_LIMIT = 64 * 1024
 """Largest hello or control frame. The daemon decodes nothing larger: a frame can grow 72-fold in memory."""
 ATTACH_FRAME_LIMIT = 2 * CONTROL_FRAME_LIMIT
-"""Of the first frame on a connection to a worker: it may repeat what came with two of those."""
+"""Of the first frame on a connection to a worker: it may carry what two control frames have brought."""
 
 HELLO_TIMEOUT = 2.0
-"""A client that has connected must have said what for within this time."""
+"""A client that has connected must have said hello within this time."""
 
 HOOK_TIMEOUT = 2.0
 """`on_end` may take this long. `unload` has `UNLOAD_TIMEOUT` after it."""
@@ -47,7 +47,7 @@ QUICK_CANCEL = 0.5
 """The grace of a call whose session nobody waits for: the daemon stops, or the client has left before it was served."""
 
 EXPIRE_ANSWER_TIMEOUT = 1.0
-"""A worker that the board shows idle must answer the question «may you expire?» within this time."""
+"""A worker that the board shows idle must answer the question "may you expire?" within this time."""
 
 EXPLAIN_TIMEOUT = 2.0
 """How long the daemon holds back an answer about a session whose connection broke, for the exit status."""

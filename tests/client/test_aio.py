@@ -129,7 +129,7 @@ def test_large_values_of_calls_at_once_do_not_block_each_other(run: Run):
 KEPT_AWAKE = """
 import asyncio, sys
 from warmpool import AsyncClient
-from warmpool.client.connections import CALM
+from warmpool.client.connections import SPIN_BACKOFF
 
 async def main():
     async with AsyncClient(sys.argv[1], autostart=False) as client, client.session(sys.argv[2]) as session:
@@ -138,15 +138,15 @@ async def main():
         stay_awake = link._stay_awake
         link._stay_awake = lambda *arguments: (rounds.append(arguments[0]), stay_awake(*arguments))
         await session.call("blink")
-        assert link._calm == 0, "a worker's first call is slow"
+        assert link._backoff == 0, "a worker's first call is slow"
         rounds.clear()
         await session.call("blink")
-        print(len(rounds) > 1, len(set(rounds)) == 1, link._calm == CALM)
+        print(len(rounds) > 1, len(set(rounds)) == 1, link._backoff == SPIN_BACKOFF)
         rounds.clear()
-        for number in range(CALM, 0, -1):
-            assert link._calm == number
+        for number in range(SPIN_BACKOFF, 0, -1):
+            assert link._backoff == number
             assert await session.call("fine", value=number) == number
-        print(rounds, link._calm)
+        print(rounds, link._backoff)
         assert await asyncio.gather(*(session.call("fine", value=value) for value in range(9))) == list(range(9))
         print(len(set(rounds)))
 

@@ -254,27 +254,27 @@ def test_a_session_can_be_asked_about_while_it_is_in_a_call(client: Client, fifo
 
 # --- looking for an answer ----------------------------------------------------------------------------------------
 
-LOOKS = """
+SPINS = """
 import sys
 from warmpool import Client
-from warmpool.client.sync_calls import CALM
+from warmpool.client.sync_calls import SPIN_BACKOFF
 
 with Client(sys.argv[1], autostart=False) as client, client.session(sys.argv[2]) as session:
     link = session._twin.link
     session.call("blink")
-    assert link._calm == 0, "a worker's first call is slow"
+    assert link._backoff == 0, "a worker's first call is slow"
     session.call("blink")
-    calm = [link._calm]
-    for number in range(CALM):
+    calm = [link._backoff]
+    for number in range(SPIN_BACKOFF):
         assert session.call("fine", value=number) == number
-        calm.append(link._calm)
-    print(calm == list(range(CALM, -1, -1)))
+        calm.append(link._backoff)
+    print(calm == list(range(SPIN_BACKOFF, -1, -1)))
 """
 
 
 def test_who_has_looked_in_vain_sleeps_for_a_while(client: Client):
     """In a process of its own: this one may have threads, and with them nobody looks."""
-    command = [sys.executable, "-c", LOOKS, str(client.places.socket), TOLD]
+    command = [sys.executable, "-c", SPINS, str(client.places.socket), TOLD]
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=True)
     assert done.stdout == "True\n"
 
@@ -282,16 +282,16 @@ def test_who_has_looked_in_vain_sleeps_for_a_while(client: Client):
 SHARES = """
 import os, sys
 from warmpool import Client
-from warmpool.client.sync_calls import CALM
+from warmpool.client.sync_calls import SPIN_BACKOFF
 
 with Client(sys.argv[1], autostart=False) as client, client.session(sys.argv[2]) as session:
     core = {min(os.sched_getaffinity(0))}
     os.sched_setaffinity(0, core)
     os.sched_setaffinity(session.info().pid, core)
     link = session._twin.link
-    while link._calm:
+    while link._backoff:
         session.call("fine", value=7)
-    while link._calm != CALM:
+    while link._backoff != SPIN_BACKOFF:
         session.call("fine", value=7)
 """
 
@@ -644,7 +644,7 @@ def test_an_interrupted_call_is_cancelled_and_its_late_answer_answers_no_other(c
 @pytest.mark.parametrize("way", WAYS)
 def test_an_interruption_that_wakes_nobody_is_heard(client: Client, way: str, monkeypatch: pytest.MonkeyPatch):
     """As one that comes between Python's last look for signals and the system call that waits."""
-    monkeypatch.setattr(sync_links, "LOOK_UP", 0.05)
+    monkeypatch.setattr(sync_links, "SIGNAL_CHECK", 0.05)
     with client.session(TOLD) as session:
         with interrupted_when_begun(client, _thread.interrupt_main):
             call_by(way, client, session, "spin")

@@ -76,7 +76,7 @@ class Reception:
         self.clients = clients.Clients(
             self.loop,  # type: ignore[arg-type]
             self.listener,  # type: ignore[arg-type]
-            **{what: reporter(what) for what in ("connected", "received", "refused", "closed")},
+            **{what: reporter(what) for what in ("connected", "greeted", "received", "refused", "closed")},
         )
         self.ours: list[socket.socket] = []
 

@@ -15,7 +15,7 @@ from scripted import FIRST_ID, Worker
 from support import APPS, PATIENCE
 
 from warmpool.constants import HOOK_TIMEOUT
-from warmpool.wire.process_messages import Cancel, LookUp, Relabel, RouseMe
+from warmpool.wire.process_messages import Cancel, Relabel, Wake, WakeMe
 
 TOLD = APPS / "told_to_stop.py"
 SOON = 1.0
@@ -272,8 +272,8 @@ def test_a_cancel_that_python_swallows_comes_again(start: Start):
     worker = start("Plain")
     begin(worker, "finalize")
     worker.cancel(FIRST_ID)
-    assert worker.hear() == RouseMe()
-    worker.say(LookUp())
+    assert worker.hear() == WakeMe()
+    worker.say(Wake())
     assert cancelled(FIRST_ID, worker.client.hear())
     assert "CallCancelled" not in worker.text
     assert worker.client.call(7, "seen") == ["Result", 7, [[True], 1]]

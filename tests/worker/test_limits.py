@@ -18,7 +18,7 @@ from warmpool.app import BaseApp
 from warmpool.board import OFFSET_NS, Board
 from warmpool.constants import MIB
 from warmpool.wire.frames import decode
-from warmpool.wire.process_messages import Ended, Leaving, LookUp, RouseMe, Stop
+from warmpool.wire.process_messages import Ended, Leaving, Stop, Wake, WakeMe
 from warmpool.worker import limits
 from warmpool.worker.limits import Limits, options_of
 
@@ -57,8 +57,8 @@ def test_an_app_may_end_its_session_between_calls(start: Start, kind: str):
     worker = start(kind)
     assert worker.client.call(1, "end_later") == ["Result", 1, "x"]
     if kind == "Plain":
-        assert worker.hear() == RouseMe()
-        worker.say(LookUp())
+        assert worker.hear() == WakeMe()
+        worker.say(Wake())
     assert_leaves(worker, "app")
 
 

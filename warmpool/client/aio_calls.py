@@ -20,7 +20,7 @@ from ..wire.frames import PADDING
 from ..wire.messages import Opened
 from .aio_links import AsyncLink
 from .connections import (
-    CALM,
+    SPIN_BACKOFF,
     UNSENDABLE,
     OverdueError,
     cannot_send,
@@ -96,7 +96,7 @@ class AsyncCallLink(AsyncLink):
         self._inboxes: dict[int, Inbox] = {}
         self._settling: dict[int, asyncio.Future[None]] = {}
         self._seized = False
-        self._calm = self._calm_next = 0
+        self._backoff = self._next_backoff = 0
         """As of a blocking client's link: calls to come before the loop is kept awake for one."""
         reader, self._messages = for_calls(connection, opened)
         super().__init__(connection, reader)
@@ -112,8 +112,8 @@ class AsyncCallLink(AsyncLink):
         except BaseException as error:
             raise self._unsent_call(call_id, error) from None
         loop = self.loop
-        if self._calm:
-            self._calm -= 1
+        if self._backoff:
+            self._backoff -= 1
         elif not self._waiting and not threads():
             loop.call_soon(self._stay_awake, call_id, monotonic() + AWAKE)
         future = self._waiting[call_id] = loop.create_future()
@@ -125,7 +125,7 @@ class AsyncCallLink(AsyncLink):
             if monotonic() < until:  # a loop's own clock may count milliseconds
                 self.loop.call_soon(self._stay_awake, call_id, until)
             else:
-                self._calm, self._calm_next = self._calm_next, CALM
+                self._backoff, self._next_backoff = self._next_backoff, SPIN_BACKOFF
 
     def overdue(self, call_id: int) -> None:
         """Its time is up: who waits for it gets OverdueError."""

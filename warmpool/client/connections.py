@@ -28,9 +28,8 @@ from ..wire.values import advice
 FORKED: Final = "it was made before this process was forked: make a new Client in the child"
 REPLY_LIMIT: Final = 2**31 - 1
 """The daemon's answers: it is trusted, and a list of sessions may be long."""
-CALM: Final = 256
-"""Calls for which a client sleeps at once after it has looked for an answer in vain: they are long, or there is no core
-for the worker.
+SPIN_BACKOFF: Final = 256
+"""Calls for which a client sleeps at once after it has spun in vain: they are long, or there is no core for the worker.
 """
 
 UNSENDABLE: Final = (WarmpoolError, TypeError, ValueError, OverflowError, BufferError)

@@ -26,7 +26,7 @@ def session(
     """Calls the function with `session=`: a new session each time, which is ended when the function returns or raises.
     An `async def` function has an AsyncSession. What is wrong in `options` is said at once.
 
-    A type checker knows what the decorated function gives and not what it takes: no type says «all but `session`».
+    A type checker knows what the decorated function gives and not what it takes: no type says "all but `session`".
     """
     session_request(app, options, working_directory())
 

@@ -2,7 +2,8 @@
 
 The forms are those that users of hosted session services know: a `run` with a dict of parameters, sessions by
 `"new"` or id, calls by name. A parameter that only a hosted service has a use for is taken and has no effect. Kinds
-of values are checked here, and bounds of what the daemon keeps are checked by the daemon.
+of values are checked here, and time-outs, so that no daemon is started for a wrong one; the bounds of what the daemon
+keeps, as names and labels, are its own to check.
 """
 
 from __future__ import annotations

@@ -22,8 +22,8 @@ from ..wire.frames import PADDING
 from ..wire.messages import Opened
 from . import sync_links
 from .connections import (
-    CALM,
     FORKED,
+    SPIN_BACKOFF,
     UNSENDABLE,
     HangupError,
     OverdueError,
@@ -35,11 +35,11 @@ from .connections import (
 )
 from .sync_links import Link, is_of_the_kernel
 
-LOOKS: Final = 48
+SPINS: Final = 48
 """Times that a caller looks for its answer before it sleeps, two microseconds each: a core that falls asleep takes
-longer to wake up than a short call takes. In between it lets others run, and leaves the socket to who would send.
+longer to wake up than a short call takes. In between it lets others run, and leaves the socket to whoever would send.
 """
-_LOOKED_ONCE: Final = LOOKS - 1
+_AFTER_ONE_SPIN: Final = SPINS - 1
 _READABLE: Final = select.POLLIN | select.POLLHUP | select.POLLERR
 
 
@@ -64,9 +64,9 @@ class CallLink(Link):
         self._outbox = Outbox(connection)
         self._caller: int | None = None
         """The thread whose call is under way. It can come for another one by the handler of a signal."""
-        self._calm = self._calm_next = 0
-        """Calls to come before one looks for its answer, instead of sleeping; and how many there will be when one has
-        looked in vain: none at first, since a worker's first is slow.
+        self._backoff = self._next_backoff = 0
+        """Calls to come before one spins; and how many there will be after one has spun in vain: none at first, since
+        a worker's first call is slow.
         """
         self._receive_now = partial(connection.recv_into, nbytes=0, flags=socket.MSG_DONTWAIT)
         self.left_open: list[int] = []
@@ -90,13 +90,13 @@ class CallLink(Link):
         with self._lock:
             if self.broken is not None:
                 raise cannot_use(self.broken)
-            looks = 0
+            spins_left = 0
             if threads():
-                self._look_up()
-            elif self._calm:
-                self._calm -= 1
+                self._bound_reads()
+            elif self._backoff:
+                self._backoff -= 1
             else:
-                looks = LOOKS
+                spins_left = SPINS
             calls, connection, read = self._calls, self._socket, self._reader.read
             call_id = calls.start()
             answer: list[Any] | None = None
@@ -115,11 +115,11 @@ class CallLink(Link):
                     self._push()
                 while answer is None:  # nothing yet, or the late answer to a call that was abandoned
                     try:
-                        body = read(self._receive_now if looks > 0 else connection.recv_into)
+                        body = read(self._receive_now if spins_left > 0 else connection.recv_into)
                     except BlockingIOError:
-                        looks -= 1
-                        if looks == 0:
-                            self._calm, self._calm_next = self._calm_next, CALM
+                        spins_left -= 1
+                        if spins_left == 0:
+                            self._backoff, self._next_backoff = self._next_backoff, SPIN_BACKOFF
                         sched_yield()
                         continue
                     if body is not None:
@@ -128,8 +128,8 @@ class CallLink(Link):
                 raise self._failure(call_id, error, sent=sent) from None
             finally:
                 self._caller = None
-        if looks == _LOOKED_ONCE:  # as soon as others were let run: the worker shares our core
-            self._calm = CALM
+        if spins_left == _AFTER_ONE_SPIN:  # as soon as others were let run: the worker shares our core
+            self._backoff = SPIN_BACKOFF
         return answer[2] if answer[0] == "Result" else payload_of(answer)
 
     def call_within(self, function: str | None, input: object, timeout: float) -> Any:
@@ -245,7 +245,9 @@ class CallLink(Link):
             if poll is None:
                 poll = select.poll()
                 poll.register(self._socket.fileno(), select.POLLOUT | _READABLE)
-            patience = sync_links.LOOK_UP if deadline is None else min(deadline - time.monotonic(), sync_links.LOOK_UP)
+            patience = sync_links.SIGNAL_CHECK
+            if deadline is not None:
+                patience = min(deadline - time.monotonic(), patience)
             if patience <= 0:
                 return
             for _, events in poll.poll(patience * 1000):
@@ -265,8 +267,8 @@ class CallLink(Link):
                 poll = select.poll()
                 poll.register(self._socket.fileno(), _READABLE)
                 patience = deadline - time.monotonic()
-                if not poll.poll(max(0.0, min(patience, sync_links.LOOK_UP)) * 1000):
-                    if patience <= sync_links.LOOK_UP:
+                if not poll.poll(max(0.0, min(patience, sync_links.SIGNAL_CHECK)) * 1000):
+                    if patience <= sync_links.SIGNAL_CHECK:
                         raise _LateError
                     continue
             body = self._read()

@@ -3,7 +3,8 @@
 A signal that falls just before a wait enters the kernel does not end it, and what its handler would raise (Ctrl-C)
 would come with the answer. That is next to impossible while there is one thread, but not where another one raises the
 signal as soon as it is given the interpreter's lock, which is just then. So in a process with threads no wait is longer
-than LOOK_UP; then Python looks for signals, and it is waited again. (Not in others: it costs a call a kernel timer.)
+than SIGNAL_CHECK; then Python looks for signals, and the wait begins anew. (Not in others: it costs a call a timer in
+the kernel.)
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from .connections import (
 )
 from .requests import RunRequest
 
-LOOK_UP: Final = 1.0
+SIGNAL_CHECK: Final = 1.0
 """Seconds after which whoever waits looks whether a signal has come."""
 
 
@@ -54,7 +55,7 @@ class Link:
         self._reader = reader
         self._lock = allocate_lock()
         self.broken: str | None = None
-        self._looks_up = False
+        self._is_bounded = False
         # A handle that is dropped leaks nothing: its session lives on, and expires by its own window.
         weakref.finalize(self, connection.close)
 
@@ -73,17 +74,17 @@ class Link:
                 self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
 
-    def _look_up(self) -> None:
-        """From now on no read takes longer than LOOK_UP."""
-        if not self._looks_up:
-            self._looks_up = True
-            timeval = struct.pack("@ll", *divmod(int(LOOK_UP * 1e6), 1_000_000))
+    def _bound_reads(self) -> None:
+        """From now on no read takes longer than SIGNAL_CHECK."""
+        if not self._is_bounded:
+            self._is_bounded = True
+            timeval = struct.pack("@ll", *divmod(int(SIGNAL_CHECK * 1e6), 1_000_000))
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
 
     def _read(self) -> memoryview | None:
-        """The next frame, if all of it is here after reading once, in LOOK_UP seconds at most if there are threads."""
+        """The next frame, if all of it is here after one read: of SIGNAL_CHECK seconds at most if there are threads."""
         if threads():
-            self._look_up()
+            self._bound_reads()
         try:
             return self._reader.read(self._receive_into)
         except BlockingIOError:

@@ -20,8 +20,8 @@ from ..descriptors import NOW, carrying
 from ..errors import ProtocolError
 from ..paths import peer_of
 from ..wire.frames import FrameReader, FrameWriter
-from ..wire.messages import CONTROL, HELLO, Opened, hello_from_wire
-from ..wire.shapes import Conversation, Message, from_wire, to_wire
+from ..wire.messages import CONTROL, Opened, check_hello
+from ..wire.shapes import Message, from_wire, to_wire
 
 FRAME_MAX = 2**31
 UNSENT_LIMIT = 4 * MIB
@@ -46,7 +46,7 @@ class Client:
         self.pid = pid
         self.socket = connection
         self.reader = FrameReader(CONTROL_FRAME_LIMIT)
-        self.conversation: Conversation = HELLO
+        self.has_greeted = False
         self.unsent: deque[Unsent] = deque()
         """Nothing more is read from it until it has taken that."""
         self.unsent_size = 0
@@ -89,6 +89,7 @@ class Clients:
         listener: socket.socket,
         *,
         connected: Callable[[Client], None],
+        greeted: Callable[[Client], None],
         received: Callable[[Client, Message], None],
         refused: Callable[[Client, ProtocolError], None],
         closed: Callable[[int, list[int]], None],
@@ -97,6 +98,7 @@ class Clients:
         self._loop = loop
         self._listener = listener
         self._connected = connected
+        self._greeted = greeted
         self._received = received
         self._refused = refused
         self._closed = closed
@@ -110,10 +112,6 @@ class Clients:
         self._listener.close()
         for client in list(self.by_number.values()):
             self._drop(client)
-
-    def greet(self, client: Client) -> None:
-        """It has said hello."""
-        client.conversation = CONTROL
 
     def send(self, client: Client, message: Message, passed: int | None = None) -> None:
         """Sends what the client takes now, and the rest when it takes more. `passed`: a descriptor that goes with it,
@@ -189,7 +187,7 @@ class Clients:
         client = self.by_number[self._last] = Client(self._last, connection, pid)
         self._watch(client)
         self._read(client)  # its hello may have come with it
-        if client.conversation is HELLO and client.number in self.by_number:
+        if not client.has_greeted and client.number in self.by_number:
             self._connected(client)
 
     def _watch(self, client: Client) -> None:
@@ -200,8 +198,12 @@ class Clients:
         try:
             frame = client.reader.read(client.socket.recv_into)
             while frame is not None and client.number in self.by_number:
-                is_hello = client.conversation is HELLO
-                self._received(client, hello_from_wire(frame) if is_hello else from_wire(frame, client.conversation))
+                if client.has_greeted:
+                    self._received(client, from_wire(frame, CONTROL))
+                else:
+                    check_hello(frame)
+                    client.has_greeted = True
+                    self._greeted(client)
                 frame = client.reader.next_frame()
         except BlockingIOError:
             pass

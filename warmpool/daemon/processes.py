@@ -41,12 +41,12 @@ from ..wire.process_messages import (
     Load,
     Loaded,
     LoadFailed,
-    LookUp,
     Ready,
     Released,
-    RouseMe,
     SetupFailed,
     SourceRead,
+    Wake,
+    WakeMe,
 )
 from ..wire.shapes import Message, to_wire
 from .catalog import Catalog
@@ -336,8 +336,8 @@ class Processes:
                 self._report(ev.WorkerReleased(name))
             case SourceRead():
                 self._catalog.by_key(app_key).note_late(message.source)
-            case RouseMe():
-                self.tell(name, LookUp())
+            case WakeMe():
+                self.tell(name, Wake())
             case HangsNext():
                 self._hangs_next(name)
 

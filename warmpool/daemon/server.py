@@ -1,4 +1,4 @@
-"""The daemon: carries events to the broker and performs its effects. One loop, one timer, no decision.
+"""The daemon: carries events to the broker and performs its effects. One loop, one timer for the broker, no decision.
 
 Whatever happens becomes an event; the broker's effects are done in their order; what comes of them is the next
 event. An event that arises while effects are performed waits until they are done.
@@ -23,7 +23,7 @@ from ..policy import events as ev
 from ..policy.broker import Broker
 from ..policy.split_timers import SplitTimers
 from ..settings import Settings
-from ..wire.messages import NEW, Abandon, Control, Failure, Open, Reply, Request
+from ..wire.messages import NEW, Abandon, Failure, Open, Reply, Request
 from ..wire.process_messages import Load
 from ..wire.references import parse
 from ..wire.shapes import Message
@@ -117,6 +117,7 @@ class Server:
             self._loop,
             listener,
             connected=lambda client: self.report(ev.Connected((client.number, 0))),
+            greeted=lambda client: self.report(ev.Greeted((client.number, 0))),
             received=self._received,
             refused=lambda client, error: self._refuse((client.number, 0), error),
             closed=self._client_left,
@@ -236,9 +237,6 @@ class Server:
                     self._request(client, message)
                 case Abandon():
                     self.report(ev.OpenAbandoned((client.number, message.id)))
-                case Control():
-                    self._clients.greet(client)
-                    self.report(ev.Greeted((client.number, 0)))
         except ProtocolError:
             raise
         except Exception as error:
@@ -303,6 +301,7 @@ class Server:
             self._take_back(effect)
         else:
             self._clients.send(client, effect.opened, connection)
+            os.sched_yield()  # client and worker before our log and the settling, where they are put on our core
 
     def _take_back(self, effect: fx.HandOver) -> None:
         """The worker serves nobody for it: it is free again, or goes with the session that it was given to."""

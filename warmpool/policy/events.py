@@ -23,14 +23,14 @@ class AppEdition:
 
 @fact
 class Connected:
-    """A client has connected and has not said what for."""
+    """A client has connected and has not said hello."""
 
     ticket: Ticket
 
 
 @fact
 class Greeted:
-    """It wants to talk to the daemon itself."""
+    """It has."""
 
     ticket: Ticket
 

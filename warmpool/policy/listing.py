@@ -1,6 +1,6 @@
 """Lists of sessions: which are asked for, and a page of them that stays where it is while others come and go.
 
-Each session has a serial number, so a page is «those before this number»: what is opened meanwhile is newer, and what
+Each session has a serial number, so a page is "those before this number": what is opened meanwhile is newer, and what
 ends meanwhile leaves no gap that would shift the rest.
 """
 

@@ -1,7 +1,7 @@
 """Messages of calls, of any size: the small ones as frames, the large ones in memory that both ends share.
 
-Large bytes are never packed: msgpack would copy them twice. The message is made in pieces, of which they are some, and
-the pieces are sent, or written to memory, from where they are.
+Large bytes are never packed: msgpack would copy them twice. The message is a list of pieces, these bytes among them,
+and the pieces are sent, or written to memory, from where they are.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from ..errors import ProtocolError
 from .frames import decode, unpack
-from .shapes import Message, conversation_of, from_parts, new_tuple
+from .shapes import conversation_of, from_parts, new_tuple
 
 PROTOCOL_VERSION: Final = 10
 NEW: Final = "new"
@@ -21,7 +21,9 @@ NEW: Final = "new"
 
 
 class Control(NamedTuple):
-    """The first frame of a client's connection to the daemon; the others below follow."""
+    """The hello: the first frame of a client's connection to the daemon. It keeps this form in all versions, so that
+    each can tell the other which is too old.
+    """
 
     protocol: int
 
@@ -134,12 +136,12 @@ CONTROL_ANSWERS: Final = conversation_of(Reply, Opened, Failure)
 CALLS: Final = conversation_of(Call, Stream)
 
 
-def hello_from_wire(body: bytes | memoryview) -> Message:
-    """As `from_wire` with HELLO. Looks at the version first: a hello of another one may have other fields."""
+def check_hello(body: bytes | memoryview) -> None:
+    """Raises PROTOCOL_ERROR if this is no Control, or of another version: that first, for it may have other fields."""
     parts = decode(body)
     if type(parts) is list and len(parts) > 1 and parts[0] == "Control" and type(parts[1]) is int:
         check_version(parts[1])
-    return from_parts(parts, HELLO)
+    from_parts(parts, HELLO)
 
 
 def call_from_wire(body: bytes | memoryview) -> Call | Stream:

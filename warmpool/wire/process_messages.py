@@ -116,8 +116,8 @@ class Relabel(NamedTuple):
     labels: dict[str, str]
 
 
-class LookUp(NamedTuple):
-    """There is something for you that is not in a message. Answers RouseMe."""
+class Wake(NamedTuple):
+    """There is something for you that is not in a message. Answers WakeMe."""
 
 
 class HangNext(NamedTuple):
@@ -164,9 +164,9 @@ class Released(NamedTuple):
     """A stateless worker has no connection left and no call running: it can serve the next."""
 
 
-class RouseMe(NamedTuple):
+class WakeMe(NamedTuple):
     """A thread of the app's has something for the main one, which may be blocked where only a message of the daemon's
-    is heard. Answered by LookUp.
+    is heard. Answered by Wake.
     """
 
 
@@ -190,8 +190,8 @@ class Ended(NamedTuple):
 
 TO_TEMPLATE: Final = conversation_of(Load, Fork, Describe)
 FROM_TEMPLATE: Final = conversation_of(SourceRead, Loaded, LoadFailed, Described, ForkFailed)
-TO_WORKER: Final = conversation_of(Serve, Expire, Stop, Cancel, Relabel, LookUp, HangNext)
+TO_WORKER: Final = conversation_of(Serve, Expire, Stop, Cancel, Relabel, Wake, HangNext)
 TO_CONNECTION: Final = conversation_of(Attach)
 FROM_WORKER: Final = conversation_of(
-    Forked, Ready, SetupFailed, Busy, Released, Leaving, Ended, RouseMe, HangsNext, SourceRead
+    Forked, Ready, SetupFailed, Busy, Released, Leaving, Ended, WakeMe, HangsNext, SourceRead
 )

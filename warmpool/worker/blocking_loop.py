@@ -33,7 +33,7 @@ from ..errors import ProtocolError
 from ..packets import send
 from ..wire.large import Frame, MessageWriter
 from ..wire.messages import Call, Stream, call_from_wire
-from ..wire.process_messages import RouseMe
+from ..wire.process_messages import WakeMe
 from .connection import ENDS, LARGE_ATTACH, Connection
 from .failures import OUTSIDE, print_failure
 from .streams import Outlet, answer_plain, wait_until_taken
@@ -85,18 +85,18 @@ class BlockingLoop:
 
     def serve(self) -> None:
         self._inbox.watch(self._on_called)
-        while self._process.reason is None:
-            if self._inbox.called:
+        while self._process.exit_reason is None:
+            if self._inbox.has_mail:
                 self._process.heed_daemon()
                 continue
-            if self._process.wish is not None:
+            if self._process.drain_reason is not None:
                 self._send_the_rest()
                 continue
             if len(self._connections) == 1:
                 (connection,) = self._connections.values()
                 if not connection.outbox.waiting:
                     self._serve_alone(connection)
-                    if self._inbox.called:
+                    if self._inbox.has_mail:
                         continue
             self._serve_ready(self._wait())
         for connection in self._connections.values():
@@ -106,7 +106,7 @@ class BlockingLoop:
         """Until something is ready, if nothing is to be done."""
         self._waiting_on = _EVERYBODY
         try:
-            return self._poll.poll(0 if self._behind or self._inbox.called else None, _EVENTS)
+            return self._poll.poll(0 if self._behind or self._inbox.has_mail else None, _EVENTS)
         except BaseException as error:
             print_failure(OUTSIDE, error)
             return []
@@ -139,10 +139,10 @@ class BlockingLoop:
         """There is no loop around its functions."""
 
     def wake(self) -> None:
-        self._inbox.called = True
+        self._inbox.has_mail = True
         if self._waiting_on != _NOBODY or get_ident() != self._main_thread:  # by a handler of the app's, or a thread
             with suppress(OSError):
-                send(self._channel, RouseMe())
+                send(self._channel, WakeMe())
 
     def close(self) -> None:
         self._poll.close()
@@ -170,13 +170,13 @@ class BlockingLoop:
                 frame, end = None, error
             finally:
                 self._waiting_on = _NOBODY
-                if inbox.called:
+                if inbox.has_mail:
                     os.set_blocking(fd, True)
             if frame is not None:
-                if inbox.called:
+                if inbox.has_mail:
                     self._process.see_labels()
                 end = self._answer(connection, frame)
-            if end is not None or inbox.called or outbox.waiting:
+            if end is not None or inbox.has_mail or outbox.waiting:
                 break
         self._poll.register(fd, select.EPOLLOUT if outbox.waiting else select.EPOLLIN)
         if end is not None:
@@ -187,7 +187,7 @@ class BlockingLoop:
     def _on_called(self, number: int, frame: FrameType | None) -> None:
         if self._waiting_on >= 0:
             os.set_blocking(self._waiting_on, False)
-        self._inbox.heard()
+        self._inbox.on_signal()
 
     # --- everybody --------------------------------------------------------------------------------------------
 
@@ -221,7 +221,7 @@ class BlockingLoop:
         self._process.heed_daemon()
 
     def _serve_once(self, connection: Connection) -> None:
-        if self._process.wish is not None:
+        if self._process.drain_reason is not None:
             return
         reader = connection.reader
         try:
@@ -256,7 +256,7 @@ class BlockingLoop:
                 frame.release()  # it may lie in memory that is passed, as large again as the call
             if type(call) is Call:
                 reply = self._process.caller.answer(call, connection.writer)
-                if self._inbox.delivered:
+                if self._inbox.was_cancelled:
                     self._after_cancel()
             else:
                 reply = self._follow(connection, call)
@@ -278,7 +278,7 @@ class BlockingLoop:
         else:
             wait = partial(wait_until_taken, outlet, self._inbox, self._channel)
             reply = answer_plain(caller, outlet, writer, function, arguments, wait)
-        if self._inbox.delivered:
+        if self._inbox.was_cancelled:
             self._after_cancel()
         else:
             caller.end()
@@ -289,7 +289,7 @@ class BlockingLoop:
         """The next event takes it along, or the answer does."""
 
     def _after_cancel(self) -> None:
-        self._inbox.delivered = False
+        self._inbox.was_cancelled = False
         self._process.run_hook("on_cancel", timeout=HOOK_TIMEOUT)
         self._process.caller.end()
 

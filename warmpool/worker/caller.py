@@ -58,7 +58,7 @@ class Caller:
         """The whole of a call of a plain function: gives the frame with its reply. The hot path: `begin`, `decode`,
         `run`, `reply` and `end` stand here in full.
 
-        If the call was stopped (`inbox.delivered`), it is not over yet: the hook is to be run, and then `end`.
+        If the call was stopped (`inbox.was_cancelled`), it is not over yet: the hook is to be run, and then `end`.
         """
         call_id, name, value = call
         cells, inbox = self._cells, self.inbox
@@ -76,7 +76,7 @@ class Caller:
             try:
                 try:
                     inbox.exposed = call_id
-                    if inbox.alert:
+                    if inbox.must_check:
                         inbox.begin()
                     value = function.method(self.app, *arguments)
                 finally:
@@ -88,7 +88,7 @@ class Caller:
                     reply = writer.message(("Result", call_id, function.encode(value)))
                 except BaseException as error:  # what is serialised may be code of the app's
                     reply = self.refuse_output(call_id, function, value, error, writer)
-        if inbox.delivered:
+        if inbox.was_cancelled:
             return reply
         cells[self._used] = monotonic_ns() + cells[OFFSET_NS]
         cells[self._finished] = self.calls
@@ -99,7 +99,7 @@ class Caller:
         inbox = self.inbox
         try:
             inbox.exposed = call_id
-            if inbox.alert:
+            if inbox.must_check:
                 inbox.begin()
             return step(*arguments)
         finally:
@@ -107,7 +107,7 @@ class Caller:
 
     def raised(self, function: str, error: BaseException) -> WarmpoolError:
         """What to say when a function has raised."""
-        if self.inbox.delivered or isinstance(error, CallCancelled):
+        if self.inbox.was_cancelled or isinstance(error, CallCancelled):
             return call_cancelled(function, error)
         return app_error(function, error)
 

@@ -41,7 +41,7 @@ from typing import Final
 from ..app import CallCancelled
 from ..errors import ProtocolError
 from ..packets import receive, send
-from ..wire.process_messages import TO_WORKER, Cancel, RouseMe
+from ..wire.process_messages import TO_WORKER, Cancel, WakeMe
 from ..wire.shapes import Message
 from .birth import set_handler
 
@@ -68,33 +68,33 @@ class Inbox:
         self._doomed: dict[int, None] = {}
         self._stopped = NOTHING  # the last call that was, which may be cancelled again while it cleans up
         self._misses = 0
-        self._is_taking = False
+        self._is_collecting = False
         self._missed = False  # a signal that came then
         self.messages: deque[tuple[Message, list[int]] | ProtocolError] = deque()
         """What is to be heeded, in its order; or why it could not be taken."""
-        self.taken: Callable[[], None] = _nothing
+        self.on_received: Callable[[], None] = _nothing
         """Called when something was taken: the channel does not tell of it any more."""
-        self.called = False
+        self.has_mail = False
         """There may be more since this was cleared, of the daemon's or of the worker's own."""
-        self.alert = False
+        self.must_check = False
         """A call that is exposed must look."""
         self.exposed = NOTHING
         """Id of the call whose code, the app's, may be interrupted right now."""
-        self.delivered = False
+        self.was_cancelled = False
         """The call that runs, or ran last, was stopped while it ran. The loop's to clear, when it has run the hook."""
 
     def __repr__(self) -> str:
         return f"<Inbox exposed={self.exposed} doomed={list(self._doomed)} messages={len(self.messages)}>"
 
-    def watch(self, on_signal: Callable[[int, FrameType | None], None]) -> None:
-        """From now on `on_signal`, which must call `heard`, runs in the main thread when the daemon sends something."""
+    def watch(self, handler: Callable[[int, FrameType | None], None]) -> None:
+        """From now on `handler` runs in the main thread when the daemon sends something. It must call `on_signal`."""
         fd = self._channel.fileno()
-        set_handler(signal.SIGURG, on_signal)
+        set_handler(signal.SIGURG, handler)
         _set_mask(signal.SIG_UNBLOCK, {signal.SIGURG})  # the app's `setup` may have blocked all
         fcntl.fcntl(fd, _F_SETOWN_EX, struct.pack("@ii", _F_OWNER_TID, threading.get_native_id()))
         fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
         fcntl.fcntl(fd, fcntl.F_SETFL, os.O_NONBLOCK | os.O_ASYNC)
-        self.called = True  # what came before this has raised no signal
+        self.has_mail = True  # what came before this has raised no signal
 
     def watch_what_is_swallowed(self) -> None:
         """From now on. The daemon is asked for another signal, since one of our own would come at once."""
@@ -104,7 +104,7 @@ class Inbox:
             if isinstance(what.exc_value, CallCancelled):
                 self._doomed[self._stopped] = None
                 with suppress(OSError):
-                    send(self._channel, RouseMe())
+                    send(self._channel, WakeMe())
                 self.exposed = self._stopped  # last: what were raised in here would be swallowed, too
             else:
                 tell(what)
@@ -115,10 +115,10 @@ class Inbox:
         """Nothing more is sent: lets go of the handler, and with it of all that it knows."""
         set_handler(signal.SIGURG, _signal.SIG_DFL)
 
-    def heard(self) -> None:
+    def on_signal(self) -> None:
         """The signal has come. Raises CallCancelled if the call that is exposed is to stop."""
-        self.called = self.alert = True
-        if self._is_taking:
+        self.has_mail = self.must_check = True
+        if self._is_collecting:
             self._missed = True
         elif self.exposed:
             self._strike()
@@ -128,12 +128,12 @@ class Inbox:
         try:
             self.look()
         except CallCancelled:
-            self.delivered = False  # nothing of the app's has run
+            self.was_cancelled = False  # nothing of the app's has run
             raise
 
     def look(self) -> None:
         """As `begin`, in the middle of a call."""
-        self.alert = False  # first: a signal that comes now sets it again
+        self.must_check = False  # first: a signal that comes now sets it again
         try:
             self._strike()
         finally:
@@ -141,46 +141,46 @@ class Inbox:
             if self._misses > FORGOTTEN_AFTER:
                 self._doomed.clear()
             elif self._doomed:
-                self.alert = True
+                self.must_check = True
 
     def expose(self, call_id: int) -> None:
         """The app's code goes on. Raises CallCancelled if a cancel has come in between."""
         self.exposed = call_id
-        if self.alert and call_id:
+        if self.must_check and call_id:
             self.look()
 
     def _strike(self) -> None:
-        if self.called:
-            self._take()
-        if self.exposed and self.cancelled(self.exposed):
+        if self.has_mail:
+            self._collect_masked()
+        if self.exposed and self.claim_cancel(self.exposed):
             self.exposed = NOTHING
             raise CallCancelled("the call was cancelled")
 
-    def _take(self) -> None:
+    def _collect_masked(self) -> None:
         """Takes all that is there, and what comes meanwhile. Signals that come meanwhile must not do it, too: if there
         are many, each would begin inside of the one before, to the end of Python's stack.
         """
         self._missed = True
         while self._missed:
-            self._missed, self._is_taking = False, True
+            self._missed, self._is_collecting = False, True
             mask = _set_mask(signal.SIG_BLOCK, _ALL)
             try:
                 self.collect()
             finally:
                 _set_mask(signal.SIG_SETMASK, mask)
-                self._is_taking = False
+                self._is_collecting = False
 
-    def holds(self, call_id: int) -> bool:
+    def has_cancel_for(self, call_id: int) -> bool:
         """Whether a cancel of this call waits to be heeded."""
         return call_id in self._doomed
 
-    def cancelled(self, call_id: int) -> bool:
-        """Whether this call, which runs, is to stop. True once."""
+    def claim_cancel(self, call_id: int) -> bool:
+        """Whether this call, which runs, is to stop. True once: whoever asks has to stop it."""
         if call_id not in self._doomed:
             return False
         del self._doomed[call_id]
         self._stopped = call_id
-        self.delivered = True
+        self.was_cancelled = True
         return True
 
     def collect(self) -> None:
@@ -192,17 +192,17 @@ class Inbox:
                 return
             except ProtocolError as error:
                 self.messages.append(error)
-                self.taken()
+                self.on_received()
                 continue
             if received is None:
                 os._exit(0)  # the daemon is gone, and with it whoever could want anything
-            self.taken()
+            self.on_received()
             message, _ = received
             if not isinstance(message, Cancel):
                 self.messages.append(received)
             elif message.call_id != self._stopped and not self._is_over(message.call_id):
                 self._doomed[message.call_id] = None
-                self.alert = True
+                self.must_check = True
                 if len(self._doomed) > REMEMBERED:
                     del self._doomed[next(iter(self._doomed))]
 

@@ -72,13 +72,13 @@ class EventLoop:
             return await result if inspect.isawaitable(result) else result
 
     def serve(self) -> None:
-        self._inbox.watch(lambda *_: self._inbox.heard())
-        self._inbox.taken = self.wake
+        self._inbox.watch(lambda *_: self._inbox.on_signal())
+        self._inbox.on_received = self.wake
         self._serves = True
         self._loop.call_soon(self._heed_daemon)  # before anything is read; and in the loop, where calls run
         channel = self._process.channel.fileno()
         self._loop.add_reader(channel, self._heed_daemon)
-        while self._process.reason is None:
+        while self._process.exit_reason is None:
             try:
                 self._loop.run_forever()
             except BaseException as error:
@@ -128,12 +128,12 @@ class EventLoop:
         self._loop.close()
 
     def _heed_daemon(self) -> None:
-        if self._process.reason is not None:
+        if self._process.exit_reason is not None:
             return  # woken for what has been done: it stops once
         self._process.heed_daemon()
-        if self._process.reason is not None:
+        if self._process.exit_reason is not None:
             self._loop.stop()
-        elif self._awaited and self._inbox.cancelled(self._awaited):
+        elif self._awaited and self._inbox.claim_cancel(self._awaited):
             assert self._running is not None
             self._running.cancel()
             self._on_cancel = self._loop.create_task(self._run_on_cancel())
@@ -165,7 +165,7 @@ class EventLoop:
                 self._process.attach(connection, frame)
                 self._free(connection)
                 return
-            if self._inbox.called or self._inbox.messages:
+            if self._inbox.has_mail or self._inbox.messages:
                 self._process.see_labels()
             call = call_from_wire(frame)
         except BaseException as error:
@@ -179,12 +179,12 @@ class EventLoop:
     def _next_calls(self) -> None:
         """Runs what waits, one after another, until a call has to be awaited."""
         caller, inbox = self._process.caller, self._inbox
-        while self._queue and self._running is None and self._process.wish is None:
+        while self._queue and self._running is None and self._process.drain_reason is None:
             connection, call = self._queue.popleft()
             function = caller.functions.get(call.function or DEFAULT_FUNCTION)
             if function is not None and function.kind in _AT_ONCE and type(call) is Call:
                 reply = caller.answer(call, connection.writer)
-                if inbox.delivered:
+                if inbox.was_cancelled:
                     self._running = self._loop.create_task(self._finish(connection, reply))
                 else:
                     self._reply(connection, reply)
@@ -213,7 +213,7 @@ class EventLoop:
                         value = await value
                     reply = caller.reply(call.id, function, value, writer)
             except BaseException as error:
-                if self._inbox.delivered and isinstance(error, asyncio.CancelledError):
+                if self._inbox.was_cancelled and isinstance(error, asyncio.CancelledError):
                     error = CallCancelled()
                 reply = caller.refuse(call.id, caller.raised(function.name, error), writer)
             self._awaited = NOTHING
@@ -221,8 +221,8 @@ class EventLoop:
 
     async def _finish(self, connection: Connection, reply: Frame) -> None:
         """The app's code has ended: its hook may be to run; then the reply is sent, and the next call begins."""
-        if self._inbox.delivered:
-            self._inbox.delivered = False
+        if self._inbox.was_cancelled:
+            self._inbox.was_cancelled = False
             _forget_cancels()
             await (self._on_cancel or self._run_on_cancel())
             self._on_cancel = None
@@ -231,7 +231,7 @@ class EventLoop:
         if self._following is not None:
             self._end_of_stream(self._following)
         self._reply(connection, reply)
-        if self._process.wish is not None:
+        if self._process.drain_reason is not None:
             self._heed_daemon()
         self._next_calls()
 
@@ -348,7 +348,7 @@ class EventLoop:
         if all_taken:
             self._loop.remove_writer(connection.socket.fileno())
             self._free(connection)
-            if self._process.wish is not None:
+            if self._process.drain_reason is not None:
                 self._heed_daemon()
             self._next_calls()
 
@@ -375,7 +375,7 @@ class EventLoop:
         self._close(connection)
         if not isinstance(end, ENDS):
             print_failure(OUTSIDE, end)
-        if self._process.wish is not None:
+        if self._process.drain_reason is not None:
             self.wake()
         elif connection.attached and not self._connections:
             self._process.release_if_stateless()

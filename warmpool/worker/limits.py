@@ -116,7 +116,7 @@ class LimitedCaller(Caller):
 
     def answer(self, call: Call, writer: MessageWriter) -> Frame:
         reply = super().answer(call, writer)
-        if not self.inbox.delivered:  # else `end` is still to come
+        if not self.inbox.was_cancelled:  # else `end` is still to come
             self._look()
         return reply
 

@@ -32,13 +32,13 @@ from ..wire.process_messages import (
     HangNext,
     HangsNext,
     Leaving,
-    LookUp,
     Ready,
     Relabel,
     Released,
     Serve,
     SetupFailed,
     Stop,
+    Wake,
 )
 from ..wire.shapes import from_wire
 from ..wire.values import in_full
@@ -153,11 +153,12 @@ class AppProcess:
         self.caller: Caller
         self.loop: Loop
         self._limits = Limits(app, board)
-        self.wish: str | None = None
-        """Why it wants to go, as soon as it owes nothing; no call is begun any more."""
-        self._told: str | None = None  # why the daemon wants it to go, as soon as no call runs
-        self.reason: str | None = None
-        """Why the worker is to go, once it is."""
+        self.drain_reason: str | None = None
+        """Why no call is begun any more: it goes as soon as it owes nothing."""
+        self._stop_reason: str | None = None
+        """The daemon's, who wants it to go as soon as no call runs."""
+        self.exit_reason: str | None = None
+        """Why it goes, once that is decided."""
 
     def live(self, loop: type[Loop], first: socket.socket) -> None:
         """From setup to the last hook. `first`: the connection that the first client will have."""
@@ -172,7 +173,7 @@ class AppProcess:
         send(self.channel, Ready())
         self.loop.serve()
         if self._context.session_id is not None:
-            value = self.run_hook("on_end", self.reason, timeout=HOOK_TIMEOUT)
+            value = self.run_hook("on_end", self.exit_reason, timeout=HOOK_TIMEOUT)
             if value is not None:
                 with suppress(OSError):
                     send(self.channel, Ended(_packed(value)))
@@ -182,10 +183,10 @@ class AppProcess:
     def heed_daemon(self) -> None:
         """Does what the daemon has said by now."""
         inbox = self.inbox
-        inbox.called = False
+        inbox.has_mail = False
         inbox.collect()
         self.loop.meet_newcomers()  # a session begins before anything else is said of it
-        while inbox.messages and self.reason is None:
+        while inbox.messages and self.exit_reason is None:
             received = inbox.messages.popleft()
             if isinstance(received, ProtocolError):  # out of descriptors: the client that was passed is cut off
                 print_failure("taking a connection", received)
@@ -202,13 +203,13 @@ class AppProcess:
                 case Relabel():
                     self._context.labels = dict(message.labels)
                 case Stop():
-                    self._told = self.wish = message.reason
-                case LookUp():
+                    self._stop_reason = self.drain_reason = message.reason
+                case Wake():
                     pass
                 case HangNext():
                     self.caller.functions = hanging_once(self.caller)
                     send(self.channel, HangsNext())
-        if self.reason is None:
+        if self.exit_reason is None:
             self.leave_if_done()
 
     def see_labels(self) -> None:
@@ -222,14 +223,14 @@ class AppProcess:
 
     def leave_if_done(self) -> None:
         """Goes if it is to, and nothing holds it."""
-        if self._told is not None and not self.loop.is_calling():
-            self._leave(self._told)
-        elif self.wish is not None and not self.loop.owes():
-            self._leave(self.wish)
+        if self._stop_reason is not None and not self.loop.is_calling():
+            self._leave(self._stop_reason)
+        elif self.drain_reason is not None and not self.loop.owes():
+            self._leave(self.drain_reason)
 
     def want_to_leave(self, reason: str) -> None:
-        if self.wish is None:
-            self.wish = reason
+        if self.drain_reason is None:
+            self.drain_reason = reason
             self.loop.wake()
 
     def disown(self) -> None:
@@ -317,12 +318,12 @@ class AppProcess:
             self._leave(expire.reason)
 
     def _leave(self, reason: str) -> None:
-        self.reason = reason
+        self.exit_reason = reason
         send(self.channel, Leaving(reason))
 
     def release_if_stateless(self) -> None:
         """The last connection is gone. A session's worker waits for the next; a stateless one is free."""
-        if self._context.session_id is None and self.wish is None:
+        if self._context.session_id is None and self.drain_reason is None:
             send(self.channel, Released())
 
     def _set_up(self) -> None:

@@ -156,11 +156,11 @@ def wait_until_taken(outlet: Outlet, inbox: Inbox, channel: socket.socket) -> No
     poll = select.poll()
     poll.register(outlet.fileno(), select.POLLOUT)
     poll.register(channel, select.POLLIN)
-    while outlet.unsent and not (inbox.delivered or inbox.holds(outlet.call_id)):
+    while outlet.unsent and not (inbox.was_cancelled or inbox.has_cancel_for(outlet.call_id)):
         for fd, _ in poll.poll():
             if fd == channel.fileno():
                 inbox.collect()
-                inbox.called = True  # the loop's to heed
+                inbox.has_mail = True  # the loop's to heed
             else:
                 outlet.push()
 
@@ -181,7 +181,7 @@ class Items:
         inbox = self._inbox
         try:
             inbox.exposed = self._call_id
-            if inbox.alert:
+            if inbox.must_check:
                 return self._next_if_not_cancelled()
             return self._advance()
         finally:
