@@ -114,7 +114,7 @@ def test_the_user_and_root_are_welcome(reception: Reception, monkeypatch: pytest
     monkeypatch.setattr(clients, "peer_of", lambda _: (1, uid))
     reception.connect(CONTROL)
     reception.knock()
-    assert [what for what, _ in reception.reported if what != "connected"] == ["received"]
+    assert [what for what, _ in reception.reported if what != "connected"] == ["greeted"]
     assert len(reception.clients.by_number) == 1
 
 
