@@ -27,7 +27,7 @@ FLOORS: Final[tuple[frozenset[str], ...]] = tuple(
         (
             ["activity", "errors", "facts", "version"],
             ["constants", "descriptors", "paths", "launch", "handshake", "lock", "discovery"],
-            ["checks"],
+            ["checks", "footprint"],
             ["board", "settings", "wire"],
             ["packets"],
             ["memfd", "outbox"],

@@ -204,11 +204,19 @@ def test_a_peer_with_too_much_unread_is_a_blocking_io_error_and_nothing_is_torn(
     assert packets.receive(theirs, TO_WORKER) == (message, [])
 
 
-def test_what_was_sent_and_never_received_is_closed_with_the_socket(files):
+def test_what_was_sent_and_never_received_is_closed_with_the_socket():
+    """The kernel's copies of it: a pipe says so, which ends when nobody can write to it."""
+    readable, writable = os.pipe()
     ours, theirs = packets.pair()
-    packets.send(ours, stop_of(2 * PACKET_LIMIT), files[:3])
+    packets.send(ours, stop_of(2 * PACKET_LIMIT), (writable,))
+    os.close(writable)
     ours.close()
+    os.set_blocking(readable, False)
+    with pytest.raises(BlockingIOError):
+        os.read(readable, 1)
     theirs.close()
+    assert os.read(readable, 1) == b""
+    os.close(readable)
 
 
 # --- what is not of the conversation ----------------------------------------------------------------------------

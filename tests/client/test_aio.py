@@ -292,7 +292,7 @@ def test_a_reader_that_stops_stops_the_generator(run: Run, monkeypatch: pytest.M
             async with session.stream("forever", size=10_000) as stream:
                 assert (await anext(stream)).output == "x" * 10_000
                 await client.status()  # the loop has had time to read on
-                assert len(stream._link._inboxes[stream._call_id]._parts) < 5
+                assert len(stream._link._queues[stream._call_id]._parts) < 5
             (_, closed) = await session.call("heard")
             assert int(closed.removeprefix("closed after ")) < 100
 

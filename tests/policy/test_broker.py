@@ -654,7 +654,7 @@ def test_a_session_that_is_over_is_remembered_for_a_day():
     assert type(story.attach(client.session).error) is SessionNotFoundError
 
 
-def test_no_more_than_ten_thousand_are_remembered(monkeypatch):
+def test_those_beyond_the_limit_are_forgotten(monkeypatch):
     monkeypatch.setattr("warmpool.policy.sessions.RECORDS_LIMIT", 3)
     story = Story(warm=0)
     clients = [story.session() for _ in range(5)]

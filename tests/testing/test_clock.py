@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from support import APPS, PATIENCE, processes_marked, wait_for_exit, when
+from support import APPS, PATIENCE, look_again, processes_marked, wait_for_exit, when
 
 from warmpool import (
     AppBrokenError,
@@ -204,8 +204,10 @@ def test_a_pool_is_filled_up_also_while_time_stands(client: TestingClient):
     client.clock.freeze()
     for _ in range(3):
         client.session("counter").end()
+    latest = time.monotonic() + PATIENCE
     while client.status()["workers_by_state"].get("warm", 0) < 1:
-        pass
+        assert time.monotonic() < latest
+        look_again()
 
 
 def test_an_open_waits_for_its_time_also_while_time_stands(client: TestingClient):

@@ -17,10 +17,12 @@ from support import APPS, PATIENCE
 from warmpool.app import BaseApp
 from warmpool.board import OFFSET_NS, Board
 from warmpool.constants import MIB
+from warmpool.footprint import Footprint, footprint_of
 from warmpool.wire.frames import decode
 from warmpool.wire.process_messages import Ended, Leaving, Stop, Wake, WakeMe
 from warmpool.worker import limits
-from warmpool.worker.limits import Limits, options_of
+from warmpool.worker.limits import Limits
+from warmpool.worker.options import options_of
 
 LIMITS = APPS / "limits.py"
 
@@ -184,7 +186,9 @@ def test_memory_that_the_template_shares_is_not_looked_at_closely_again_and_agai
     looked: list[int] = []
     memory = {"seen": 0, "private": 100}
     monkeypatch.setattr(limits, "_unshared_bytes", lambda: memory["seen"])
-    monkeypatch.setattr(limits, "private_bytes", lambda: looked.append(memory["seen"]) or memory["private"])
+    monkeypatch.setattr(
+        limits, "footprint_of", lambda _: looked.append(memory["seen"]) or Footprint(memory["private"], 0)
+    )
     board = Board.create(1)
     mine = Limits(App, board)
     for memory["seen"] in (160, 161, 165, 171, 172, 181, 182):
@@ -196,12 +200,12 @@ def test_memory_that_the_template_shares_is_not_looked_at_closely_again_and_agai
 
 
 def test_the_kernels_account_of_memory_is_read_rightly():
-    before = limits.private_bytes()
+    before = footprint_of(os.getpid()).private
     with mmap.mmap(-1, 16 * MIB) as held:  # a bytearray may get memory that this process has and does not use
         piece = os.urandom(MIB)
         for _ in range(16):
             held.write(piece)
-        assert 14 * MIB < limits.private_bytes() - before < 20 * MIB
+        assert 14 * MIB < footprint_of(os.getpid()).private - before < 20 * MIB
         assert limits._unshared_bytes() >= len(held)
 
 

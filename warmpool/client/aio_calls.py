@@ -36,14 +36,14 @@ AWAKE: Final = 100e-6
 
 
 class Waiter(Protocol):
-    """Who waits for what comes for a call: a future, or an Inbox."""
+    """Who waits for what comes for a call: a future, or an EventQueue."""
 
     def done(self) -> bool: ...
     def set_result(self, result: list[Any], /) -> None: ...
     def set_exception(self, error: BaseException, /) -> None: ...
 
 
-class Inbox:
+class EventQueue:
     """What comes for a call that may be told more than one thing."""
 
     def __init__(self) -> None:
@@ -93,7 +93,7 @@ class AsyncCallLink(AsyncLink):
         self.opened = opened
         self._calls = OpenCalls(first_call_id())
         self._waiting: dict[int, Waiter] = {}
-        self._inboxes: dict[int, Inbox] = {}
+        self._queues: dict[int, EventQueue] = {}
         self._settling: dict[int, asyncio.Future[None]] = {}
         self._seized = False
         self._backoff = self._next_backoff = 0
@@ -162,7 +162,7 @@ class AsyncCallLink(AsyncLink):
             self._outbox.put(self._messages.message((kind, call_id, function, input)))
         except BaseException as error:
             raise self._unsent_call(call_id, error) from None
-        self._waiting[call_id] = self._inboxes[call_id] = Inbox()
+        self._waiting[call_id] = self._queues[call_id] = EventQueue()
         return call_id
 
     def has_enough(self) -> bool:
@@ -178,19 +178,19 @@ class AsyncCallLink(AsyncLink):
         deadline on the loop's clock.
         """
         try:
-            parts = await self._inboxes[call_id].take(self, deadline)
+            parts = await self._queues[call_id].take(self, deadline)
         except TimeoutError:
             self.abandon(call_id)
             raise OverdueError(call_id) from None
         if parts[0] != "Event":
-            del self._inboxes[call_id]
+            del self._queues[call_id]
             self.wake_up()  # nobody will take more of it
         return parts
 
     def abandon(self, call_id: int) -> bool:
         """Nobody waits for this call any more. False if its answer has come."""
         self._waiting.pop(call_id, None)
-        self._inboxes.pop(call_id, None)
+        self._queues.pop(call_id, None)
         was_open = self._calls.abandon(call_id)
         self.wake_up()
         return was_open
@@ -215,7 +215,7 @@ class AsyncCallLink(AsyncLink):
         waiter = self._waiting.pop(parts[1]) if len(parts) == 3 else self._waiting[parts[1]]
         if not waiter.done():
             waiter.set_result(parts)
-        if type(waiter) is Inbox:
+        if type(waiter) is EventQueue:
             waiter.size += len(frame)
             if waiter.size >= INBOX_LIMIT:
                 self._pause()

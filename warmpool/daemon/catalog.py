@@ -149,7 +149,7 @@ class Catalog:
         """The app that is meant. Raises APP_NOT_FOUND, with the names there are."""
         if reference.is_path:
             return self._of_path(os.path.join(cwd, reference.target), reference.class_name)
-        name = reference.target if reference.class_name is None else f"{reference.target}:{reference.class_name}"
+        name = reference.qualified
         if name not in self._claimed and reference.is_module and (entry := self._of_module(reference, cwd)):
             return entry
         if name not in self._names:
@@ -183,7 +183,7 @@ class Catalog:
 
     def _of_module(self, reference: AppReference, cwd: str) -> AppEntry | None:
         """Looked for once: that takes longer than all else of an open."""
-        seen = cwd, f"{reference.target}:{reference.class_name}"
+        seen = cwd, reference.qualified
         if seen not in self._modules and (entry := _entry_of_module(reference, cwd)) is not None:
             self._modules[seen] = self._entries[entry.key] = entry
         return self._modules.get(seen)
@@ -278,7 +278,7 @@ def _entry_of_module(reference: AppReference, cwd: str) -> AppEntry | None:
     """
     if interpreter_for(cwd).is_ours and not _can_find(reference.target, [cwd, *sys.path]):
         return None
-    name = f"{reference.target}:{reference.class_name}"
+    name = reference.qualified
     return AppEntry(
         key=f"{cwd}:{name}", name=name, root=cwd, module=reference.target, file=None, class_name=reference.class_name
     )

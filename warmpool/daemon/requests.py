@@ -45,7 +45,10 @@ class Requests:
         *,
         report: Callable[[ev.Event], None],
         reply: Callable[[ev.Ticket, object], None],
+        more: dict[str, Method],
+        wall_time: Callable[[float], float] | None,
     ) -> None:
+        """`more`: what tests may ask beside; `wall_time` turns lease time into Unix time, where a test can move it."""
         self._broker = broker
         self._board = board
         self._catalog = catalog
@@ -55,7 +58,7 @@ class Requests:
         self._report = report
         self._reply = reply
         self._started_at = time.time()
-        self._wall_time: Callable[[float], float] = self._real_wall_time
+        self._wall_time = wall_time or self._real_wall_time
         self._followers: dict[str, list[tuple[ev.Ticket, int]]] = {}
         """By worker: who waits for more of its log, and from where."""
         self._methods: dict[str, Method] = {
@@ -73,6 +76,7 @@ class Requests:
             "apps.serve": self._apps_serve,
             "daemon.status": self._status,
             "daemon.stop": self._stop,
+            **more,
         }
 
     def handle(self, ticket: ev.Ticket, request: Request) -> None:
@@ -85,11 +89,6 @@ class Requests:
                 f"there is no method {shorten(request.method)}; there are {', '.join(self._methods)}"
             )
         method(ticket, Parameters(request.method, request.params))
-
-    def add(self, methods: dict[str, Method], wall_time: Callable[[float], float]) -> None:
-        """What tests may ask beside, and how moments are shown where they can move time."""
-        self._methods |= methods
-        self._wall_time = wall_time
 
     def forget(self, connection: int) -> None:
         """Nobody waits behind these tickets any more."""
@@ -115,7 +114,7 @@ class Requests:
             self._report(ev.SessionAsked(ticket, session_id, settle))
             return
         session = self._session(session_id)
-        used = memory_of(session.pid if session.pid is not None and session.ended_at is None else 0)
+        used = memory_of(session.pid if session.ended_at is None else None)
         self._reply(ticket, {**self.shown(self._broker.leases.view(session, self._board.now())), **used})
 
     def _sessions_list(self, ticket: ev.Ticket, params: Parameters) -> None:

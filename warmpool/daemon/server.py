@@ -84,21 +84,16 @@ class Server:
             hangs_next=lambda worker: self._controls.hangs_next(worker) if self._controls else None,
         )
         self._clients = self._clients_at(listener)
-        self._requests = Requests(
-            self._broker, board, catalog, self._logs, places, settings, report=self.report, reply=self._reply
-        )
         self._events: deque[ev.Event] = deque()
         self._performing = False
         self._timer: asyncio.Handle | None = None
         self._timer_at: float | None = None
-        self._controls: TestControls | None = None
-        if isinstance(board, MovableBoard):
-            assert timers is not None
-            self._controls = TestControls(
-                loop, self._broker, self._processes, catalog, board, timers,
-                report=self.report, reply=self._reply, refuse=self._refuse, time_moved=self._set_timer, meet=self._meet,
-            )  # fmt: skip
-            self._requests.add(self._controls.methods, self._controls.wall_time)
+        self._controls = controls = self._controls_of(board, timers)
+        self._requests = Requests(
+            self._broker, board, catalog, self._logs, places, settings,
+            report=self.report, reply=self._reply,
+            more=controls.methods if controls else {}, wall_time=controls.wall_time if controls else None,
+        )  # fmt: skip
         self._heed_signals()
         self._set_timer()
 
@@ -122,6 +117,16 @@ class Server:
             refused=lambda client, error: self._refuse((client.number, 0), error),
             closed=self._client_left,
         )
+
+    def _controls_of(self, board: Board, timers: SplitTimers | None) -> TestControls | None:
+        """For a test, if it is one's daemon."""
+        if not isinstance(board, MovableBoard):
+            return None
+        assert timers is not None
+        return TestControls(
+            self._loop, self._broker, self._processes, self._catalog, board, timers,
+            report=self.report, reply=self._reply, refuse=self._refuse, time_moved=self._set_timer, meet=self._meet,
+        )  # fmt: skip
 
     def _heed_signals(self) -> None:
         for number in STOP_SIGNALS:

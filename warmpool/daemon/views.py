@@ -4,26 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-from ..constants import KIB
+from ..footprint import footprint_of
 from ..policy.pool import App
 from ..policy.sessions import SessionView
 from ..wire.frames import decode
 
 
-def memory_of(pid: int) -> dict[str, int | None]:
+def memory_of(pid: int | None) -> dict[str, int | None]:
     """Bytes that are the process's alone, and bytes that it shares with its template and others; None if it is gone."""
     try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+        private, shared = (None, None) if pid is None else footprint_of(pid)
     except OSError:
-        return {"private_bytes": None, "shared_bytes": None}
-    sizes = {name: int(rest.split()[0]) * KIB for name, _, rest in (line.partition(":") for line in lines)}
-    return {
-        "private_bytes": sizes["Private_Clean"] + sizes["Private_Dirty"],
-        "shared_bytes": sizes["Shared_Clean"] + sizes["Shared_Dirty"],
-    }
+        private = shared = None
+    return {"private_bytes": private, "shared_bytes": shared}
 
 
 def present(view: SessionView, wall_time: Callable[[float], float]) -> dict[str, Any]:

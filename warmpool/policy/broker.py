@@ -103,6 +103,10 @@ class Broker:
                 assert self.opens.waiting[waiter.request.ticket] is waiter
             assert pool.template is not TemplateState.RETIRED or not pool.waiters, "a waiter is served or told why"
         assert len(self.fleet.workers) <= self._settings.max_workers
+        for app in self.fleet.editions.apps.values():
+            workers = [worker for worker in self.fleet.workers.values() if worker.pool.app_key == app.key]
+            assert app.live == len(workers), app
+            assert app.going == sum(worker.state is WorkerState.STOPPING for worker in workers), app
         assert len(self.opens.waiting) == sum(len(pool.waiters) for pool in self.fleet.editions.pools.values())
 
     # --- events -----------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from ..app import BaseApp
 from ..client.core import finish
 from ..client.requests import call_timeout
 from ..errors import InvalidRequestError
+from ..worker.hooks import run_hook
 from .life import Hook, Life
 
 A = TypeVar("A", bound=BaseApp)
@@ -124,8 +125,8 @@ class AppClient(_AnyClient[A]):
         """Blocks, in the loop of the calls if they have one."""
         if self._runner is not None:
             self._runner.run(_awaited(hook, *arguments))
-        elif hook is not None and inspect.iscoroutine(result := hook(*arguments)):
-            asyncio.run(result)
+        elif hook is not None:
+            run_hook(hook, *arguments)
 
     def _close(self) -> None:
         if self._runner is not None:

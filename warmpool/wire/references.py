@@ -43,10 +43,13 @@ class AppReference(NamedTuple):
     def is_module(self) -> bool:
         return self.class_name is not None and not self.is_path
 
+    @property
+    def qualified(self) -> str:
+        """The target, with the class that is named in it."""
+        return self.target if self.class_name is None else f"{self.target}:{self.class_name}"
+
     def without_function(self) -> str:
-        text = self.target
-        if self.class_name is not None:
-            text += f":{self.class_name}"
+        text = self.qualified
         if self.version is not None:
             text += f"@{self.version}"
         return text + PRIMED if self.primed else text

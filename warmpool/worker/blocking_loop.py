@@ -16,7 +16,6 @@ Whenever there is not exactly one, the loop polls everything at once.
 
 from __future__ import annotations
 
-import inspect
 import os
 import select
 import signal
@@ -36,6 +35,7 @@ from ..wire.messages import Call, Stream, call_from_wire
 from ..wire.process_messages import WakeMe
 from .connection import ENDS, LARGE_ATTACH, Connection
 from .failures import OUTSIDE, print_failure
+from .hooks import run_hook
 from .streams import Outlet, answer_plain, wait_until_taken
 
 if TYPE_CHECKING:
@@ -65,23 +65,15 @@ class BlockingLoop:
 
     def run_hook(self, hook: Callable[..., Any], *arguments: Any, timeout: float | None) -> Any:
         if timeout is None:
-            return self._run(hook, *arguments)
+            return run_hook(hook, *arguments)
         handler = signal.signal(signal.SIGALRM, _raise_timeout)
         timer = signal.setitimer(signal.ITIMER_REAL, timeout)
         try:
-            return self._run(hook, *arguments)
+            return run_hook(hook, *arguments)
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, handler)
             signal.setitimer(signal.ITIMER_REAL, *timer)  # the app's own goes on
-
-    def _run(self, hook: Callable[..., Any], *arguments: Any) -> Any:
-        result = hook(*arguments)
-        if inspect.iscoroutine(result):
-            import asyncio
-
-            return asyncio.run(result)
-        return result
 
     def serve(self) -> None:
         self._inbox.watch(self._on_called)

@@ -14,12 +14,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable
-from contextlib import suppress
 from types import TracebackType
 from typing import NoReturn
 
 from ..wire.large import MessageWriter
 from .failures import print_failure
+from .logs import flush_streams
 
 
 class _MuteWriter(MessageWriter):
@@ -60,7 +60,5 @@ def leave(error: BaseException | None) -> NoReturn:
     elif error is not None:
         print_failure(f"process {os.getpid()}, which the app has forked,", error)
         status = 1
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(Exception):
-            stream.flush()
+    flush_streams()
     os._exit(status & 0xFF)

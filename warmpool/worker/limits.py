@@ -1,6 +1,5 @@
-"""What an app says of itself in its class: checked in the template; and how long a session of it may last, looked at
-by its worker after each call, and, for how long it lives, by the daemon while it is idle. A call is never cut short by
-these, and its reply is sent first.
+"""How long a session may last, as its app says: looked at by its worker after each call, and, for how long it lives,
+by the daemon while it is idle. A call is never cut short by these, and its reply is sent first.
 
 Memory is looked at in two steps: a cheap one that counts too much, since pages that are still shared with the template
 are in it, and where that is over the limit, the kernel's own account, which takes it milliseconds.
@@ -11,52 +10,19 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Final
 
 from ..app import BaseApp
 from ..board import Board
-from ..checks import shorten
-from ..constants import CANCEL_GRACE_MAX, COUNT_MAX, MAX_LIFETIME_MAX
+from ..footprint import footprint_of
 from ..wire.large import Frame, MessageWriter
 from ..wire.messages import Call
 from .caller import Caller
 
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 _STATM: Final = "/proc/self/statm"
-_SMAPS: Final = "/proc/self/smaps_rollup"
 _ROUNDING: Final = 0.001
 """Seconds: sums of binary fractions are not exact, and the daemon, which counts from the same moment, looks no more."""
-
-
-def options_of(app: type[BaseApp]) -> dict[str, Any]:
-    """What the daemon needs to know. Raises ValueError that names what cannot be."""
-    for option in ("max_calls", "max_private_bytes"):
-        _count(app, option, least=1)
-    return {
-        "warm": _count(app, "warm", least=0),
-        "max_workers": _count(app, "max_workers", least=1),
-        "cancel_grace": _seconds(app, "cancel_grace", 0.0, CANCEL_GRACE_MAX),
-        "max_lifetime": None if app.max_lifetime is None else _seconds(app, "max_lifetime", 0.001, MAX_LIFETIME_MAX),
-    }
-
-
-def _count(app: type[BaseApp], option: str, *, least: int) -> int | None:
-    value = getattr(app, option)
-    if value is None or (isinstance(value, int) and not isinstance(value, bool) and least <= value <= COUNT_MAX):
-        return value
-    raise ValueError(
-        f"{app.__name__}.{option} must be a whole number from {least} to {COUNT_MAX}, or None, not {shorten(value)}"
-    )
-
-
-def _seconds(app: type[BaseApp], option: str, least: float, most: float) -> float:
-    value = getattr(app, option)
-    if isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most:
-        return value
-    raise ValueError(
-        f"{app.__name__}.{option} must be a number of seconds from {least:g} to {most:g}, not {shorten(value)}"
-    )
 
 
 class Limits:
@@ -90,7 +56,7 @@ class Limits:
         if (seen := _unshared_bytes()) <= self._suspicious:
             return False
         self._suspicious = seen + limit // 16
-        return private_bytes() > limit
+        return footprint_of(os.getpid()).private > limit
 
 
 def _unshared_bytes() -> int:
@@ -98,12 +64,6 @@ def _unshared_bytes() -> int:
     with open(_STATM, "rb") as file:
         _, resident, shared, *_ = map(int, file.read().split())
     return (resident - shared) * _PAGE
-
-
-def private_bytes() -> int:
-    """Memory that goes when this process goes."""
-    lines = Path(_SMAPS).read_text().splitlines()
-    return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith(("Private_Clean", "Private_Dirty")))
 
 
 class LimitedCaller(Caller):

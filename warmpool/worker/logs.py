@@ -12,6 +12,7 @@ import io
 import logging
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 LONGEST: Final = 16 * 1024
@@ -105,3 +106,10 @@ def follow(listener: Listener | None) -> None:
 def sendable(text: str) -> str:
     """Without lone surrogates, which a file name can bring in and UTF-8 does not have."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
+def flush_streams() -> None:
+    """What stands in a buffer at a fork would be written by both processes."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()

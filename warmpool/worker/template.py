@@ -50,9 +50,10 @@ from .birth import (
 )
 from .failures import app_broken
 from .forks import ParentOnly
-from .limits import options_of
+from .hooks import run_hook
 from .loading import AppImporter, Source
-from .logs import replace_streams
+from .logs import flush_streams, replace_streams
+from .options import options_of
 from .priming import prime
 from .rehearsal import acquaint, rehearse
 from .runner import AppProcess, loop_for
@@ -195,13 +196,6 @@ class Template:
         send(self._channel, ForkFailed(fork.worker_id, error.to_wire(), errno))
 
 
-def flush_streams() -> None:
-    """What stands in a buffer at a fork would be written by both processes."""
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(Exception):
-            stream.flush()
-
-
 def main() -> None:
     forget_signals()
     channel = adopt(os.dup(CHANNEL_FD), socket.SOCK_SEQPACKET)
@@ -247,7 +241,7 @@ def _load_app(channel: socket.socket, load: Load, board: Board) -> Template | No
             functions = functions_of(app)  # what `preload` puts into the class is none
             if (preload := getattr(app, "preload", None)) is not None:
                 doing = "preload"
-                _run_hook(preload)
+                _run_preload(preload)
             template = Template(channel, load, board, app, functions, importer)
             options = options_of(app)
             if load.primed:
@@ -261,13 +255,9 @@ def _load_app(channel: socket.socket, load: Load, board: Board) -> Template | No
     return template
 
 
-def _run_hook(preload: object) -> None:
+def _run_preload(preload: object) -> None:
     if not callable(preload):
         raise TypeError("preload is not callable: make it a classmethod")
     if inspect.isfunction(preload) and inspect.signature(preload).parameters:
         raise TypeError("preload runs before there is an instance: make it a classmethod")
-    result = preload()
-    if inspect.iscoroutine(result):
-        import asyncio
-
-        asyncio.run(result)
+    run_hook(preload)
