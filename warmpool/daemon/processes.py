@@ -53,6 +53,7 @@ from .catalog import Catalog
 from .children import Channel, Child, Exit
 from .family import Family
 from .interpreters import Interpreter, requirement
+from .lone import LoneTemplate
 from .room import check_room, is_shortage, why_no_room
 from .session_logs import LAST_LINES, Logs
 from .workers import WorkerEnd
@@ -249,31 +250,11 @@ class Processes:
             else:
                 self._never_born(worker, _no_process(load.app, error))
             return
-
-        def give_ends(message: Fork | None) -> None:
-            nonlocal ends
-            if message is not None:
-                channel.send(message, ends)
-            close_all(ends)
-            ends = ()
-
-        def exited(end: Exit) -> None:
-            give_ends(None)
-            channel.close()
-            what = f"its own process {_under(interpreter, end.status)} while it imported or preloaded the app"
-            self._never_born(worker, broken(load.app, what))
-
-        def heed(message: Message) -> None:
-            if isinstance(message, Loaded):
-                give_ends(Fork(worker, row, in_place=True))
-            elif isinstance(message, LoadFailed | ForkFailed):
-                give_ends(None)
-                self._never_born(worker, message.error)
-
-        child.on_exit = exited
         self._workers[worker].child = child
-        channel = Channel(ours, self._loop, FROM_TEMPLATE, heed, lambda: None)
-        channel.send(load, (self._board_fd,))
+        LoneTemplate(
+            child, ours, self._loop, load, self._board_fd, Fork(worker, row, in_place=True), ends,
+            under=partial(_under, interpreter), failed=partial(self._never_born, worker),
+        )  # fmt: skip
 
     def tell(self, worker: str, message: Message) -> None:
         known = self._workers.get(worker)
