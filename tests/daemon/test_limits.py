@@ -332,7 +332,6 @@ def test_an_app_that_the_daemon_has_no_descriptor_for_is_not_called_broken(daemo
 def test_an_app_of_which_the_machine_can_make_no_process_is_not_called_broken(daemon: Daemon, tmp_path: Path):
     """As where a limit of processes is reached: of a user's, or of a container's."""
     full, app = tmp_path / "full", tmp_path / "many.py"
-    full.touch()
     app.write_text(
         "import errno, os\n"
         "from warmpool import BaseApp\n"
@@ -346,6 +345,10 @@ def test_an_app_of_which_the_machine_can_make_no_process_is_not_called_broken(da
         "    def get(self) -> int:\n"
         "        return 1\n"
     )
+    daemon.client.session(app)
+    wait_for_workers(daemon.client, leased=1, warm=1)
+    full.touch()
+    daemon.client.session(app)
     with pytest.raises(PoolExhaustedError, match="the machine cannot make another process"):
         daemon.client.session(app, open_timeout=0.5)
     (listed,) = daemon.client.apps.list()
