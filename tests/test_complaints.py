@@ -1,7 +1,7 @@
 """What users of other session services and worker pools complain of, each by the thread that tells it best. A test
 would fail on the service that its complaint was made about.
 
-Those that no test can show are answered in ARCHITECTURE.md, «What others are complained of».
+Those that no test can show are answered in ARCHITECTURE.md, "Complaints about others".
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def test_6_a_time_out_belongs_to_its_session(client: Any):
 
 
 def test_8_no_value_is_quietly_taken_for_the_default(client: Any):
-    """e2b-dev/E2B#873: 0, meant as «never», was."""
+    """e2b-dev/E2B#873: 0, meant as "never", was."""
     for never in (0, -1, None.__class__, float("inf"), "never"):
         with pytest.raises(InvalidRequestError, match="session_timeout"):
             client.session(APP, session_timeout=never).open()
@@ -206,7 +206,7 @@ def test_15_a_late_cancel_hits_no_other_call(client: Any, fifo: Path):
 
 
 def test_16_plain_functions_can_be_cancelled_in_a_sleep(client: Any):
-    """ray-project/ray#34961: async methods only, «because actors have state»."""
+    """ray-project/ray#34961: async methods only, "because actors have state"."""
     with client.session(APP) as session:
         for _ in range(3):
             running = Running(session, "swallow_exceptions")

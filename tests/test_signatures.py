@@ -1006,6 +1006,106 @@ def test_why_what_an_app_has_under_a_name_is_no_function(name: str, why: str):
     assert f"app beginner does not have a function {name!r}{why} it has good (" in str(raised.value)
 
 
+class Countdown:
+    """An iterator that is a value for all that."""
+
+    def __init__(self, left: int = 3) -> None:
+        self.left = left
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> int:
+        if not self.left:
+            raise StopIteration
+        self.left -= 1
+        return self.left
+
+
+class Words(dict, Countdown):
+    pass
+
+
+class Text(str, Countdown):
+    __slots__ = ("left",)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value", "result"),
+    [
+        (None, Countdown(), [2, 1, 0]),
+        (Any, Countdown(), [2, 1, 0]),
+        (Iterable[int], Countdown(), [2, 1, 0]),
+        (Iterable[int], [1], [1]),
+        (None, Words(a=1), {"a": 1}),
+        (None, Text("abc"), "abc"),
+        (Annotated[Any, pydantic.PlainSerializer(lambda value: value.left)], Countdown(), 3),
+    ],
+    ids=["bare", "any", "iterable", "list", "dict", "text", "serializer-of-its-own"],
+)
+def test_an_iterator_is_a_list_by_the_end_of_the_call(annotation, value, result):
+    function = function_of(returning(annotation, value))
+    given = function.method(None)
+    assert given == (result if isinstance(result, list) else value), "its items are made in the call"
+    assert decode(encode(function.encode(given), LIMIT)[4:]) == result
+
+
+@dataclasses.dataclass
+class Box:
+    width: int
+    height: int = 1
+    area: int = dataclasses.field(init=False, default=0)
+
+    def __post_init__(self) -> None:
+        self.area = self.width * self.height
+
+
+@dataclasses.dataclass
+class Rack:
+    boxes: list[Box]
+    best: Box | None = None
+    full: bool = dataclasses.field(init=False, default=False)
+
+
+def measure(self, box: Box) -> int:
+    return box.area
+
+
+def measure_all(self, rack: Rack, more: dict[str, Box] = {}) -> int:  # noqa: B006
+    return sum(box.area for box in [*rack.boxes, *more.values(), *([rack.best] if rack.best else [])])
+
+
+def test_a_dataclass_may_come_with_the_fields_that_it_makes_itself():
+    def sent(value: object) -> Any:
+        return decode(encode(value, LIMIT)[4:])
+
+    assert call(measure, sent({"box": Box(2, 3)})) == 6
+    rack = Rack([Box(1), Box(2, 2)], Box(3, 3))
+    assert call(measure_all, sent({"rack": rack, "more": {"x": Box(4, 4)}})) == 1 + 4 + 9 + 16
+    error = refusal(measure, {"box": {**dataclasses.asdict(Box(2)), "depth": 1}})
+    assert "depth" in str(error)
+
+
+def test_a_hook_that_is_run_by_its_decorator_is_taken():
+    def drained(method):
+        @functools.wraps(method)
+        def run(self):
+            for _ in method(self):
+                pass
+
+        return run
+
+    class Drained(BaseApp):
+        @drained
+        def setup(self) -> Iterator[None]:
+            yield
+
+        def get(self) -> int:
+            return 1
+
+    assert list(functions_of(Drained)) == ["get"]
+
+
 @pytest.mark.parametrize("hook", sorted(HOOKS))
 def test_a_hook_that_yields_is_refused(hook: str):
     """It would be a generator that nobody runs, and its app not set up."""

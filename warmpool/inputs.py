@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from copy import deepcopy
+from dataclasses import fields, is_dataclass
 from typing import Annotated, Any, Final, TypeGuard, get_args, get_origin
 
 from pydantic import AliasChoices, AliasPath, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
@@ -144,8 +146,7 @@ def _decode_parameters(
         try:
             return tuple(validate({} if value is None else value).__dict__.values())
         except ValidationError as error:
-            refused = _invalid_input(name, error)
-            raise _with_names(refused, name, parameters, value) from None
+            raise _with_names(_invalid_input(name, error), name, parameters, value) from None
 
     return model, decode
 
@@ -155,6 +156,8 @@ def _validation(validator: Any, schema: Any) -> Callable[[Any], Any]:
     but where it is strict only when it reads JSON.
     """
     validate: Callable[[Any], Any] = validator.validate_python
+    if made := set(_made_fields(schema)):
+        validate = _without_what_is_made(validate, made)
     if not _is_strict(schema):
         return validate
 
@@ -167,6 +170,40 @@ def _validation(validator: Any, schema: Any) -> Callable[[Any], Any]:
             raise
 
     return validate_strictly
+
+
+def _without_what_is_made(validate: Callable[[Any], Any], made: set[str]) -> Callable[[Any], Any]:
+    """A dataclass is sent with all of its fields, also those (`made`) that no one like it is made from."""
+
+    def validate_without(value: Any) -> Any:
+        try:
+            return validate(value)
+        except ValidationError as error:
+            refused = error.errors(include_url=False, include_context=False, include_input=False)
+            if any(one["type"] != "unexpected_keyword_argument" or one["loc"][-1] not in made for one in refused):
+                raise
+            given = deepcopy(value)
+            for *path, name in (one["loc"] for one in refused):
+                part = given
+                for step in path:
+                    part = part[step]
+                del part[name]
+            return validate(given)
+
+    return validate_without
+
+
+def _made_fields(schema: Any) -> Iterator[str]:
+    """Of all dataclasses in a core schema of pydantic's, the fields that are not given to who makes one."""
+    if isinstance(schema, list | tuple):
+        for part in schema:
+            yield from _made_fields(part)
+    elif isinstance(schema, dict):
+        if schema.get("type") == "dataclass" and is_dataclass(schema["cls"]):
+            yield from (field.name for field in fields(schema["cls"]) if not field.init)
+        for name, part in schema.items():
+            if name not in _USERS:
+                yield from _made_fields(part)
 
 
 def _is_strict(schema: Any) -> bool:

@@ -58,7 +58,8 @@ def receive_memory(connection: socket.socket, flags: int, size: int) -> memoryvi
         if not byte:
             raise EOFError
         if len(fds := fds_in(ancillary)) != 1 or cut & socket.MSG_CTRUNC:
-            many = "more than one, or none since this process has too many open" if cut & socket.MSG_CTRUNC else "none"
+            is_cut = fds or cut & socket.MSG_CTRUNC
+            many = "more than one, or none since this process has too many open" if is_cut else "none"
             raise ProtocolError(f"a message in memory came without its memory: of descriptors there came {many}")
         try:
             if ~fcntl.fcntl(fds[0], fcntl.F_GET_SEALS) & (fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_WRITE):

@@ -78,10 +78,9 @@ def why_no_function(app: type, name: str) -> str:
 def refuse_generators(app: type) -> None:
     """Raises TypeError for a hook that yields: to call it makes a generator and runs nothing."""
     for name in sorted(HOOKS):
-        given: Any = getattr(app, name, None)
-        hook = inspect.unwrap(given)
+        hook: Any = getattr(app, name, None)
         if inspect.isgeneratorfunction(hook) or inspect.isasyncgenfunction(hook):
-            raise TypeError(f"{hook.__qualname__} yields, and would never run: end in `unload` what `setup` begins")
+            raise TypeError(f"{hook.__qualname__} yields, and would never run: a hook is called, and not iterated")
 
 
 def hints_of(app: type, method: Callable[..., Any]) -> dict[str, Any]:
@@ -124,6 +123,11 @@ def kind_of(method: Callable[..., Any], returned: Any) -> Kind:
     if inspect.isgeneratorfunction(inner) or origin in _GENERATORS:
         return Kind.GENERATOR
     return Kind.PLAIN
+
+
+def may_be_iterator(returned: Any) -> bool:
+    """Whether a function that is annotated so, or not at all, can be meant to give an iterator."""
+    return returned in (None, Any, object) or (get_origin(returned) or returned) is collections.abc.Iterable
 
 
 def results_of(kind: Kind, returned: Any) -> tuple[Any, Any]:

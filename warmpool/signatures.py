@@ -24,8 +24,17 @@ from pydantic.json_schema import JsonSchemaMode, PydanticJsonSchemaWarning
 from .app import BaseApp
 from .errors import FunctionNotFoundError
 from .inputs import Decode, decoder, is_model, keys_of
-from .methods import Kind, hints_of, is_function, kind_of, refuse_generators, results_of, why_no_function
-from .wire.values import in_full, written
+from .methods import (
+    Kind,
+    hints_of,
+    is_function,
+    kind_of,
+    may_be_iterator,
+    refuse_generators,
+    results_of,
+    why_no_function,
+)
+from .wire.values import holds_a_set_of_maps, in_full
 
 DEFAULT_FUNCTION: Final = "run"
 
@@ -150,7 +159,7 @@ def _function(app: type[BaseApp], name: str, method: Callable[..., Any]) -> Func
     method = _RUN[kind](iterate)
     return Function(
         name=name,
-        method=method if kind.streams or result in _NATIVE or is_model(result) else _complete(method),
+        method=_complete(method) if not kind.streams and may_be_iterator(result) else method,
         iterate=iterate,
         decode=decode,
         encode=_encoder(result, output),
@@ -243,24 +252,30 @@ def _by_position(method: Callable[..., Any], parameters: list[inspect.Parameter]
 def _encoder(annotation: Any, output: TypeAdapter[Any] | None) -> Callable[[Any], Any]:
     if output is None or annotation in _NATIVE:
         return lambda value: value
-    serializer = output.serializer
+    to_python = output.serializer.to_python
     if not is_model(annotation):
-        return lambda value: written(value, serializer)
+        return lambda value: _dumped(value, to_python)
     model = annotation
     if (width := _width_if_flat(model)) is None:
-        return lambda value: _dumped(value, model, serializer)
+        return lambda value: _dumped(value, to_python) if isinstance(value, model) else value
 
     def encode(value: Any) -> Any:
         if type(value) is model and len(fields := value.__dict__) == width:  # more: a cached property lies there too
             return fields
-        return _dumped(value, model, serializer)
+        # Something else than the model that was promised would lose what the model does not have.
+        return _dumped(value, to_python) if isinstance(value, model) else value
 
     return encode
 
 
-def _dumped(value: Any, model: type[BaseModel], serializer: Any) -> Any:
-    """Something else than the model that was promised would lose what the model does not have."""
-    return written(value, serializer) if isinstance(value, model) else value
+def _dumped(value: Any, to_python: Callable[..., Any]) -> Any:
+    """As pydantic writes it. A set of models is left to the packer, as where no type is promised."""
+    try:
+        return to_python(value, warnings=False)
+    except TypeError as error:
+        if holds_a_set_of_maps(error):
+            return value
+        raise
 
 
 def _width_if_flat(model: type[BaseModel]) -> int | None:

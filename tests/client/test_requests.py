@@ -372,7 +372,7 @@ def test_the_function_comes_first(function):
 
 @pytest.mark.parametrize("fields", [{"function": "add"}, {"function": "add", "input": {"amount": 1}}])
 def test_the_function_is_no_field(fields):
-    with pytest.raises(InvalidRequestError, match=r"the name of the function comes first: call\('add', …\)"):
+    with pytest.raises(InvalidRequestError, match=r"the name of the function comes first: \('add', …\)"):
         call_arguments(None, None, fields)
     assert call_arguments(fields, None, {}) == (None, fields)
 

@@ -173,7 +173,7 @@ def is_zombie(process: psutil.Process) -> bool:
         return False
 
 
-def test_a_stranger_that_dies_while_it_is_the_daemons_child_is_no_zombie_either(daemon: Daemon):
+def test_an_orphan_that_dies_while_it_is_the_daemons_child_is_no_zombie_either(daemon: Daemon):
     session = daemon.client.session(str(APPS / "forks_twice_on_import.py"))
     assert session.call() == "ran"
     wait_for_workers(daemon.client, leased=1, warm=1)
@@ -209,8 +209,8 @@ def test_when_a_daemon_is_gone_so_is_what_the_last_worker_has_left_running(daemo
         os.close(gone)
 
 
-def test_a_worker_that_was_just_born_is_never_taken_for_a_stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """It becomes the daemon's child at any moment, also between two looks of the one who sweeps up strangers. Its
+def test_a_worker_that_was_just_born_is_never_taken_for_an_orphan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """It becomes the daemon's child at any moment, also between two looks of the one who sweeps up orphans. Its
     birth is announced before: who looks at the announcements after he has looked at the children knows it.
     """
     loop = asyncio.new_event_loop()

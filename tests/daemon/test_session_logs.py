@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import re
 import tempfile
@@ -142,6 +143,29 @@ def test_where_no_file_can_be_the_text_is_lost_and_nothing_else(tmp_path: Path):
     assert file.read(0, 100) == ("", 0, 0)
     assert file.last_lines(3, 100) == []
     file.append(b"\n")
+
+
+def test_what_could_not_be_written_is_told_of_when_something_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A disk that was full for a while, in the middle of a line."""
+    write, room = os.write, [4]
+
+    def write_what_fits(fd: int, data: bytes) -> int:
+        if not room[0]:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        count = write(fd, data[: room[0]])
+        room[0] -= count
+        return count
+
+    monkeypatch.setattr(os, "write", write_what_fits)
+    file = LogFile(tmp_path / "w_1.log", 4096)
+    file.append(b"one\ntwo\n")
+    file.append(b"three\n")
+    room[0] = 4096
+    file.append(b"four\n")
+    file.append(b"five\n")
+    expected = "one\n\n(10 bytes of this log are lost: there was no room)\nfour\nfive\n"
+    assert file.read(0, 4096).text == expected
+    assert file.end == len(expected)
 
 
 # --- pipes --------------------------------------------------------------------------------------------------------

@@ -358,7 +358,7 @@ def test_an_app_that_the_machine_has_no_room_for_is_tried_again_after_a_second_a
 
 
 def test_an_edit_that_there_is_no_room_for_is_not_called_broken():
-    story = Story()
+    story = Story(warm=0)
     story.session()
     client = story.open(revision=2, patience=0.5)
     story.has_no_room_to_load()
@@ -370,6 +370,32 @@ def test_an_edit_that_there_is_no_room_for_is_not_called_broken():
     story.rest()
     (told,) = later.heard
     assert (told.opened.version, told.opened.notice) == ("v2", None)
+
+
+def test_while_there_is_no_room_for_an_edit_the_version_before_gives_what_it_has():
+    story = Story(warm=3)
+    story.session()
+    story.rest()
+    clients = [story.open(revision=2), story.open(revision=2, version="v2")]
+    story.has_no_room_to_load()
+    clients.append(story.open(revision=2))
+    story.rest()
+    told = [(c.heard[0].opened.version, c.heard[0].opened.notice) if c.heard else None for c in clients]
+    notice = "the last edit of app counter cannot be loaded for now, version v1 serves: no process is to be had"
+    assert told == [("v1", notice), None, ("v1", notice)]
+    story.wait(MEMORY_RECHECK)
+    story.rest()
+    assert clients[1].heard[0].opened.version == "v2"
+
+
+def test_an_app_that_is_served_is_loaded_when_there_is_room():
+    story = Story()
+    story.warm_up()
+    for _ in range(2):
+        story.has_no_room_to_load()
+        story.wait(MEMORY_RECHECK)
+    story.rest()
+    assert "1 warm" in story.pool()
 
 
 def test_who_waits_while_there_is_no_room_is_told_so_in_the_end():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Optional
 
 import pytest
@@ -123,14 +122,26 @@ def test_a_set_of_models_goes_as_a_list():
     assert decode(encode({"value": holder}, 1000)[HEADER_SIZE:]) == {"value": sent(holder)}
 
 
-def test_of_a_dataclass_goes_what_its_like_is_made_from():
-    @dataclasses.dataclass
-    class Box:
-        width: int
-        area: int = dataclasses.field(init=False, default=0)
+def test_what_lies_beside_a_set_of_models_goes_as_ever():
+    class Tag(BaseModel, frozen=True):
+        secret: SecretStr = SecretStr("in a tag")
 
-    assert sent(Box(3)) == {"width": 3}
-    assert decode(encode(Box(3), 1000)[HEADER_SIZE:]) == {"width": 3, "area": 0}, "of a result all"
+    class Login(BaseModel):
+        model_config = ConfigDict(extra="allow")
+        tags: set[Tag]
+        password: SecretStr
+        raw: bytes = b"\xff"
+        numbers: dict[int, str] = {1: "a"}
+        named: int = Field(default=1, validation_alias="theirName")
+
+    login = Login(tags={Tag()}, password="hunter2", more=b"x")
+    arrived = Login.model_validate(sent(login))
+    assert arrived.password.get_secret_value() == "hunter2"
+    assert [tag.secret.get_secret_value() for tag in arrived.tags] == ["in a tag"]
+    assert (arrived.raw, arrived.numbers, arrived.named, arrived.model_extra) == (b"\xff", {1: "a"}, 1, {"more": b"x"})
+    written = decode(encode(login, 1000)[HEADER_SIZE:])
+    assert (written["raw"], written["numbers"], written["named"], written["more"]) == (b"\xff", {1: "a"}, 1, b"x")
+    assert written["password"] == "**********", "as pydantic writes it"
 
 
 def test_what_is_read_from_inside_of_another_value_is_refused():

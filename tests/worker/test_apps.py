@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support import APPS, Client, Daemon, wait_for_exit, wait_until_said
@@ -98,6 +100,14 @@ def test_an_app_is_imported_and_set_up_in_the_root_wherever_the_daemon_was_start
     )
     with daemon.client.session(app) as session:
         assert session.call("get") == ["/", "/", os.getcwd()]
+
+
+def test_an_app_that_opens_its_own_files_as_seen_from_elsewhere_is_told_how_to(client: Client, directory: Path):
+    (directory / "reads.py").write_text('from warmpool import BaseApp\nopen("data.txt")\nclass Reads(BaseApp): ...\n')
+    with pytest.raises(
+        AppBrokenError, match="an app is imported and set up in /, so locate its own files by `__file__`"
+    ):
+        client.session(str(directory / "reads.py"))
 
 
 def test_stdin_is_empty(client: Client):
@@ -548,6 +558,24 @@ def test_of_two_served_apps_with_one_name_the_first_has_it(directory: Path):
         assert catalog.resolve(parse("twin"), "/").file == str(paths[0])
         assert catalog.resolve(parse(str(paths[1])), "/").file == str(paths[1])
         catalog.entries()
+
+
+def test_a_file_that_becomes_a_package_keeps_its_name(directory: Path, start_daemon: Any):
+    apps = directory / "apps"
+    apps.mkdir()
+    text = "from warmpool import BaseApp\nclass Grows(BaseApp):\n    def get(self) -> int:\n        return {}\n"
+    (apps / "grows.py").write_text(text.format(1))
+    daemon = start_daemon(str(apps))
+    with daemon.client.session("grows") as old:
+        assert old.call("get") == 1
+        (apps / "grows.py").unlink()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            assert daemon.client.session("grows").call("get") == 1, "there is no other of that name"
+        (apps / "grows").mkdir()
+        (apps / "grows" / "__init__.py").write_text(text.format(2))
+        with daemon.client.session("grows") as new:
+            assert (old.call("get"), new.call("get")) == (1, 2)
 
 
 @pytest.mark.parametrize("version", ["def version(self): return '1'", "version = '1.0 beta/2'", "version = '@1'"])

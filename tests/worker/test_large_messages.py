@@ -15,7 +15,7 @@ import psutil
 import pytest
 from support import APPS, MEMORY_LIMIT, PATIENCE, Daemon, framed, to_worker
 
-from warmpool import Client
+from warmpool import Client, InvalidInputError
 from warmpool.descriptors import carrying
 from warmpool.memfd import enclose
 from warmpool.wire.frames import ENCLOSED, PADDING, announcement
@@ -91,6 +91,23 @@ def test_it_takes_memory_and_gives_memory(client: Client, share: Callable[[str],
             sharing.socket.sendall(framed(["Call", 1, "large", {"size": size}]))
             assert sharing.hear() == ["Result", 1, b"x" * size]
         assert not memory_of(session.info().pid)
+
+
+def test_what_was_refused_or_not_taken_is_let_go_of_at_once(client: Client, share: Callable[[str], Sharing]):
+    """Not by the collector, which an app may have switched off."""
+    with client.session(VALUES) as session:
+        before = session.call("kept")
+        for _ in range(3):
+            with pytest.raises(InvalidInputError):
+                session.call("count", number=b"x" * MIB)
+        for _ in range(3):
+            leaver = share(session.id)
+            leaver.pass_on("Call", 1, "echo", {"value": b"x" * 2 * MIB})
+            leaver.pass_on("Call", 2, "echo", {"value": b"x" * 2 * MIB})
+            leaver.socket.close()
+        while psutil.Process(session.info().pid).num_fds() > before[1] + 1:
+            session.call("kept")
+        assert session.call("kept") == before
 
 
 def test_a_small_message_may_come_in_memory_too(client: Client, share: Callable[[str], Sharing]):

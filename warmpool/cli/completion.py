@@ -65,7 +65,7 @@ def _bash(places: list[Place]) -> str:
 _BASH = """\
 # eval "$(warmpool completion bash)"
 _warmpool() {{
-    local cur="${{COMP_WORDS[COMP_CWORD]}}" prev="${{COMP_WORDS[COMP_CWORD-1]}}" path="" word words=""
+    local IFS=$' \t\n' cur="${{COMP_WORDS[COMP_CWORD]}}" prev="${{COMP_WORDS[COMP_CWORD-1]}}" path="" word words=""
     for word in "${{COMP_WORDS[@]:1:COMP_CWORD-1}}"; do
         case "${{path:+$path }}$word" in
             {descend}) path="${{path:+$path }}$word" ;;

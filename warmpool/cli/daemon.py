@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import time
-from contextlib import suppress
 from typing import Any
 
 from ..client.connections import HangupError, connect
 from ..client.sync_links import ControlLink
-from ..errors import DaemonUnavailableError
+from ..errors import DaemonUnavailableError, ProtocolError
 from ..launch import has_exited
 from ..lock import holder
 from ..paths import Places, peer_of
@@ -55,15 +55,19 @@ def stop(options: argparse.Namespace) -> int:
         daemon = _Daemon(places)
         pidfd = os.pidfd_open(daemon.pid)
     except (DaemonUnavailableError, ProcessLookupError):
-        if pid := holder(places.lock):
+        if (pid := holder(places.lock)) is not None:
             say(f"a daemon, pid {pid}, runs, but nobody listens at {places.socket} any more: end it with `kill {pid}`")
             return 1
         say(f"no daemon runs at {places.socket}")
         return 0
     latest = time.monotonic() + PATIENCE
     try:
-        with suppress(DaemonUnavailableError):  # somebody else has stopped it in this moment, or it is stuck
+        try:
             daemon.ask("daemon.stop")
+        except DaemonUnavailableError:
+            pass  # somebody else has stopped it in this moment, or it is stuck
+        except ProtocolError:  # of another version: a signal is the same in all
+            signal.pidfd_send_signal(pidfd, signal.SIGTERM)
         if has_exited(pidfd, max(0.0, latest - time.monotonic())):
             return 0
     finally:

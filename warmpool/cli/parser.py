@@ -111,7 +111,7 @@ def _add_serve(commands: _Commands) -> None:
     serve.add_argument("--min-free-mb", type=int, metavar="MB", help="no new worker below this free memory (256)")
     serve.add_argument("--open-timeout", type=float, metavar="S", help="how long an open waits in line (30)")
     serve.add_argument("--call-frame-limit", type=int, metavar="BYTES", help="largest call in a stream (16 MiB)")
-    serve.add_argument("--call-memory-limit", type=int, metavar="BYTES", help="largest call, by whatever way (1 GiB)")
+    serve.add_argument("--call-memory-limit", type=int, metavar="BYTES", help="largest call passed as memory (1 GiB)")
     serve.add_argument("--idle-exit", type=float, metavar="S", help="leave after so long without sessions (never)")
     serve.add_argument("--detach", action="store_true", help="run in the background, with a log file")
     serve.add_argument("--log-cap-mb", type=int, metavar="MB", help="how much of a session's log is kept (10)")

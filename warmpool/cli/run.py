@@ -71,17 +71,17 @@ def read_input(text: str | None) -> Any:
     """The JSON behind `--input`, or None. Raises INVALID_REQUEST that says where it goes wrong."""
     if text is None:
         return None
-    source = "--input"
+    source, given = "--input", text.encode("utf-8", "surrogateescape")
     try:
         if text == "-":
-            source = "stdin"
-            if not (text := sys.stdin.read()).strip():
+            source, given = "stdin", sys.stdin.buffer.read()
+            if not given.strip():
                 raise InvalidRequestError("stdin is empty: pipe the input into it, as JSON")
         elif text.startswith("@"):
             source = text[1:]
-            with open(source) as file:
-                text = file.read()
-        return json.loads(text)
+            with open(source, "rb") as file:
+                given = file.read()
+        return json.loads(given)  # in any UTF, whatever the locale says
     except OSError as error:
         raise InvalidRequestError(f"cannot read the input: {error}") from error
     except (ValueError, RecursionError) as error:

@@ -14,7 +14,7 @@ from ..constants import DAEMON_LOG_LIMIT, MIB
 from ..errors import InvalidRequestError, WarmpoolError
 from ..handshake import READY, error_in, refusal
 from ..launch import close_all_but
-from ..paths import Places, make_private
+from ..paths import Places, make_private, working_directory
 from ..settings import BOUNDS, Settings
 
 STDOUT: Final = 1
@@ -25,7 +25,7 @@ _IN_UNITS = {"min_free_bytes": ("min_free_mb", MIB), "log_cap": ("log_cap_mb", M
 
 def serve(options: argparse.Namespace) -> int:
     places = Places.of(options.socket)
-    options.apps = [os.path.abspath(path) for path in options.apps]
+    options.apps = [os.path.normpath(os.path.join(working_directory(), path)) for path in options.apps]
     settings = _settings(options)
     if not options.detach:
         _serve(options, places, settings, ready=lambda: None)

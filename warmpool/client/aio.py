@@ -158,6 +158,7 @@ class AsyncCore(Core[AsyncCallLink]):
         finally:
             if timer is not None:
                 timer.cancel()
+            del future  # its error knows this frame, and so what was to be sent
 
     async def next_parts(self, link: AsyncCallLink, call_id: int, deadline: float | None) -> list[Any]:
         try:

@@ -198,6 +198,7 @@ class AsyncControlLink(AsyncLink):
             return await future
         finally:
             self._waiting.pop(number, None)
+            del future  # as in `open`
 
     async def open(self, request: RunRequest) -> tuple[socket.socket, Opened]:
         """A connection to a worker. Raises the daemon's refusal, or HangupError."""
@@ -213,6 +214,7 @@ class AsyncControlLink(AsyncLink):
             raise
         finally:
             self._waiting.pop(number, None)
+            del future  # its error knows this frame
 
     def _ask(self, question: Request | Open) -> asyncio.Future[Any]:
         self.check()

@@ -226,7 +226,7 @@ def call_arguments(function: object, input: object, fields: Mapping[str, Any]) -
             raise InvalidRequestError("call takes the input as one value or as keywords, not both")
         if function is None and isinstance(fields.get("function"), str) and fields.keys() <= {"function", "input"}:
             raise InvalidRequestError(
-                f"the name of the function comes first: call({fields['function']!r}, …); "
+                f"the name of the function comes first: ({fields['function']!r}, …), and not function=…; "
                 "an input with a field of that name goes as a dict"
             )
         input = fields

@@ -225,7 +225,10 @@ async def map_over(
             if under_way:
                 head = under_way.popleft()
                 if not isinstance(head, int):
-                    raise head
+                    try:
+                        raise head
+                    finally:
+                        del head  # it knows this frame, and so what was to be sent
                 yield payload_of(await core.next_parts(link, head, None))
     except HangupError:
         raise await core.explain(link.opened.session_id) from None

@@ -58,6 +58,11 @@ class AppEntry:
     def __post_init__(self) -> None:
         self.interpreter = interpreter_for(self.root)
 
+    @property
+    def place(self) -> str:
+        """The file or the directory that it is."""
+        return self.file or os.path.join(self.root, *self.module.split("."))
+
     def edition(self) -> AppEdition:
         """The app as its files are now. Looks at all of them, so that each edit counts once."""
         changed = [path for path in list(self.files) if not self._is_unchanged(path)]
@@ -155,6 +160,8 @@ class Catalog:
         if name not in self._names:
             for directory in self._directories:
                 self._scan(directory)
+        elif self._directories and not os.path.lexists(self._entries[self._names[name]].place):
+            self._look_for_successor(name)
         if name in self._names:
             return self._entries[self._names[name]]
         known = ", ".join(sorted(self._names)) or "none"
@@ -163,6 +170,17 @@ class Catalog:
             "or start the daemon with `warmpool serve DIRECTORY`",
             details={"apps": sorted(self._names)},
         )
+
+    def _look_for_successor(self, name: str) -> None:
+        """The app of this name is gone: a file that has become a package has the name, if one is served."""
+        key = self._names.pop(name)
+        was_claimed = name in self._claimed
+        self._claimed.discard(name)
+        for directory in self._directories:
+            self._scan(directory)
+        if name not in self._names:
+            self._names[name] = key
+            self._claimed |= {name} if was_claimed else set()
 
     def primed(self, entry: AppEntry) -> AppEntry:
         """The same app, loaded a second time and set up in its template. It has no name of its own."""

@@ -163,8 +163,10 @@ class Server:
         for effect in effects:
             try:
                 self._do(effect)
-            except Exception:
-                self._log(traceback.format_exc())
+            except Exception as error:
+                refusal = self._bug(error)
+                if (ticket := getattr(effect, "ticket", None)) is not None:
+                    self._refuse(ticket, refusal)
 
     def _do(self, effect: fx.Effect) -> None:
         match effect:

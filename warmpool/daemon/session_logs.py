@@ -46,7 +46,7 @@ class LogFile:
         self._path = path
         self._old_path = path.with_suffix(".old")
         self._cap = cap
-        self._old_size = self._size = 0
+        self._old_size = self._size = self._unwritten = 0
         self.end = 0
         """Bytes ever written."""
 
@@ -74,16 +74,27 @@ class LogFile:
             data = data[cut:]
 
     def _write(self, data: bytes) -> None:
-        try:
-            fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-            try:
-                written = os.write(fd, data)
-            finally:
-                os.close(fd)
-        except OSError:
-            return
+        """What cannot be written is lost, and told of as soon as something can."""
+        note = b""
+        if self._unwritten:
+            note = f"\n({self._unwritten} bytes of this log are lost: there was no room)\n".encode()
+        written = self._append(note + data)
         self._size += written
         self.end += written
+        if written < len(note):
+            self._unwritten += len(data)
+        else:
+            self._unwritten = len(note) + len(data) - written
+
+    def _append(self, data: bytes) -> int:
+        """How much of it was written."""
+        with suppress(OSError):
+            fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            try:
+                return os.write(fd, data)
+            finally:
+                os.close(fd)
+        return 0
 
     def _turn(self) -> None:
         if not self._size:

@@ -65,6 +65,8 @@ class Editions:
         if failure is None:
             pool = newest or self._candidate(app, now)
             self._revive(pool)
+            if current is not None and self._must_wait_for_room(pool, current):
+                return current, refusals.no_room_for_edit(current, pool.refused)
             return pool, None
         if newest is not None:
             if newest.warm:
@@ -229,6 +231,10 @@ class Editions:
         """Whether a process has just been refused: there will be another try."""
         return Timer("refused", pool.id) in self._timers
 
+    def _must_wait_for_room(self, pool: Pool, before: Pool) -> bool:
+        """Whether there is no room for its template, and the edition before it has a worker that is ready."""
+        return before is not pool and self._has_no_room(pool) and len(before.warm) > len(before.waiters)
+
     def refused(self, pool: Pool, what: str, why: str, now: float) -> None:
         """The machine has no room for a process of it. Nobody is to blame: it is tried again after a while."""
         if pool.refused is None:
@@ -237,16 +243,25 @@ class Editions:
         self._timers.set(Timer("refused", pool.id), now + MEMORY_RECHECK)
 
     def template_refused(self, pool: Pool, why: str, now: float) -> None:
-        """Those who wait for a worker stay in line."""
+        """Those who wait for a worker stay in line, but for those for whom the edition before has one."""
         self._timers.cancel(Timer("load", pool.id))
         pool.step_template(TemplateEvent.LOSE)
         self.refused(pool, f"it cannot be started: {why}", why, now)
         self._effects.extend(fx.Refuse(ticket, refusals.no_room(pool.app, why)) for ticket in pool.describers)
         pool.describers.clear()
+        before = self.apps[pool.app_key].current
+        for waiter in list(pool.waiters):
+            if before is None or not self._must_wait_for_room(pool, before):
+                return
+            if waiter.request.version in (None, before.version):
+                waiter.notice = refusals.no_room_for_edit(before, why)
+                pool.waiters.remove(waiter)
+                before.waiters.append(waiter)
 
     def template_loaded(self, pool: Pool, event: TemplateLoaded, now: float) -> None:
         self._timers.cancel(Timer("load", pool.id))
         pool.step_template(TemplateEvent.LOADED)
+        pool.refused = None
         pool.version = event.version
         pool.warm_target = self._settings.warm if event.warm is None else event.warm
         pool.max_workers = self._settings.max_workers if event.max_workers is None else event.max_workers
@@ -293,7 +308,8 @@ class Editions:
         be made again moves on to the newer one, whose turn comes after.
         """
         for pool in list(self.pools.values()):
-            is_wanted = pool.waiters or pool.describers
+            app = self.apps[pool.app_key]
+            is_wanted = pool.waiters or pool.describers or (app.keep and pool is app.candidate)
             if pool.template is TemplateState.LOST and is_wanted and not self._has_no_room(pool):
                 self._remake(pool, now)
 

@@ -167,7 +167,7 @@ class Fleet:
         """See the head of this file. Calling it once more changes nothing."""
         if self.stopping or self.full:
             return
-        wanted = any(pool.waiters or pool.describers for pool in self._pools.values())
+        wanted = any(pool.waiters or pool.describers or pool.refused for pool in self._pools.values())
         blocked = self._provide(now) if wanted else []
         may_refill = all(map(self._is_full, blocked))
         for pool in list(self._pools.values()):
@@ -297,7 +297,7 @@ class Fleet:
         """What an open on this pool waits for, in words."""
         if self.full:
             return f"{self._settings.max_workers} of {self._settings.max_workers} workers are in use (--max-workers)"
-        if pool.template is TemplateState.LOST and pool.refused is not None:
+        if pool.template is not TemplateState.READY and pool.refused is not None:
             return pool.refused
         if pool.template is not TemplateState.READY:
             return "the app is still being imported"

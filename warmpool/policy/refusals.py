@@ -131,6 +131,11 @@ def no_room(app: str, why: str) -> PoolExhaustedError:
     return PoolExhaustedError(f"app {app} cannot be started: {why}")
 
 
+def no_room_for_edit(serving: Pool, why: str | None) -> str:
+    """For whoever gets the version before an edit that cannot be loaded for now."""
+    return f"the last edit of app {serving.app} cannot be loaded for now, version {serving.version} serves: {why}"
+
+
 def notice(serving: Pool, error: dict[str, Any]) -> str:
     """For whoever gets the version before a broken edit."""
     trace = error["details"].get("traceback", "")

@@ -8,7 +8,7 @@ for each, or is not to be written at all.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from enum import Enum
 from functools import lru_cache
 from typing import Any, Final, get_args
@@ -27,11 +27,11 @@ def carry(value: Any) -> Any:
     """
     serializer = getattr(type(value), "__pydantic_serializer__", None)
     if serializer is not None:
-        plain = written(value, serializer)
+        plain = _written(value, serializer)
         if type(plain) is not type(value):  # a Url or a SecretStr is text only in JSON
             return plain if isinstance(plain, _NATIVE) else carry(plain)
     elif hasattr(type(value), "__dataclass_fields__"):
-        return _attributes(value, [field.name for field in _fields_of(value)])
+        return _attributes(value)
     elif isinstance(value, Enum):
         return value.value if isinstance(value.value, _NATIVE) else carry(value.value)
     elif isinstance(value, Mapping):
@@ -51,37 +51,53 @@ def carry(value: Any) -> Any:
         raise TypeError(f"a value of type {kind.__module__}.{kind.__qualname__} cannot be sent") from error
 
 
-def written(value: Any, serializer: Any, **how: Any) -> Any:
-    """`value` as pydantic writes it. Of maps there is no set: what holds a set of models is written as JSON is, where
-    that is a list (and bytes are text).
-    """
+def holds_a_set_of_maps(error: TypeError) -> bool:
+    """Whether pydantic could not write a set since what is in it becomes maps: level by level that goes as a list."""
+    return str(error).startswith("unhashable type")
+
+
+def _written(value: Any, serializer: Any) -> Any:
+    """As pydantic writes it; but a field with a set of models in it as it lies there."""
     try:
-        return serializer.to_python(value, warnings=False, **how)
-    except TypeError:
-        return serializer.to_python(value, warnings=False, mode="json", **how)
+        return serializer.to_python(value, warnings=False)
+    except TypeError as error:
+        if not hasattr(type(value), "__pydantic_fields__") or not holds_a_set_of_maps(error):
+            raise
+    if getattr(type(value), "__pydantic_root_model__", False):
+        return value.root
+    found: dict[str, Any] = {}
+    for name in (*type(value).__pydantic_fields__, *type(value).__pydantic_decorators__.computed_fields):
+        try:
+            found |= serializer.to_python(value, include={name}, warnings=False)
+        except TypeError as error:
+            if not holds_a_set_of_maps(error):
+                raise
+            found[name] = getattr(value, name)
+    return found | (getattr(value, "__pydantic_extra__", None) or {})
 
 
-def _fields_of(value: Any) -> tuple[Any, ...]:
-    """Of a dataclass."""
+def _attributes(value: Any) -> dict[str, Any]:
+    """Of a dataclass, one level of it."""
     import dataclasses  # whoever has one has paid for it
 
-    return dataclasses.fields(value)
-
-
-def _attributes(value: Any, names: Iterable[str]) -> dict[str, Any]:
     try:
-        return {name: getattr(value, name) for name in names}
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     except AttributeError as error:
         raise TypeError(f"{type(value)} cannot be sent: {error}") from error
+
+
+_NO_ITERATOR: Final = ("__pydantic_serializer__", "__dataclass_fields__")
 
 
 def in_full(value: Any) -> Any:
     """`value`, or the list of what it gives if it is an iterator: `carry` would make that, but too late for whoever
     wants it done as part of a call.
     """
-    kind = type(value)
-    known = hasattr(kind, "__pydantic_serializer__") or hasattr(kind, "__dataclass_fields__")
-    return list(value) if hasattr(kind, "__next__") and not known else value
+    if not isinstance(value, Iterator) or isinstance(value, Enum | Mapping | str | bytes):
+        return value
+    if any(hasattr(type(value), name) for name in _NO_ITERATOR):
+        return value
+    return [item for item in value]  # noqa: C416  (a `list` of what is made in C hears no signal)
 
 
 def carry_input(value: Any) -> Any:
@@ -93,12 +109,16 @@ def carry_input(value: Any) -> Any:
         return value.get_secret_value()
     serializer = getattr(kind, "__pydantic_serializer__", None)
     if serializer is None:
-        if hasattr(kind, "__dataclass_fields__"):
-            return _attributes(value, [field.name for field in _fields_of(value) if field.init])
         return carry(value)
-    keys = _keys_of_its_own(kind) if hasattr(kind, "__pydantic_fields__") else None
+    has_fields = hasattr(kind, "__pydantic_fields__")
+    keys = _keys_of_its_own(kind) if has_fields else None
     if keys is None:
-        plain = written(value, serializer, by_alias=True, round_trip=True)
+        try:
+            plain = serializer.to_python(value, warnings=False, by_alias=True, round_trip=True)
+        except TypeError as error:
+            if not has_fields or not holds_a_set_of_maps(error):
+                raise
+            plain = _as_it_is_read(value, _keys_of(kind))
     elif getattr(kind, "__pydantic_root_model__", False):
         plain = value.root
     else:
@@ -113,7 +133,9 @@ def _as_it_is_read(value: Any, keys: Mapping[str, str | None]) -> dict[str, Any]
     found = {name: field for name, field in vars(value).items() if name in keys}
     kind: Any = type(value)
     if coded := _coded_fields(kind):
-        found |= written(value, value.__pydantic_serializer__, include=set(coded), by_alias=False, round_trip=True)
+        found |= value.__pydantic_serializer__.to_python(
+            value, include=set(coded), by_alias=False, round_trip=True, warnings=False
+        )
     for name in found:
         if keys[name] is None:
             raise TypeError(f"{type(value).__qualname__}.{name} is read from inside of another value: give a dict")
@@ -131,6 +153,10 @@ def _keys_of_its_own(kind: Any) -> dict[str, str | None] | None:
     decorators = kind.__pydantic_decorators__
     if decorators.model_serializers or decorators.field_serializers or all(map(_is_written_as_read, models)):
         return None
+    return _keys_of(kind)
+
+
+def _keys_of(kind: Any) -> dict[str, str | None]:
     return {name: _key_of(kind, name, field) for name, field in kind.__pydantic_fields__.items()}
 
 

@@ -302,6 +302,7 @@ class BlockingLoop:
         connection.close()
         if not isinstance(end, ENDS):
             print_failure(OUTSIDE, end)
+        end.__traceback__ = None  # it knows the frames that know it, and with them what could not be sent
         if connection.attached and not self._connections:
             self._process.release_if_stateless()
 

@@ -5,6 +5,7 @@ To ask an exception anything is to run the app's code, or Python's on what the a
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from pathlib import Path
@@ -38,7 +39,10 @@ def app_broken(app: str, doing: str, error: BaseException) -> AppBrokenError:
     """`doing`: "its import", "its setup". What is no app has raised nothing: that is said in our words, once."""
     if isinstance(error, AppLoadError):
         return AppBrokenError(f"app {app} is broken: {words_of(error)}", details={"message": words_of(error)})
-    return AppBrokenError(f"app {app} is broken: {doing} raised {_summary(error)}", details=_details(error))
+    hint = ""
+    if isinstance(error, FileNotFoundError) and isinstance(error.filename, str) and not os.path.isabs(error.filename):
+        hint = "; an app is imported and set up in /, so locate its own files by `__file__`"
+    return AppBrokenError(f"app {app} is broken: {doing} raised {_summary(error)}{hint}", details=_details(error))
 
 
 def cannot_send(function: str, value: object, error: BaseException) -> AppError:

@@ -25,6 +25,7 @@ from typing import Any, Final
 
 from ..app import BaseApp
 from ..discovery import app_files, is_for_tests, text_of, texts_in
+from ..paths import is_text
 from ..wire.process_messages import Load
 
 _LIBRARIES: Final = frozenset({"site-packages", "dist-packages"})
@@ -165,7 +166,7 @@ class AppImporter:
 def _checked_version(app: type[BaseApp]) -> str:
     version: object = app.version
     text = str(version)
-    if not isinstance(version, str | int | float) or {*text} & {*"@:/#"}:
+    if not isinstance(version, str | int | float) or {*text} & {*"@:/#"} or not is_text(text):
         raise ValueError(f"{app.__name__}.version must be text without @, :, / and #, not {version!r}")
     return text
 

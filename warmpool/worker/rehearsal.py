@@ -85,7 +85,7 @@ def acquaint(functions: Iterable[Function]) -> None:
     """
     models: set[Any] = set()
     for function in functions:
-        for part in (function.method, function.decode, function.encode):
+        for part in (function.method, function.iterate, function.decode, function.encode):
             with suppress(AttributeError):  # it may be any object that can be called
                 object.__getattribute__(part, "__code__")
         models |= {function.input_model, function.output_model}
