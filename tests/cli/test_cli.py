@@ -157,7 +157,7 @@ def type(shared_daemon: Daemon, client: Client) -> Callable[..., Done]:
 def here(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Done]:
     """As `warmpool`, in this process: for the many ways to be refused, which need no process of their own."""
     monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
-    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
 
     def here(*arguments: str) -> Done:
         try:
@@ -235,6 +235,14 @@ def test_an_input_that_cannot_be_read(here: Callable[..., Done], shared_daemon: 
     assert error.startswith("error: INVALID_REQUEST: ")
     assert says in error
     assert len(error) < 1000
+
+
+def test_an_input_is_utf_8_whatever_the_locale(directory: Path, shared_daemon: Daemon):
+    (directory / "input.json").write_bytes(b"\xef\xbb\xbf" + json.dumps({"value": "Zoë"}, ensure_ascii=False).encode())
+    typed = command(shared_daemon.socket, "run", str(APPS / "values.py"), "echo", "--input", "@input.json")
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(typed, cwd=directory, env=environment, stdout=subprocess.PIPE, check=True, timeout=PATIENCE)
+    assert json.loads(done.stdout)["output"] == "Zoë"
 
 
 def test_an_input_may_be_any_json(type: Callable[..., Done]):

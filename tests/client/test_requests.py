@@ -429,7 +429,7 @@ def test_data_is_the_dict_that_it_was_made_of(fields):
     data = Data(fields)
     assert data == fields
     for name in fields:
-        if not hasattr(dict, name):
+        if not hasattr(Data, name):
             assert getattr(data, name) == fields[name]
 
 
