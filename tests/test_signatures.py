@@ -1071,6 +1071,10 @@ def measure(self, box: Box) -> int:
     return box.area
 
 
+def measure_either(self, box: Box | Rack) -> int:
+    return 0
+
+
 def measure_all(self, rack: Rack, more: dict[str, Box] = {}) -> int:  # noqa: B006
     return sum(box.area for box in [*rack.boxes, *more.values(), *([rack.best] if rack.best else [])])
 
@@ -1084,6 +1088,7 @@ def test_a_dataclass_may_come_with_the_fields_that_it_makes_itself():
     assert call(measure_all, sent({"rack": rack, "more": {"x": Box(4, 4)}})) == 1 + 4 + 9 + 16
     error = refusal(measure, {"box": {**dataclasses.asdict(Box(2)), "depth": 1}})
     assert "depth" in str(error)
+    assert "area" in str(refusal(measure_either, sent({"box": Box(2, 3)}))), "of a union it is not known which is meant"
 
 
 def test_a_hook_that_is_run_by_its_decorator_is_taken():

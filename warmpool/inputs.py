@@ -183,14 +183,21 @@ def _without_what_is_made(validate: Callable[[Any], Any], made: set[str]) -> Cal
             if any(one["type"] != "unexpected_keyword_argument" or one["loc"][-1] not in made for one in refused):
                 raise
             given = deepcopy(value)
-            for *path, name in (one["loc"] for one in refused):
-                part = given
-                for step in path:
-                    part = part[step]
-                del part[name]
+            try:
+                for one in refused:
+                    _remove(given, *one["loc"])
+            except (LookupError, TypeError):  # a step that is the name of a type in a union, and no key
+                raise error from None
             return validate(given)
 
     return validate_without
+
+
+def _remove(value: Any, *path: int | str) -> None:
+    *steps, last = path
+    for step in steps:
+        value = value[step]
+    del value[last]
 
 
 def _made_fields(schema: Any) -> Iterator[str]:
