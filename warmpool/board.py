@@ -46,7 +46,7 @@ class Board:
     """The mapping. `cells` is the flat view that the hot path stores into: `cells[row_start + COLUMN]`."""
 
     fd: int | None = None
-    """Of one that was made here: what to pass to who is to map it too."""
+    """Of one that was made here: what to pass to whoever is to map it too."""
 
     def __init__(self, fd: int) -> None:
         """Maps the memory behind `fd`, which the caller still owns and may close."""

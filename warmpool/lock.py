@@ -28,20 +28,13 @@ def holder(path: Path) -> int | None:
     try:
         inode = str(path.stat().st_ino)
         with open("/proc/locks") as locks:
-            held = (line.split() for line in locks)
-            return next((int(pid) for _, kind, _, _, pid, place, *_ in held if _is(kind, place, inode)), None)
+            for line in locks:
+                kind, _, _, pid, place = line.split()[1:6]  # place: major:minor:inode of the file
+                if kind == "FLOCK" and place.rpartition(":")[2] == inode:
+                    return int(pid)
     except OSError:
-        return None
-
-
-def _is(kind: str, place: str, inode: str) -> bool:
-    """`place`: major:minor:inode of the file."""
-    return kind == "FLOCK" and place.rpartition(":")[2] == inode
-
-
-def _pid_in(fd: int) -> int:
-    text = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
-    return int(text) if text.isdigit() else 0
+        pass
+    return None
 
 
 class LockFile:
@@ -59,7 +52,8 @@ class LockFile:
             try:
                 fcntl.flock(self._fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise AlreadyLockedError(_pid_in(self._fd)) from None
+                pid = os.pread(self._fd, 32, 0).decode("ascii", "replace").strip()
+                raise AlreadyLockedError(int(pid) if pid.isdigit() else 0) from None
             if not self.is_still_there():
                 return False
             undo.callback(self._path.unlink, missing_ok=True)

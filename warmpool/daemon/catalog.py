@@ -141,8 +141,7 @@ class Catalog:
 
     def entries(self) -> list[tuple[str, AppEntry]]:
         """Names and their apps, by name."""
-        for directory in self._directories:
-            self._scan(directory)
+        self._scan_all()
         named = [(name, self._entries[key]) for name, key in self._names.items()]
         seen = [(name, entry) for (_, name), entry in self._modules.items()]
         return sorted(named + seen, key=lambda item: item[0])
@@ -158,8 +157,7 @@ class Catalog:
         if name not in self._claimed and reference.is_module and (entry := self._of_module(reference, cwd)):
             return entry
         if name not in self._names:
-            for directory in self._directories:
-                self._scan(directory)
+            self._scan_all()
         elif self._directories and not os.path.lexists(self._entries[self._names[name]].place):
             self._look_for_successor(name)
         if name in self._names:
@@ -176,8 +174,7 @@ class Catalog:
         key = self._names.pop(name)
         was_claimed = name in self._claimed
         self._claimed.discard(name)
-        for directory in self._directories:
-            self._scan(directory)
+        self._scan_all()
         if name not in self._names:
             self._names[name] = key
             self._claimed |= {name} if was_claimed else set()
@@ -219,6 +216,10 @@ class Catalog:
         known = self._register(entry)
         self._claimed.add(known.name)
         return known
+
+    def _scan_all(self) -> None:
+        for directory in self._directories:
+            self._scan(directory)
 
     def _scan(self, directory: Path) -> list[AppEntry]:
         """Every file and package of a directory that holds an app."""

@@ -171,11 +171,8 @@ class Processes:
             case Described():
                 self._described(template.describers.pop(0), message.functions)
             case ForkFailed():
-                error = OSError(message.errno, os.strerror(message.errno))
-                if is_shortage(error):
-                    self._refused(message.worker_id, why_no_room(error))
-                else:
-                    self._never_born(message.worker_id, message.error)
+                cause = OSError(message.errno, os.strerror(message.errno))
+                self._not_made(message.worker_id, cause, message.error)
 
     def _template_exited(self, pool: str, status: str) -> None:
         template = self._templates.get(pool)
@@ -231,6 +228,13 @@ class Processes:
             self._refused(fork.worker_id, why_no_room(error))
         close_all(ends)
 
+    def _not_made(self, name: str, cause: OSError, error: dict[str, Any]) -> None:
+        """There is no process for a worker. That is nobody's fault if the machine has no room, and else the `error`."""
+        if is_shortage(cause):
+            self._refused(name, why_no_room(cause))
+        else:
+            self._never_born(name, error)
+
     def _refused(self, name: str, why: str) -> None:
         worker = self._workers.pop(name, None)
         if worker is not None:
@@ -245,10 +249,7 @@ class Processes:
             child, ours = self._spawn(load.app, interpreter)
         except OSError as error:
             close_all(ends)
-            if is_shortage(error):
-                self._refused(worker, why_no_room(error))
-            else:
-                self._never_born(worker, _no_process(load.app, error))
+            self._not_made(worker, error, _no_process(load.app, error))
             return
         self._workers[worker].child = child
         LoneTemplate(

@@ -331,12 +331,8 @@ class Server:
 
     def _reply(self, ticket: ev.Ticket, value: object) -> None:
         client = self._clients.by_number.get(ticket[0])
-        if client is None:
-            return
-        try:
+        if client is not None:
             self._clients.send(client, Reply(ticket[1], value))
-        except (TypeError, ValueError, OverflowError) as error:
-            self._refuse(ticket, self._bug(error))
 
     def _refuse(self, ticket: ev.Ticket, error: WarmpoolError) -> None:
         client = self._clients.by_number.get(ticket[0])
