@@ -1,15 +1,15 @@
-"""The lease board: what each worker is doing, in memory that the daemon and all workers share.
+"""The lease board: what each worker is doing, in memory that the daemon, all workers and their clients share.
 
 Mapped memory without a name, so that nobody can remove it; a header, then one row of eight 64-bit integers a worker.
 The worker writes its row as part of each call, plain stores and no system call; the daemon reads it when it must know.
 So a sliding window costs a call nothing, a call count is exact at once, and a worker that is stuck is still seen to be
 busy.
 
-Only the worker writes its row, but for CANCELLED, `clear`, which the daemon calls while no worker has it, and a clock
-that a test has stopped (`daemon/movable_board.py`). A reader
-can see a row between two stores: `USED_NS` is stored first, so a call that has just begun may show its new time
-with its old count, never the other way round. (Refused: messages about activity. They cost a call a system
-call, and a stuck worker sends none.)
+Only the worker writes its row, but for CANCELLED, which is the daemon's, BELL, which is its client's, `clear`, which
+the daemon calls while no worker has it, and a clock that a test has stopped (`daemon/movable_board.py`). A reader can
+see a row between two stores: `USED_NS` is stored first, so a call that has just begun may show its new time with its
+old count, never the other way round. (Refused: messages about activity. They cost a call a system call, and a stuck
+worker sends none.)
 
 The header holds the offset of lease time to the machine's monotonic clock, in nanoseconds: what moves it
 moves the time of the daemon and of all workers at once.
@@ -38,6 +38,10 @@ CALL_ID: Final = 3
 """Id of the call that runs, or ran last."""
 CANCELLED: Final = 4
 """Id of the call that is to stop. The daemon's to write, so that a call can see it while its process is blocked."""
+BELL: Final = 5
+"""Id of a call that has been sent, written by its client right after: a worker that waits awake looks here, which takes
+no system call. It is a hint, which a client may leave out.
+"""
 
 _CELL = 8
 

@@ -88,12 +88,12 @@ def test_an_open_is_a_message_of_the_protocol():
         app="counter:add", session="new", session_timeout=7, open_timeout=0.5, labels={"a": "b"},
         name="me", if_exists="attach", description="mine", tags=["x"], workers=["w_1"],
     )  # fmt: skip
-    message = request.open(5)
+    message = request.open(5, wants_board=True)
     assert message == (
-        5, "counter", "new", CWD, 7.0, 0.5, {"a": "b"}, "me", "attach", "mine", ["x"], "w_1", True,
+        5, "counter", "new", CWD, 7.0, 0.5, {"a": "b"}, "me", "attach", "mine", ["x"], "w_1", True, True,
     )  # fmt: skip
     assert from_wire(encode(to_wire(message), 65536)[4:], CONTROL) == message
-    plain = ask(app="counter").open(1)
+    plain = ask(app="counter").open(1, wants_board=False)
     assert (plain.labels, plain.name, plain.if_exists, plain.tags, plain.worker) == ({}, None, "error", [], None)
 
 
@@ -442,7 +442,7 @@ def test_only_dicts_are_shown_as_data():
 
 
 def test_a_result_says_who_gave_it():
-    result = run_result(Opened(1, ID, "counter", "1.0", "w_1", 1024, 1024), {"total": 2})
+    result = run_result(Opened(1, ID, "counter", "1.0", "w_1", 0, 1024, 1024), {"total": 2})
     assert result == {
         "session_id": ID,
         "output": {"total": 2},
@@ -451,7 +451,7 @@ def test_a_result_says_who_gave_it():
         "worker_id": "w_1",
     }
     assert result.output.total == 2
-    assert run_result(Opened(1, None, "counter", "1.0", "w_1", 1024, 1024), None).session_id is None
+    assert run_result(Opened(1, None, "counter", "1.0", "w_1", 0, 1024, 1024), None).session_id is None
 
 
 def test_the_working_directory_is_not_asked_for():

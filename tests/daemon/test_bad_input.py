@@ -252,13 +252,9 @@ def test_another_protocol_is_told_which_side_is_old(
     assert_refused(raw, "PROTOCOL_ERROR", f"the {old} is the older side")
 
 
-def test_a_request_that_is_refused_with_the_connection_leaves_nothing_in_line(
-    daemon: Daemon, connect: Callable[[], Raw]
-):
+def test_a_request_that_is_refused_with_the_connection_leaves_nothing_in_line(daemon: Daemon):
     """An id of 0 means the connection itself."""
-    with daemon.client.session(LIMITED) as holder:
-        raw = connect()
-        raw.say("Control", PROTOCOL_VERSION)
+    with daemon.client.session(LIMITED) as holder, Raw.to(daemon.socket) as raw:
         raw.say("Open", *Open(1, LIMITED, None, "/", open_timeout=PATIENCE))
         raw.say("Request", 0, "no.such", {})
         assert_refused(raw, "INVALID_REQUEST", "no method")
@@ -315,7 +311,7 @@ def test_an_open_that_lacks_fields(control: Raw, message: list[Any]):
 
 
 def test_the_last_fields_of_an_open_may_be_missing_and_there_are_no_more(control: Raw):
-    fields = [7, COUNTER, "new", "/", None, None, {}, None, "error", None, [], None, False]
+    fields = [7, COUNTER, "new", "/", None, None, {}, None, "error", None, [], None, False, False]
     for count in range(4, len(fields) + 1):
         control.say("Open", *fields[:count])
         answer = control.hear()
@@ -325,7 +321,7 @@ def test_the_last_fields_of_an_open_may_be_missing_and_there_are_no_more(control
             worker.say("Call", 1, "add", {})
             assert worker.hear() == ["Result", 1, {"total": 1}]
     control.say("Open", *fields, None)
-    assert_refused(control, "PROTOCOL_ERROR", "Open has 13 fields, not 14")
+    assert_refused(control, "PROTOCOL_ERROR", "Open has 14 fields, not 15")
 
 
 def test_an_id_of_an_open_that_is_not_answered_yet_cannot_be_used_again(control: Raw, client: Client):

@@ -19,6 +19,7 @@ from support import APPS, PATIENCE, Daemon, Raw, framed, look_again
 
 from warmpool import AppNotFoundError, AsyncClient, Client, Session
 from warmpool.client.aio_links import AsyncControlLink
+from warmpool.client.bells import Bells
 from warmpool.client.requests import RunRequest
 from warmpool.wire.messages import Open, Opened
 
@@ -223,7 +224,7 @@ def test_a_task_that_stops_waiting_leaves_the_line(client: Client, control: Raw)
 def test_a_connection_that_comes_to_a_task_that_was_cancelled_is_closed(when: str):
     async def cancel() -> None:
         ours, theirs = socket.socketpair()
-        link, daemon = AsyncControlLink(ours), Raw(theirs)
+        link, daemon = AsyncControlLink(ours, Bells()), Raw(theirs)
         opening = asyncio.create_task(link.open(RunRequest(app="counter", session="new")))
         await asyncio.sleep(0)
         assert [answer(daemon)[0], answer(daemon)[0]] == ["Control", "Open"]
@@ -233,7 +234,7 @@ def test_a_connection_that_comes_to_a_task_that_was_cancelled_is_closed(when: st
                 await opening
             assert answer(daemon) == ["Abandon", 1]
         given, worker = socket.socketpair()
-        opened = framed(["Opened", *Opened(1, "sess_x", "counter", "1", "w_1", 1024, 0)])
+        opened = framed(["Opened", *Opened(1, "sess_x", "counter", "1", "w_1", 0, 1024, 0)])
         socket.send_fds(theirs, [opened], [given.fileno()])
         given.close()
         link._readable()

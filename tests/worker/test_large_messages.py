@@ -33,7 +33,7 @@ class Sharing:
     def __init__(self, daemon: Daemon, session: str) -> None:
         opened, raw = to_worker(daemon.socket, None, session, takes_memory=True)
         self.socket = raw.socket
-        assert opened[7] == MEMORY_LIMIT
+        assert opened[8] == MEMORY_LIMIT
 
     def announce(self, size: int, *fds: int) -> None:
         self.socket.sendall(announcement(size)[:-1])
@@ -216,7 +216,7 @@ def test_who_did_not_say_that_it_takes_memory_is_sent_none(
     """Up to the limit of the stream; above it there is no way to it."""
     with client.session(VALUES) as session:
         opened, other = to_worker(shared_daemon.socket, None, session.id)
-        assert opened[7] == 0
+        assert opened[8] == 0
         other.say("Call", 1, "large", {"size": 3 * MIB})
         assert other.hear() == ["Result", 1, b"x" * 3 * MIB]
         for send in (

@@ -8,6 +8,7 @@ import signal
 import time
 from typing import Any
 
+from ..client.bells import Bells
 from ..client.connections import HangupError, connect
 from ..client.sync_links import ControlLink
 from ..errors import DaemonUnavailableError, ProtocolError
@@ -30,7 +31,7 @@ class _Daemon:
 
     def ask(self, method: str) -> Any:
         try:
-            return ControlLink(self._connection).request(method, {})
+            return ControlLink(self._connection, Bells()).request(method, {})
         except (HangupError, TimeoutError) as error:
             what = "hangs up" if isinstance(error, HangupError) else f"has not answered for {PATIENCE:g} s"
             raise DaemonUnavailableError(

@@ -138,7 +138,7 @@ class AsyncCore(Core[AsyncCallLink]):
         if self._control is None or self._control.broken is not None:
             async with self._control_turns:
                 if self._control is None or self._control.broken is not None:
-                    self._control = AsyncControlLink(await self._dial(start=start))
+                    self._control = AsyncControlLink(await self._dial(start=start), self.bells)
         return self._control
 
     async def call(

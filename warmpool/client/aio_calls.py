@@ -19,6 +19,7 @@ from ..wire.calls import CallState, OpenCalls
 from ..wire.frames import PADDING
 from ..wire.messages import Opened
 from .aio_links import AsyncLink
+from .bells import UNHEARD, Bell
 from .connections import (
     SPIN_BACKOFF,
     UNSENDABLE,
@@ -89,8 +90,9 @@ class EventQueue:
 class AsyncCallLink(AsyncLink):
     """A connection to a worker."""
 
-    def __init__(self, connection: socket.socket, opened: Opened) -> None:
+    def __init__(self, connection: socket.socket, opened: Opened, bell: Bell) -> None:
         self.opened = opened
+        self._bell = bell
         self._calls = OpenCalls(first_call_id())
         self._waiting: dict[int, Waiter] = {}
         self._queues: dict[int, EventQueue] = {}
@@ -115,6 +117,7 @@ class AsyncCallLink(AsyncLink):
         if self._backoff:
             self._backoff -= 1
         elif not self._waiting and not threads():
+            self._bell.ring(call_id)
             loop.call_soon(self._stay_awake, call_id, monotonic() + AWAKE)
         future = self._waiting[call_id] = loop.create_future()
         return call_id, future
@@ -227,6 +230,7 @@ class AsyncCallLink(AsyncLink):
                 future.set_result(None)
 
     def _fail_all(self, error: Exception) -> None:
+        self._bell = UNHEARD
         waiters: list[Waiter | asyncio.Future[None]] = [*self._waiting.values(), *self._settling.values()]
         for waiter in waiters:
             if not waiter.done():

@@ -33,6 +33,7 @@ from ..wire.messages import (
     Request,
 )
 from ..wire.shapes import from_wire, to_wire
+from .bells import Bell, Bells
 from .connections import (
     FORKED,
     REPLY_LIMIT,
@@ -181,11 +182,11 @@ def _let_go(loop: asyncio.AbstractEventLoop, connection: socket.socket, pid: int
 class AsyncControlLink(AsyncLink):
     """Any number of requests at once."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, bells: Bells) -> None:
         self._last_id = 0
         self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._writer = FrameWriter(CONTROL_FRAME_LIMIT)
-        self._passed = Passed(connection)
+        self._passed = Passed(connection, bells)
         super().__init__(connection, FrameReader(REPLY_LIMIT))
         self._receive_into = self._passed.receive_into
         self._send(self._writer.frame(to_wire(Control(PROTOCOL_VERSION))))
@@ -200,12 +201,12 @@ class AsyncControlLink(AsyncLink):
             self._waiting.pop(number, None)
             del future  # as in `open`
 
-    async def open(self, request: RunRequest) -> tuple[socket.socket, Opened]:
+    async def open(self, request: RunRequest) -> tuple[socket.socket, Opened, Bell]:
         """A connection to a worker. Raises the daemon's refusal, or HangupError."""
         self._last_id = number = self._last_id + 1
-        future = self._ask(request.open(number))
+        future = self._ask(request.open(number, wants_board=self._passed.asks_for_board()))
         try:
-            given: tuple[socket.socket, Opened] = await future
+            given: tuple[socket.socket, Opened, Bell] = await future
             return given
         except asyncio.CancelledError:
             if not future.cancelled() and future.exception() is None:  # it came at the same time
@@ -248,7 +249,7 @@ class AsyncControlLink(AsyncLink):
                 future.set_exception(error)
             return
         if future is not None:
-            future.set_result((connection, opened))
+            future.set_result((connection, opened, self._passed.bells.of(opened.row)))
         else:
             connection.close()
 

@@ -24,6 +24,7 @@ from ..wire.large import InputWriter, MessageWriter
 from ..wire.messages import Opened
 from ..wire.shapes import Message, to_wire
 from ..wire.values import advice
+from .bells import Bells
 
 FORKED: Final = "it was made before this process was forked: make a new Client in the child"
 REPLY_LIMIT: Final = 2**31 - 1
@@ -35,7 +36,7 @@ SPIN_BACKOFF: Final = 256
 UNSENDABLE: Final = (WarmpoolError, TypeError, ValueError, OverflowError, BufferError)
 """What packing raises for what cannot be sent."""
 
-_ONE_FD: Final = socket.CMSG_SPACE(FD_SIZE)
+_TWO_FDS: Final = socket.CMSG_SPACE(2 * FD_SIZE)
 _CLOEXEC: Final = int(socket.MSG_CMSG_CLOEXEC)
 _CUT: Final = int(socket.MSG_CTRUNC)
 
@@ -104,15 +105,23 @@ def first_call_id() -> int:
 class Passed:
     """What comes over a connection beside its bytes: other connections, as descriptors."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, bells: Bells) -> None:
+        """`bells`: of the board, once that has come with one of them."""
         self._receive = connection.recvmsg_into
+        self.bells = bells
+        self._has_asked = False
         self._waiting: deque[tuple[int, list[Ancillary], int, Any]] = deque()
         """As received, in the order of the messages that they belong to."""
+
+    def asks_for_board(self) -> bool:
+        """Whether the board is to come with the next of them: with the first."""
+        asks, self._has_asked = not self._has_asked, True
+        return asks
 
     def receive_into(self, space: memoryview) -> int:
         """`recv_into` that keeps what comes beside."""
         # In one step: the handler of a signal may raise between two, and the descriptor would be nobody's.
-        self._waiting.extend(map(self._receive, ([space],), (_ONE_FD,), (_CLOEXEC,)))
+        self._waiting.extend(map(self._receive, ([space],), (_TWO_FDS,), (_CLOEXEC,)))
         count, ancillary, flags, _ = self._waiting[-1]
         if not ancillary and not flags & _CUT:
             self._waiting.pop()
@@ -126,6 +135,8 @@ class Passed:
         if not fds:
             self._waiting.popleft()
             raise OSError(errno.EMFILE, f"{os.strerror(errno.EMFILE)}: there is none for the connection to the worker")
+        for fd in fds[1:]:
+            self.bells.hang(fd)  # and not forgotten before: interrupted in between, it would be nobody's
         connection = socket.socket.__new__(socket.socket)
         try:
             socket.socket.__init__(connection, socket.AF_UNIX, socket.SOCK_STREAM, 0, fds[0])

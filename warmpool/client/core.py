@@ -32,6 +32,7 @@ from ..errors import (
 )
 from ..paths import Places
 from ..wire.messages import NEW, Opened
+from .bells import Bells
 from .connections import FORKED, HangupError, OverdueError, connect, no_answer
 from .notices import warn
 from .readers import Readers
@@ -95,6 +96,7 @@ class Core(ABC, Generic[L]):
         self._kept: OrderedDict[str, tuple[L, set[str]]] = OrderedDict()
         self._opened: weakref.WeakSet[L] = weakref.WeakSet()
         self.readers = Readers(self.me)
+        self.bells = Bells()
         _cores.add(self)
 
     def disown(self) -> None:
@@ -108,6 +110,7 @@ class Core(ABC, Generic[L]):
         with self._lock:
             self.broken = self.broken or "closed"
             self._kept.clear()
+            self.bells.close()
             links = list(self._opened)
         for link in links:
             link.close()

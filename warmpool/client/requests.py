@@ -90,7 +90,7 @@ class RunRequest(NamedTuple):
     timeout: float | None = None
     stream: bool = False
 
-    def open(self, number: int) -> Open:
+    def open(self, number: int, *, wants_board: bool) -> Open:
         """The message that asks for it, as request `number`."""
         return Open(
             number,
@@ -106,6 +106,7 @@ class RunRequest(NamedTuple):
             tags=list(self.tags or ()),
             worker=self.worker,
             takes_memory=True,
+            wants_board=wants_board,
         )
 
 

@@ -21,6 +21,7 @@ from ..wire.calls import CallState, OpenCalls
 from ..wire.frames import PADDING
 from ..wire.messages import Opened
 from . import sync_links
+from .bells import UNHEARD, Bell
 from .connections import (
     FORKED,
     SPIN_BACKOFF,
@@ -55,10 +56,11 @@ def _nested() -> InvalidRequestError:
 
 
 class CallLink(Link):
-    def __init__(self, connection: socket.socket, opened: Opened) -> None:
+    def __init__(self, connection: socket.socket, opened: Opened, bell: Bell) -> None:
         reader, self._messages = for_calls(connection, opened)
         super().__init__(connection, reader)
         self.opened = opened
+        self._bell = bell
         self._calls = OpenCalls(first_call_id())
         self._early: dict[int, list[list[Any]]] = {}  # what came for a call before anybody looked
         self._outbox = Outbox(connection)
@@ -79,13 +81,13 @@ class CallLink(Link):
     def close(self) -> None:
         super().close()
         self._outbox.clear()
+        self._bell = UNHEARD
 
     # --- one call ---------------------------------------------------------------------------------------------
 
     def call(self, function: str | None, input: object) -> Any:
         """The function's output. Raises its error, or HangupError. One call at a time; others wait."""
-        me = get_ident()
-        if self._caller == me:
+        if self._caller == (me := get_ident()):
             raise _nested()
         with self._lock:
             if self.broken is not None:
@@ -113,6 +115,8 @@ class CallLink(Link):
                 del frame  # it may hold much memory
                 if not all_taken:
                     self._push()
+                elif spins_left:
+                    self._bell.ring(call_id)
                 while answer is None:  # nothing yet, or the late answer to a call that was abandoned
                     try:
                         body = read(self._receive_now if spins_left > 0 else connection.recv_into)

@@ -55,7 +55,7 @@ class SyncCore(Core[CallLink]):
         with self._lock:
             link = self._idle.pop() if self._idle else None
         if link is None:
-            link = ControlLink(self.dial(start=start))
+            link = ControlLink(self.dial(start=start), self.bells)
         self._in_use.add(link)
         try:
             self.check()  # it may have been closed meanwhile
@@ -114,7 +114,7 @@ class SyncCore(Core[CallLink]):
         if not calls or self.broken is not None:
             return
         with suppress(WarmpoolError, HangupError, OSError):
-            control = ControlLink(connect(self.places, INTERRUPT_PATIENCE))
+            control = ControlLink(connect(self.places, INTERRUPT_PATIENCE), self.bells)
             try:
                 for call_id in calls:
                     control.request("calls.cancel", call_named(link.opened, call_id))

@@ -32,6 +32,7 @@ from ..wire.messages import (
     Request,
 )
 from ..wire.shapes import Message, from_wire, to_wire
+from .bells import Bell, Bells
 from .connections import (
     FORKED,
     REPLY_LIMIT,
@@ -94,10 +95,10 @@ class Link:
 class ControlLink(Link):
     """A connection to the daemon."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, bells: Bells) -> None:
         super().__init__(connection, FrameReader(REPLY_LIMIT))
         self._writer = FrameWriter(CONTROL_FRAME_LIMIT)
-        self._passed = Passed(connection)
+        self._passed = Passed(connection, bells)
         self._receive_into = self._passed.receive_into
         self._last_id = 0
         self._send(self._writer.frame(to_wire(Control(PROTOCOL_VERSION))))
@@ -109,13 +110,13 @@ class ControlLink(Link):
         assert isinstance(answer, Reply)
         return answer.value
 
-    def open(self, request: RunRequest) -> tuple[socket.socket, Opened]:
+    def open(self, request: RunRequest) -> tuple[socket.socket, Opened, Bell]:
         """A connection to a worker. Raises the daemon's refusal, or HangupError."""
         self._last_id += 1
-        answer = self._ask(request.open(self._last_id))
+        answer = self._ask(request.open(self._last_id, wants_board=self._passed.asks_for_board()))
         assert isinstance(answer, Opened)
         try:
-            return self._passed.take(), answer
+            return self._passed.take(), answer, self._passed.bells.of(answer.row)
         except OSError:
             self._send(self._writer.frame(to_wire(Abandon(self._last_id))))
             raise

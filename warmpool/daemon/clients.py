@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from ..constants import CONTROL_FRAME_LIMIT, MIB
-from ..descriptors import NOW, carrying
+from ..descriptors import NOW, carrying, close_all
 from ..errors import ProtocolError
 from ..paths import peer_of
 from ..wire.frames import FrameReader, FrameWriter
@@ -31,10 +31,10 @@ ACCEPT_PAUSE = 1.0
 
 
 class Unsent(NamedTuple):
-    """What a client has not taken of an answer. `passed`: a descriptor that goes with it, for Open `opened`."""
+    """What a client has not taken of an answer. `passed`: descriptors that go with it, for Open `opened`."""
 
     data: memoryview
-    passed: int | None
+    passed: tuple[int, ...]
     opened: int | None
 
 
@@ -47,6 +47,8 @@ class Client:
         self.socket = connection
         self.reader = FrameReader(CONTROL_FRAME_LIMIT)
         self.has_greeted = False
+        self.wants_board = False
+        """Until it has been sent."""
         self.unsent: deque[Unsent] = deque()
         """Nothing more is read from it until it has taken that."""
         self.unsent_size = 0
@@ -61,21 +63,19 @@ class Client:
         unsent = self.unsent
         while unsent:
             data, passed, opened = unsent[0]
-            beside = () if passed is None else (carrying(passed),)
-            sent = self.socket.sendmsg((data,), beside, NOW)
-            if passed is not None:
-                os.close(passed)
+            sent = self.socket.sendmsg((data,), (carrying(*passed),) if passed else (), NOW)
+            for fd in passed:
+                os.close(fd)
             self.unsent_size -= sent
             if sent == len(data):
                 unsent.popleft()
             else:
-                unsent[0] = Unsent(data[sent:], None, opened)
+                unsent[0] = Unsent(data[sent:], (), opened)
 
     def close(self) -> None:
         self.socket.close()
         for answer in self.unsent:
-            if answer.passed is not None:
-                os.close(answer.passed)
+            close_all(answer.passed)
         self.unsent.clear()
 
     def __repr__(self) -> str:
@@ -113,9 +113,9 @@ class Clients:
         for client in list(self.by_number.values()):
             self._drop(client)
 
-    def send(self, client: Client, message: Message, passed: int | None = None) -> None:
-        """Sends what the client takes now, and the rest when it takes more. `passed`: a descriptor that goes with it,
-        which is ours to close.
+    def send(self, client: Client, message: Message, *passed: int) -> None:
+        """Sends what the client takes now, and the rest when it takes more. `passed`: descriptors that go with it,
+        which are ours to close.
         """
         is_first = not client.unsent
         opened = message.id if isinstance(message, Opened) else None

@@ -258,6 +258,7 @@ class Server:
 
     def _open(self, client: Client, wish: Open) -> None:
         ticket = (client.number, wish.id)
+        client.wants_board |= wish.wants_board
         memory_limit = self._settings.call_memory_limit if wish.takes_memory else 0
         cwd = check_directory(wish.cwd)
         reference = None if wish.app is None else parse(wish.app)
@@ -307,8 +308,19 @@ class Server:
             self._refuse(effect.ticket, PoolExhaustedError(why))
             self._take_back(effect)
         else:
-            self._clients.send(client, effect.opened, connection)
+            self._clients.send(client, effect.opened, connection, *self._board_for(client))
             os.sched_yield()  # client and worker before our log and the settling, where they are put on our core
+
+    def _board_for(self, client: Client) -> tuple[int, ...]:
+        """The board's descriptor, if the client wants it and there is room for one."""
+        if not client.wants_board:
+            return ()
+        client.wants_board = False
+        assert self._board.fd is not None
+        try:
+            return (os.dup(self._board.fd),)
+        except OSError:
+            return ()
 
     def _take_back(self, effect: fx.HandOver) -> None:
         """The worker serves nobody for it: it is free again, or goes with the session that it was given to."""

@@ -168,8 +168,10 @@ class Opens:
         self, request: ev.OpenRequested | ev.AttachRequested, worker: Worker, attach: Attach, notice: str | None
     ) -> None:
         pool = worker.pool
-        limits = self._settings.call_frame_limit, attach.memory_limit
-        opened = Opened(request.ticket[1], attach.session_id, pool.app, pool.version, worker.id, *limits, notice)
+        opened = Opened(
+            request.ticket[1], attach.session_id, pool.app, pool.version, worker.id, worker.row,
+            self._settings.call_frame_limit, attach.memory_limit, notice,
+        )  # fmt: skip
         self._effects.append(fx.HandOver(request.ticket, worker.id, attach, opened, request))
 
     def hand_over_failed(self, event: ev.HandOverFailed, now: float) -> None:

@@ -13,7 +13,7 @@ from ..errors import ProtocolError
 from .frames import decode, unpack
 from .shapes import conversation_of, from_parts, new_tuple
 
-PROTOCOL_VERSION: Final = 10
+PROTOCOL_VERSION: Final = 11
 NEW: Final = "new"
 """In place of a session's id: one is to be opened."""
 
@@ -70,6 +70,8 @@ class Open(NamedTuple):
     """Id of the worker that is wanted, and no other."""
     takes_memory: bool = False
     """It can send and receive messages in memory that comes with their last byte (`frames`)."""
+    wants_board: bool = False
+    """With the answer shall come the board as well, behind the connection to the worker."""
 
 
 class Abandon(NamedTuple):
@@ -86,6 +88,8 @@ class Opened(NamedTuple):
     app: str
     version: str
     worker_id: str
+    row: int
+    """The worker's, on the board."""
     frame_limit: int
     memory_limit: int
     """Bytes of a message: in the stream; and in memory that is passed along, or 0."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from time import monotonic_ns
-from typing import Any
+from typing import Any, Final
 
 from ..app import AppContext, BaseApp, CallCancelled
-from ..board import CALL_ID, FINISHED, OFFSET_NS, STARTED, USED_NS, Board
+from ..board import BELL, CALL_ID, FINISHED, OFFSET_NS, STARTED, USED_NS, Board
 from ..errors import PayloadTooLargeError, ProtocolError, WarmpoolError
 from ..inputs import Arguments
 from ..signatures import Function, select
@@ -16,6 +16,9 @@ from ..wire.messages import Call, Failure, Stream
 from ..wire.shapes import to_wire
 from .cancelling import NOTHING, Inbox
 from .failures import app_error, call_cancelled, cannot_send
+
+LOOKS: Final = range(300)
+"""Some twelve microseconds: as long as a client takes that calls once more at once."""
 
 
 class Caller:
@@ -31,7 +34,7 @@ class Caller:
         self._cells = board.cells
         start = Board.start_of(row)
         self._used, self._started, self._finished = start + USED_NS, start + STARTED, start + FINISHED
-        self._call_id = start + CALL_ID
+        self._call_id, self._bell = start + CALL_ID, start + BELL
         self.calls = 0
 
     def begin(self, call_id: int) -> None:
@@ -46,6 +49,11 @@ class Caller:
         cells = self._cells
         cells[self._used] = monotonic_ns() + cells[OFFSET_NS]
         cells[self._finished] = self.calls
+
+    def hears_bell(self) -> bool:
+        """Waits awake for some microseconds, if the last call was rung for: whether the next one is, meanwhile."""
+        cells, bell, last = self._cells, self._bell, self._cells[self._call_id]
+        return cells[bell] >= last and any(cells[bell] > last for _ in LOOKS)  # ids of one connection count up
 
     def decode(self, call: Call | Stream) -> tuple[Function, Arguments]:
         """The function that is meant and its arguments. Raises the error to answer with."""

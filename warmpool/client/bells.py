@@ -1,0 +1,54 @@
+"""How a client tells a worker that waits awake of a call that it has sent: a store on the daemon's board, which is no
+system call for either.
+
+The board comes with the first connection to a worker that a control link is given. A bell is a hint: one that nobody
+hears, of a daemon that is gone or of one that had no descriptor left, does no harm.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import MutableSequence
+from typing import Final, NamedTuple
+
+from ..board import BELL, Board
+
+
+class Bell(NamedTuple):
+    """That of one worker: a cell of the board."""
+
+    cells: MutableSequence[int] | memoryview[int]
+    place: int
+
+    def ring(self, call_id: int) -> None:
+        self.cells[self.place] = call_id
+
+
+UNHEARD: Final = Bell([0], 0)
+
+
+class Bells:
+    """Of all workers of the daemon that a client was connected with last."""
+
+    def __init__(self) -> None:
+        self._board: Board | None = None
+
+    def __repr__(self) -> str:
+        return f"<Bells {'unheard' if self._board is None else self._board.rows}>"
+
+    def hang(self, fd: int) -> None:
+        """Maps the board behind `fd`, and closes that."""
+        try:
+            self._board = Board(fd)
+        except OSError:
+            pass  # no memory, or no descriptor: they are unheard, or heard by the workers of before
+        finally:
+            os.close(fd)
+
+    def of(self, row: int) -> Bell:
+        """That of the worker with this row of the board."""
+        return UNHEARD if self._board is None else Bell(self._board.cells, Board.start_of(row) + BELL)
+
+    def close(self) -> None:
+        """Lets go of the board. (Not `Board.close`: another thread may be about to ring.)"""
+        self._board = None
