@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 CALLS_ALONE: Final = 256
 """Calls of one client after which the loop looks at everybody."""
-DEAF: Final = 64
+DEAF: Final = 16
 """Calls after which a worker that has waited awake in vain does so once more."""
 
 _EVENTS: Final = 16
