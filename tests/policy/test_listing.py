@@ -26,7 +26,7 @@ def a_session(
 ) -> Session:
     return Session(
         f"s{serial}", f"/apps/{app}.py", app, "v1", "w_1", 0, 1, 60.0, 1000.0, "/home", labels or {},
-        serial=serial, name=name, status=status,
+        serial=serial, name=name, end_reason={"expired": "idle", "ended": "client"}.get(status),
     )  # fmt: skip
 
 

@@ -25,9 +25,9 @@ def a_session(id: str = "sess_1", *, timeout: float = 60.0, state: LeaseState = 
     )  # fmt: skip
 
 
-def over(id: str, status: str = "ended", reason: str = "client", detail: str | None = None, at: float = OPENED):
+def over(id: str, reason: str = "client", detail: str | None = None, at: float = OPENED):
     session = a_session(id)
-    session.decide_end(status, reason, detail, at)
+    session.decide_end(reason, detail, at)
     session.step(LeaseEvent.WORKER_GONE)
     return session
 
@@ -135,7 +135,7 @@ def test_an_expiring_session_is_still_active_for_whoever_looks():
 @pytest.mark.parametrize("state", [LeaseState.CLOSING, LeaseState.CLOSED], ids=lambda s: s.value)
 def test_a_session_that_is_over_expires_no_more_and_is_not_busy(state):
     session = a_session(state=state)
-    session.decide_end("ended", "client", None, OPENED + 9)
+    session.decide_end("client", None, OPENED + 9)
     view = session.view(running(OPENED + 8), OPENED + 10)
     assert (view.status, view.end_reason, view.ended_at) == ("ended", "client", OPENED + 9)
     assert (view.expires_at, view.busy) == (None, False)
@@ -144,8 +144,8 @@ def test_a_session_that_is_over_expires_no_more_and_is_not_busy(state):
 
 def test_the_first_decision_how_a_session_ends_stands():
     session = a_session()
-    session.decide_end("expired", "idle", None, OPENED + 60)
-    session.decide_end("ended", "worker_lost", "was killed by SIGKILL", OPENED + 61)
+    session.decide_end("idle", None, OPENED + 60)
+    session.decide_end("worker_lost", "was killed by SIGKILL", OPENED + 61)
     view = session.view(IDLE, OPENED + 62)
     assert (view.status, view.end_reason, view.end_detail, view.ended_at) == ("expired", "idle", None, OPENED + 60)
 
@@ -154,7 +154,7 @@ def test_the_first_decision_how_a_session_ends_stands():
 
 
 def test_an_expired_session_says_session_expired_and_what_to_do():
-    error = refusals.over(over("sess_1", "expired", "idle"))
+    error = refusals.over(over("sess_1", "idle"))
     assert type(error) is SessionExpiredError
     assert "session expired" in error.message
     assert "sess_1 was idle for 60 s" in error.message
@@ -164,7 +164,7 @@ def test_an_expired_session_says_session_expired_and_what_to_do():
 
 @pytest.mark.parametrize("reason", ["client", "app", "daemon_stopped"])
 def test_an_ended_session_says_session_ended_and_why(reason):
-    error = refusals.over(over("sess_1", "ended", reason))
+    error = refusals.over(over("sess_1", reason))
     assert type(error) is SessionEndedError
     assert "session ended" in error.message
     assert reason in error.message
@@ -173,7 +173,7 @@ def test_an_ended_session_says_session_ended_and_why(reason):
 
 
 def test_a_session_whose_worker_was_lost_says_session_ended_and_how_the_worker_died():
-    error = refusals.over(over("sess_1", "ended", "worker_lost", "was killed by SIGSEGV"))
+    error = refusals.over(over("sess_1", "worker_lost", "was killed by SIGSEGV"))
     assert type(error) is WorkerLostError
     assert "session ended" in error.message
     assert "lost its worker, which was killed by SIGSEGV" in error.message

@@ -182,7 +182,7 @@ class TestControls:
         session = self._live_session(params)
         if self._board.read(session.row).busy:
             raise InvalidRequestError(f"session {session.id} cannot expire now: a call of it runs")
-        self._report(ev.EndRequested(ticket, session.id, "idle", status="expired"))
+        self._report(ev.EndRequested(ticket, session.id, "idle"))
 
     def _hang_next_call(self, ticket: ev.Ticket, params: Parameters) -> None:
         session = self._live_session(params)

@@ -242,13 +242,12 @@ class Broker:
         session = self.leases.watch_end(event, now)
         if session is None:
             return
-        if not event.force and event.status == "ended":
+        if event.force:
+            self.leases.close(session, event.reason, now)
+            self._effects.append(fx.Kill(session.worker_id))
+        else:
             grace = self.fleet.workers[session.worker_id].pool.cancel_grace
             self._cancels.end_session(session, event.reason, now, grace=grace)
-            return
-        self.leases.close(session, event.status, event.reason, now)
-        if event.force:
-            self._effects.append(fx.Kill(session.worker_id))
 
     # --- deadlines --------------------------------------------------------------------------------------------
 

@@ -95,7 +95,7 @@ class Cancels:
         activity = self._leases.activity_of(session.row)
         if activity.busy:
             self.begin(self._fleet.workers[session.worker_id], activity, now, grace=grace)
-        self._leases.close(session, "ended", reason, now)
+        self._leases.close(session, reason, now)
         if activity.busy:
             self._fleet.kill_at(session.worker_id, now + grace + STOP_GRACE)
 
@@ -116,7 +116,7 @@ class Cancels:
         del self._ladders[key]
         _note(worker, now, f"call {activity.started} did not stop: SIGTERM, and SIGKILL {TERM_GRACE:g} s later")
         if worker.session is not None:
-            self._leases.close(worker.session, "ended", "unresponsive", now)
+            self._leases.close(worker.session, "unresponsive", now)
         else:
             what = f"did not stop: SIGTERM, and SIGKILL {TERM_GRACE:g} s later"
             self._effects.append(fx.Log(f"app {worker.pool.app}: {worker.id}, in a call without a session, {what}"))

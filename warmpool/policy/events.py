@@ -122,7 +122,6 @@ class EndRequested:
     ticket: Ticket
     session_id: str
     reason: str = "client"
-    status: str = "ended"
     force: bool = False
     """Kill the worker now: no call is finished, no hook runs."""
 

@@ -176,13 +176,13 @@ class Leases:
             return session
         return None
 
-    def close(self, session: Session, status: str, reason: str, now: float) -> None:
+    def close(self, session: Session, reason: str, now: float) -> None:
         """Decides the end of an open session; it is over when its worker is gone."""
         if not session.is_open:
             return
-        session.decide_end(status, reason, None, now)
+        session.decide_end(reason, None, now)
         session.step(LeaseEvent.CLOSE)
-        session.history.add(now, f"{status}: {reason}")
+        session.history.add(now, f"{session.status}: {reason}")
         self._forget_timers(session)
         self._free_name(session)
         self._fleet.stop_worker(self._fleet.workers[session.worker_id], reason, now)
@@ -233,8 +233,7 @@ class Leases:
         session.step(LeaseEvent.WINDOW_OVER)
         session.asked_at_call = activity.started
         self._timers.cancel(Timer("lease", session.id))
-        reason = "max_lifetime" if session.outlived else "idle"
-        self._effects.append(fx.Tell(session.worker_id, Expire(activity.started, reason)))
+        self._effects.append(fx.Tell(session.worker_id, Expire(activity.started, session.reason_to_go)))
         self._timers.set(Timer("answer", session.id), now + EXPIRE_ANSWER_TIMEOUT)
 
     def answer_overdue(self, session_id: str, now: float) -> None:
@@ -244,10 +243,8 @@ class Leases:
             return
         if self.activity_of(session.row).started != session.asked_at_call:
             self._go_on(session, now)
-        elif session.outlived:
-            self.close(session, "ended", "max_lifetime", now)
         else:
-            self.close(session, "expired", "idle", now)
+            self.close(session, session.reason_to_go, now)
 
     def busy(self, worker: Worker, now: float) -> None:
         """The worker's answer is no."""
@@ -261,10 +258,8 @@ class Leases:
         session = worker.session
         if session is None:
             self._fleet.worker_leaving(worker, reason, now)
-        elif reason == "idle":
-            self.close(session, "expired", "idle", now)
         else:
-            self.close(session, "ended", reason, now)
+            self.close(session, reason, now)
 
     def _go_on(self, session: Session, now: float) -> None:
         """There is a call, or a part of one, so the window has been slid. What was held back is served."""
@@ -285,7 +280,7 @@ class Leases:
 
     def worker_gone(self, session: Session, event: ev.WorkerExited, now: float) -> None:
         """The lease is over, and remembered. If no end was decided, the worker was lost."""
-        session.decide_end("ended", "worker_lost", event.status, now)
+        session.decide_end("worker_lost", event.status, now)
         session.final = self.activity_of(session.row)
         session.step(LeaseEvent.WORKER_GONE)
         peak = f"; at most {event.peak_bytes / MIB:.1f} MiB of memory" if event.peak_bytes else ""

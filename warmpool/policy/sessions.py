@@ -75,7 +75,6 @@ class Session:
     tags: tuple[str, ...] = ()
     slid_at: float = 0.0
     """When the window was last slid by other than a call."""
-    status: str = "active"
     end_reason: str | None = None
     end_detail: str | None = None
     ended_at: float | None = None
@@ -103,15 +102,27 @@ class Session:
     def is_open(self) -> bool:
         return self.state in (LeaseState.ACTIVE, LeaseState.EXPIRING)
 
+    @property
+    def status(self) -> str:
+        """As a client sees it. A session that has ended for being idle has expired."""
+        if self.end_reason is None:
+            return "active"
+        return "expired" if self.end_reason == "idle" else "ended"
+
+    @property
+    def reason_to_go(self) -> str:
+        """Why it would end now, being idle."""
+        return "max_lifetime" if self.outlived else "idle"
+
     def window_end(self, activity: Activity, now: float) -> float:
         """The earliest moment at which the window can be over."""
         last = now if activity.busy else max(self.slid_at, activity.used)
         return last + self.timeout
 
-    def decide_end(self, status: str, reason: str, detail: str | None, now: float) -> None:
+    def decide_end(self, reason: str, detail: str | None, now: float) -> None:
         """The first decision stands: how a session ended does not change while its worker goes."""
         if self.end_reason is None:
-            self.status, self.end_reason, self.end_detail, self.ended_at = status, reason, detail, now
+            self.end_reason, self.end_detail, self.ended_at = reason, detail, now
 
     def view(self, activity: Activity, now: float) -> SessionView:
         return SessionView(
