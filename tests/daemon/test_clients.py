@@ -13,6 +13,7 @@ import msgpack
 import pytest
 from support import PATIENCE, Daemon
 
+from warmpool.constants import HELLO_TIMEOUT
 from warmpool.daemon import clients
 from warmpool.wire.messages import PROTOCOL_VERSION
 
@@ -36,8 +37,8 @@ class Loop:
     def remove_writer(self, fd: int) -> bool:
         return False
 
-    def call_later(self, delay: float, callback: Callable[[], Any]) -> None:
-        self.later.append((delay, callback))
+    def call_later(self, delay: float, callback: Callable[..., Any], *arguments: Any) -> None:
+        self.later.append((delay, lambda: callback(*arguments)))
 
 
 class Listener:
@@ -76,7 +77,7 @@ class Reception:
         self.clients = clients.Clients(
             self.loop,  # type: ignore[arg-type]
             self.listener,  # type: ignore[arg-type]
-            **{what: reporter(what) for what in ("connected", "greeted", "received", "refused", "closed")},
+            **{what: reporter(what) for what in ("received", "refused", "closed")},
         )
         self.ours: list[socket.socket] = []
 
@@ -114,8 +115,8 @@ def test_the_user_and_root_are_welcome(reception: Reception, monkeypatch: pytest
     monkeypatch.setattr(clients, "peer_of", lambda _: (1, uid))
     reception.connect(CONTROL)
     reception.knock()
-    assert [what for what, _ in reception.reported if what != "connected"] == ["greeted"]
-    assert len(reception.clients.by_number) == 1
+    assert [client.has_greeted for client in reception.clients.by_number.values()] == [True]
+    assert (reception.reported, reception.loop.later) == ([], [])
 
 
 @pytest.mark.parametrize("uid", [os.getuid() + 1, NOBODY])
@@ -183,10 +184,37 @@ def test_without_room_for_a_connection_the_listener_is_left_alone_for_a_while(re
 
 
 @pytest.mark.parametrize("says", [b"", CONTROL[:1], CONTROL[:-1]], ids=["nothing", "a byte", "nearly all"])
-def test_one_who_has_not_said_hello_is_reported_so_that_he_can_be_sent_away(reception: Reception, says: bytes):
+def test_one_who_has_not_said_hello_in_time_is_refused(reception: Reception, says: bytes):
     reception.connect(says)
     reception.knock()
-    assert [what for what, _ in reception.reported] == ["connected"]
+    assert reception.reported == []
+    ((delay, is_overdue),) = reception.loop.later
+    assert delay == HELLO_TIMEOUT
+    is_overdue()
+    ((what, (_, error)),) = reception.reported
+    assert what == "refused"
+    assert "no hello came within 2 s" in str(error)
+
+
+@pytest.mark.parametrize("is_read", [True, False], ids=["read", "not read yet"])
+def test_a_hello_that_was_there_in_time_counts_also_if_the_loop_is_late(reception: Reception, is_read: bool):
+    ours = reception.connect(CONTROL[:3])
+    reception.knock()
+    (client,) = reception.clients.by_number.values()
+    ours.sendall(CONTROL[3:])
+    if is_read:
+        reception.loop.readers[client.socket.fileno()]()
+    ((_, is_overdue),) = reception.loop.later
+    is_overdue()
+    assert client.has_greeted
+    assert reception.reported == []
+
+
+def test_one_who_has_left_without_a_hello_is_not_refused(reception: Reception):
+    reception.connect().close()
+    reception.knock()
+    assert [what for what, _ in reception.reported] == ["closed"]
+    assert reception.loop.later == []
 
 
 @pytest.mark.parametrize("number", [errno.ECONNABORTED, errno.EPERM, errno.EPROTO], ids=os.strerror)

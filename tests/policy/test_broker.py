@@ -11,7 +11,6 @@ from warmpool.constants import (
     DUMP_TIME,
     EXPIRE_ANSWER_TIMEOUT,
     EXPLAIN_TIMEOUT,
-    HELLO_TIMEOUT,
     RECORDS_AGE,
     STOP_GRACE,
     TERM_GRACE,
@@ -19,7 +18,6 @@ from warmpool.constants import (
 from warmpool.errors import (
     AppMismatchError,
     DaemonUnavailableError,
-    ProtocolError,
     SessionEndedError,
     SessionExpiredError,
     SessionNotFoundError,
@@ -666,35 +664,6 @@ def test_those_beyond_the_limit_are_forgotten(monkeypatch):
 
 
 # --- connections ------------------------------------------------------------------------------------------------
-
-
-def test_a_client_that_does_not_say_what_it_wants_is_refused():
-    story = Story()
-    silent = story.client()
-    story.happens(ev.Connected(silent.ticket))
-    story.wait(HELLO_TIMEOUT - 0.01)
-    assert silent.waits
-    story.wait(0.02)
-    assert type(silent.error) is ProtocolError
-    assert "no hello came within 2 s" in silent.error.message
-
-
-def test_a_client_that_has_said_hello_may_be_silent():
-    story = Story()
-    talker = story.client()
-    story.happens(ev.Connected(talker.ticket))
-    story.happens(ev.Greeted(talker.ticket))
-    story.wait(HELLO_TIMEOUT + 10)
-    assert talker.waits
-
-
-def test_a_client_that_has_left_is_not_refused():
-    story = Story()
-    silent = story.client()
-    story.happens(ev.Connected(silent.ticket))
-    story.leave(silent)
-    story.wait(HELLO_TIMEOUT + 1)
-    assert silent.heard == []
 
 
 def test_a_closed_connection_that_waited_for_nothing_changes_nothing():

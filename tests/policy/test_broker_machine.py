@@ -25,7 +25,6 @@ from warmpool.constants import (
     DUMP_TIME,
     EXPIRE_ANSWER_TIMEOUT,
     EXPLAIN_TIMEOUT,
-    HELLO_TIMEOUT,
     QUICK_CANCEL,
     RECORDS_AGE,
     STOP_GRACE,
@@ -203,19 +202,6 @@ class BrokerMachine(RuleBasedStateMachine):
         return [w for w in self.world.workers.values() if ready in (None, w.is_ready)]
 
     # --- clients ----------------------------------------------------------------------------------------------
-
-    @rule()
-    def somebody_connects(self) -> None:
-        client = self.world.client()
-        self.wish(client, "hello", HELLO_TIMEOUT)
-        self.world.happens(ev.Connected(client.ticket))
-
-    @precondition(lambda self: any(w.kind == "hello" for w in self.waiting))
-    @rule(pick=picks)
-    def somebody_wants_to_talk(self, pick: int) -> None:
-        wish = choose(pick, [w for w in self.waiting if w.kind == "hello"])
-        wish.kind, wish.until = "talk", None
-        self.world.happens(ev.Greeted(wish.client.ticket))
 
     @rule(
         app=apps,
@@ -641,7 +627,7 @@ class BrokerMachine(RuleBasedStateMachine):
                 has_reason = app_is_full or is_refused or (full and nobody_idle)
                 assert has_reason, f"{wish} waits for nothing: {world.broker}"
             else:
-                assert wish.kind in ("hello", "talk", "ask", "attach", "keepalive"), f"{wish} waits for nothing"
+                assert wish.kind in ("ask", "attach", "keepalive"), f"{wish} waits for nothing"
         for pool in world.broker.fleet.editions.pools.values():
             assert pool.surplus == 0, f"more warm workers than wanted: {pool}"
             app = world.broker.fleet.editions.apps[pool.app_key]
@@ -773,7 +759,7 @@ class BrokerMachine(RuleBasedStateMachine):
         self.world.wait(STOP_GRACE + 1 + 2 * TICK)
         assert self.world.exited
         self.rest()
-        left = [wish for wish in self.waiting if wish.kind not in ("talk", "hello")]
+        left = self.waiting
         assert not left, f"{left} were never answered"
         assert self.world.workers == {}
         assert self.world.templates == {}

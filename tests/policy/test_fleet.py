@@ -166,7 +166,7 @@ def test_no_more_idle_workers_go_than_are_needed():
     client = story.open("poll")
     story.loads()
     assert len(story.told_to_stop()) == 1
-    story.happens(ev.Connected((99, 0)))
+    story.happens(ev.ConnectionClosed(99))
     story.wait(1)
     assert len(story.told_to_stop()) == 1, "to look again changes nothing"
     story.exits()

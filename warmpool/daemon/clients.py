@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ..constants import CONTROL_FRAME_LIMIT, MIB
+from ..constants import CONTROL_FRAME_LIMIT, HELLO_TIMEOUT, MIB
 from ..descriptors import NOW, carrying, close_all
 from ..errors import ProtocolError
 from ..paths import peer_of
@@ -88,8 +88,6 @@ class Clients:
         loop: asyncio.AbstractEventLoop,
         listener: socket.socket,
         *,
-        connected: Callable[[Client], None],
-        greeted: Callable[[Client], None],
         received: Callable[[Client, Message], None],
         refused: Callable[[Client, ProtocolError], None],
         closed: Callable[[int, list[int]], None],
@@ -97,8 +95,6 @@ class Clients:
         """`closed` is told the number of a client that has left, and the opens of which it has not got the answers."""
         self._loop = loop
         self._listener = listener
-        self._connected = connected
-        self._greeted = greeted
         self._received = received
         self._refused = refused
         self._closed = closed
@@ -187,8 +183,17 @@ class Clients:
         client = self.by_number[self._last] = Client(self._last, connection, pid)
         self._watch(client)
         self._read(client)  # its hello may have come with it
-        if not client.has_greeted and client.number in self.by_number:
-            self._connected(client)
+        if self._is_silent(client):
+            self._loop.call_later(HELLO_TIMEOUT, self._hello_overdue, client)
+
+    def _is_silent(self, client: Client) -> bool:
+        return not client.has_greeted and client.number in self.by_number
+
+    def _hello_overdue(self, client: Client) -> None:
+        if self._is_silent(client):
+            self._read(client)  # it may be the loop that is late
+        if self._is_silent(client):
+            self._refused(client, ProtocolError(f"no hello came within {HELLO_TIMEOUT:g} s of connecting"))
 
     def _watch(self, client: Client) -> None:
         self._loop.add_reader(client.socket.fileno(), self._read, client)
@@ -203,7 +208,6 @@ class Clients:
                 else:
                     check_hello(frame)
                     client.has_greeted = True
-                    self._greeted(client)
                 frame = client.reader.next_frame()
         except BlockingIOError:
             pass

@@ -111,8 +111,6 @@ class Server:
         return Clients(
             self._loop,
             listener,
-            connected=lambda client: self.report(ev.Connected((client.number, 0))),
-            greeted=lambda client: self.report(ev.Greeted((client.number, 0))),
             received=self._received,
             refused=lambda client, error: self._refuse((client.number, 0), error),
             closed=self._client_left,
@@ -347,6 +345,7 @@ class Server:
             self._clients.send(client, Reply(ticket[1], value))
 
     def _refuse(self, ticket: ev.Ticket, error: WarmpoolError) -> None:
+        """With the id 0 it is the last word on the connection."""
         client = self._clients.by_number.get(ticket[0])
         if client is None:
             return

@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..activity import Activity
-from ..constants import HELLO_TIMEOUT, QUICK_CANCEL, STOP_GRACE
-from ..errors import ProtocolError, WarmpoolError
+from ..constants import QUICK_CANCEL, STOP_GRACE
+from ..errors import WarmpoolError
 from ..settings import Settings
 from . import effects as fx
 from . import events as ev
@@ -116,8 +116,6 @@ class Broker:
             case ev.OpenRequested():  # first, since it is asked for each
                 self._used_at = now
                 self.opens.open(event, now)
-            case ev.Connected():
-                self._timers.set(Timer("hello", event.ticket), now + HELLO_TIMEOUT)
             case ev.ConnectionClosed():
                 self._forget_connection(event.connection)
             case ev.OpenAbandoned():
@@ -142,14 +140,12 @@ class Broker:
 
     def _request(
         self,
-        event: ev.Greeted | ev.AttachRequested | ev.WarmUpRequested | ev.DescribeRequested
+        event: ev.AttachRequested | ev.WarmUpRequested | ev.DescribeRequested
         | ev.SessionAsked | ev.KeepaliveRequested | ev.EndRequested | ev.LabelsRequested | ev.CancelRequested
         | ev.StatelessCancelRequested,
         now: float,
     ) -> None:  # fmt: skip
         match event:
-            case ev.Greeted():
-                self._timers.cancel(Timer("hello", event.ticket))
             case ev.AttachRequested():
                 self.opens.attach(event, now)
             case ev.WarmUpRequested():
@@ -233,7 +229,6 @@ class Broker:
             self._refuse(event.ticket, error)
 
     def _forget_connection(self, connection: int) -> None:
-        self._timers.cancel(Timer("hello", (connection, 0)))
         self.opens.forget_connection(connection)
         self.fleet.editions.forget_describers(connection)
         self.leases.forget_connection(connection)
@@ -263,8 +258,6 @@ class Broker:
                 self._cancels.overdue((worker_id, call_id), now)
             case "open", tuple() as ticket:
                 self.opens.overdue(ticket)
-            case "hello", tuple() as ticket:
-                self._refuse(ticket, ProtocolError(f"no hello came within {HELLO_TIMEOUT:g} s of connecting"))
             case "explain", (str() as session_id, tuple() as ticket):
                 self.leases.explain_overdue(session_id, ticket, now)
             case "idle exit", None:

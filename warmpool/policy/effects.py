@@ -39,7 +39,7 @@ class Report:
 
 @fact
 class Refuse:
-    """Answer the ticket with an error; if it is a connection's own, that is closed after it."""
+    """Answer the ticket with an error."""
 
     ticket: Ticket
     error: WarmpoolError

@@ -1,6 +1,6 @@
 """What can happen, as the broker is told: facts, with all that was read from outside.
 
-A ticket names who waits for an answer: (connection, request id), the id 0 where the connection itself is meant.
+A ticket names who waits for an answer: (connection, request id).
 """
 
 from __future__ import annotations
@@ -19,20 +19,6 @@ class AppEdition:
     key: str
     name: str
     revision: int
-
-
-@fact
-class Connected:
-    """A client has connected and has not said hello."""
-
-    ticket: Ticket
-
-
-@fact
-class Greeted:
-    """It has."""
-
-    ticket: Ticket
 
 
 @fact
@@ -272,9 +258,7 @@ class WorkerExited:
 
 
 Event: TypeAlias = (
-    Connected
-    | Greeted
-    | OpenRequested
+    OpenRequested
     | AttachRequested
     | ConnectionClosed
     | OpenAbandoned
