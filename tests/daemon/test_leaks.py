@@ -226,6 +226,7 @@ def test_a_worker_that_was_just_born_is_never_taken_for_an_orphan(tmp_path: Path
         report=reported.append,
         described=lambda *_: None,
         printed=lambda *_: None,
+        hangs_next=lambda _: None,
     )
     ours, theirs = processes.packets.pair()
     channel = processes.Channel(

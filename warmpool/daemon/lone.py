@@ -9,7 +9,7 @@ from typing import Any
 
 from ..descriptors import close_all
 from ..policy.refusals import broken
-from ..wire.process_messages import FROM_TEMPLATE, Fork, ForkFailed, Load, Loaded, LoadFailed
+from ..wire.process_messages import FROM_TEMPLATE, Fork, Load, Loaded, LoadFailed
 from ..wire.shapes import Message
 from .children import Channel, Child, Exit
 
@@ -47,7 +47,7 @@ class LoneTemplate:
             case Loaded():
                 self._channel.send(self._fork, self._ends)
                 self._close_ends()
-            case LoadFailed() | ForkFailed():
+            case LoadFailed():
                 self._close_ends()
                 self._failed(message.error)
 

@@ -95,7 +95,7 @@ class Processes:
         report: Report,
         described: Callable[[ev.Ticket, list[Any] | None], None],
         printed: Callable[[str, str], None],
-        hangs_next: Callable[[str], None] = lambda _: None,
+        hangs_next: Callable[[str], None],
     ) -> None:
         """`load_for` says how to load an app by its key; `described` is told what templates say (None: it died),
         `printed` an app and a line that it prints as it is loaded, and `report` everything that the broker should know.
@@ -236,11 +236,7 @@ class Processes:
             self._never_born(name, error)
 
     def _refused(self, name: str, why: str) -> None:
-        worker = self._workers.pop(name, None)
-        if worker is not None:
-            worker.close()
-            self._logs.finish(name)
-            self._report(ev.ForkRefused(name, why))
+        self._strike_off(name, ev.ForkRefused(name, why))
 
     def _fork_alone(self, app_key: str, worker: str, row: int, ends: tuple[int, ...]) -> None:
         """A process of its own imports the app and becomes the worker: for an app that cannot be forked."""
@@ -342,19 +338,20 @@ class Processes:
         worker = self._workers.get(name)
         if worker is not None and worker.child is not None:
             self._loop.call_later(HANGUP_GRACE, self.kill, name)
-        elif worker is not None:
-            del self._workers[name]
-            worker.close()
-            self._logs.finish(name)
-            self._report(ev.WorkerExited(name, "was never born: its template died"))
+        else:
+            self._strike_off(name, ev.WorkerExited(name, "was never born: its template died"))
 
     def _never_born(self, name: str, error: dict[str, Any]) -> None:
+        self._strike_off(name, ev.WorkerFailed(name, error), ev.WorkerExited(name, "was never born"))
+
+    def _strike_off(self, name: str, *events: ev.Event) -> None:
+        """A worker without a process of ours; once."""
         worker = self._workers.pop(name, None)
         if worker is not None:
             worker.close()
             self._logs.finish(name)
-            self._report(ev.WorkerFailed(name, error))
-            self._report(ev.WorkerExited(name, "was never born"))
+            for event in events:
+                self._report(event)
 
     def _worker_exited(self, name: str, end: Exit) -> None:
         worker = self._workers[name]
