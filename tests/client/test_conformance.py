@@ -565,6 +565,7 @@ def test_nothing_else_can_wait_for_ones_own_stream(both: Any):
             next(stream)
             for use in (
                 lambda: session.call("fine"),
+                lambda: session.call("fine", timeout=5),
                 lambda: list(session.map("fine", [{}])),
                 lambda: list(session.stream("fine")),
                 lambda: both.run(session=session.id, function="fine"),
@@ -589,6 +590,7 @@ async def _use_while_reading(client: AsyncClient) -> None:
             await anext(stream)
             for use in (
                 lambda: session.call("fine"),
+                lambda: session.call("fine", timeout=5),
                 lambda: items(session.map("fine", [{}])),
                 lambda: items(session.stream("fine")),
                 lambda: client.run(session=session.id, function="fine"),

@@ -15,7 +15,7 @@ from typing import Any, Self, TypeVar
 from ..errors import DaemonUnavailableError, InvalidRequestError, SessionNotFoundError, WarmpoolError
 from ..paths import working_directory
 from ..wire.messages import NEW, Opened
-from .connections import FORKED, HangupError
+from .connections import FORKED
 from .core import AnyCallLink, Core
 from .requests import (
     Data,
@@ -157,18 +157,11 @@ class AsyncSession(Served):
         """As `Session.call`, awaited."""
         if fields or (function is not None and type(function) is not str):
             function, input = call_arguments(function, input, fields)
-        link = self.link
         if timeout is not None or timeout_seconds is not None:
             timeout = call_timeout(timeout, timeout_seconds)
-        elif link is not None:
-            if self._core.readers.begun:
-                self._core.readers.refuse(self.id)
-            try:
-                return await self._core.call(link, function, input, None)
-            except HangupError as hangup:
-                if hangup.sent:
-                    raise await self._core.explain(self.id) from None
-        return await self._core.perform(function, input, timeout, link, self._reopen)
+        if self._core.readers.begun and self._opened is not None:
+            self._core.readers.refuse(self.id)
+        return await self._core.perform(function, input, timeout, self.link, self._reopen)
 
     def stream(
         self,
