@@ -1,4 +1,5 @@
-"""Control requests: each is checked, then becomes an event for the broker, or is answered at once from what is known.
+"""What clients ask of the daemon, opens and control requests: each is checked, then becomes an event for the broker, or
+is answered at once from what is known.
 
 A request for more of a log than there is yet is held until there is: a follower asks again from where it was, so one
 that reads slowly makes nobody wait and nothing pile up.
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import os
 import time
+from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from typing import Any
 
@@ -22,10 +24,24 @@ from ..policy.history import Entry
 from ..policy.listing import Query
 from ..policy.sessions import Session, SessionView
 from ..settings import Settings
-from ..wire.messages import PROTOCOL_VERSION, Request
+from ..wire.messages import NEW, PROTOCOL_VERSION, Open, Request
 from ..wire.references import parse
 from .catalog import AppEntry, Catalog
-from .parameters import TESTING, Method, Parameters, check_directory, not_for_tests
+from .parameters import (
+    TESTING,
+    Method,
+    Parameters,
+    check_attach,
+    check_description,
+    check_directory,
+    check_if_exists,
+    check_labels,
+    check_name,
+    check_tags,
+    check_timeouts,
+    not_for_tests,
+    waits_for_itself,
+)
 from .session_logs import LAST_LINES, Logs
 from .views import iso, memory_of, present, state_of, summary
 
@@ -45,10 +61,13 @@ class Requests:
         *,
         report: Callable[[ev.Event], None],
         reply: Callable[[ev.Ticket, object], None],
+        imports: Callable[[int, str], bool],
         more: dict[str, Method],
         wall_time: Callable[[float], float] | None,
     ) -> None:
-        """`more`: what tests may ask beside; `wall_time` turns lease time into Unix time, where a test can move it."""
+        """`imports`: whether the process with this pid imports the app with this key. `more`: what tests may ask
+        beside; `wall_time` turns lease time into Unix time, where a test can move it.
+        """
         self._broker = broker
         self._board = board
         self._catalog = catalog
@@ -57,6 +76,7 @@ class Requests:
         self._settings = settings
         self._report = report
         self._reply = reply
+        self._imports = imports
         self._started_at = time.time()
         self._wall_time = wall_time or self._real_wall_time
         self._followers: dict[str, list[tuple[ev.Ticket, int]]] = {}
@@ -79,8 +99,46 @@ class Requests:
             **more,
         }
 
+    def open(self, ticket: ev.Ticket, pid: int, wish: Open) -> None:
+        """`pid`: of the client. Raises the error to answer with."""
+        memory_limit = self._settings.call_memory_limit if wish.takes_memory else 0
+        cwd = check_directory(wish.cwd)
+        reference = None if wish.app is None else parse(wish.app)
+        entry = None if reference is None else self._catalog.resolve(reference, cwd)
+        version = None if reference is None else reference.version
+        if entry is not None and self._imports(pid, entry.key):
+            raise waits_for_itself(entry.name)
+        if wish.session is not None and wish.session != NEW:
+            check_attach(wish)
+            key = None if entry is None else entry.key
+            self._report(ev.AttachRequested(ticket, wish.session, wish.app, key, version, memory_limit))
+            return
+        if entry is None or reference is None:
+            raise InvalidRequestError("a new session, and a call without a session, need an app")
+        window, patience = check_timeouts(wish, self._settings.open_timeout)
+        self._report(
+            ev.OpenRequested(
+                ticket=ticket,
+                edition=(self._catalog.primed(entry) if reference.primed else entry).edition(),
+                session_id=None if wish.session is None else new_session_id(),
+                session_timeout=window,
+                open_timeout=patience,
+                version=version,
+                cwd=cwd,
+                labels=check_labels(wish.labels),
+                name=check_name(wish.name),
+                if_exists=check_if_exists(wish.if_exists, wish.name),
+                description=check_description(wish.description),
+                tags=check_tags(wish.tags),
+                worker=wish.worker,
+                opened_by=pid,
+                memory_limit=memory_limit,
+            )
+        )
+
     def handle(self, ticket: ev.Ticket, request: Request) -> None:
         """Raises the error to answer with."""
+        self._broker.touch(self._board.now())
         method = self._methods.get(request.method)
         if method is None:
             if request.method.startswith(TESTING):
@@ -263,6 +321,10 @@ class Requests:
 
     def _real_wall_time(self, moment: float) -> float:
         return time.time() + moment - self._board.now()
+
+
+def new_session_id() -> str:
+    return f"sess_{urlsafe_b64encode(os.urandom(15)).decode()}"
 
 
 def _serial(cursor: str | None) -> int | None:

@@ -11,37 +11,24 @@ import os
 import signal
 import socket
 import traceback
-from base64 import urlsafe_b64encode
 from collections import deque
 from typing import Any, Final, assert_never
 
 from ..board import Board
-from ..errors import InternalError, InvalidRequestError, PoolExhaustedError, ProtocolError, WarmpoolError
+from ..errors import InternalError, PoolExhaustedError, ProtocolError, WarmpoolError
 from ..paths import Places
 from ..policy import effects as fx
 from ..policy import events as ev
 from ..policy.broker import Broker
 from ..policy.split_timers import SplitTimers
 from ..settings import Settings
-from ..wire.messages import NEW, Abandon, Failure, Open, Reply, Request
+from ..wire.messages import Abandon, Failure, Open, Reply, Request
 from ..wire.process_messages import Load
-from ..wire.references import parse
 from ..wire.shapes import Message
 from .catalog import Catalog
 from .clients import Client, Clients
 from .log import Log, tail_to
 from .movable_board import MovableBoard
-from .parameters import (
-    check_attach,
-    check_description,
-    check_directory,
-    check_if_exists,
-    check_labels,
-    check_name,
-    check_tags,
-    check_timeouts,
-    waits_for_itself,
-)
 from .processes import Processes
 from .requests import Requests
 from .room import FreeMemory
@@ -91,7 +78,7 @@ class Server:
         self._controls = controls = self._controls_of(board, timers)
         self._requests = Requests(
             self._broker, board, catalog, self._logs, places, settings,
-            report=self.report, reply=self._reply,
+            report=self.report, reply=self._reply, imports=self._processes.is_template_of,
             more=controls.methods if controls else {}, wall_time=controls.wall_time if controls else None,
         )  # fmt: skip
         self._heed_signals()
@@ -234,63 +221,27 @@ class Server:
     # --- connections ------------------------------------------------------------------------------------------
 
     def _received(self, client: Client, message: Message) -> None:
+        ticket = (client.number, message[0])  # each has its id first
         try:
             match message:
                 case Open():
-                    self._open(client, message)
+                    client.wants_board |= message.wants_board
+                    self._requests.open(ticket, client.pid, message)
                 case Request():
-                    self._request(client, message)
+                    self._requests.handle(ticket, message)
                 case Abandon():
-                    self.report(ev.OpenAbandoned((client.number, message.id)))
+                    self.report(ev.OpenAbandoned(ticket))
         except ProtocolError:
             raise
         except Exception as error:
             if not isinstance(error, WarmpoolError):
                 error = self._bug(error)
-            self._refuse((client.number, message.id if isinstance(message, Request | Open) else 0), error)
+            self._refuse(ticket, error)
 
     def _bug(self, error: Exception) -> InternalError:
         """One of ours, that was just caught."""
         self._log(traceback.format_exc())
         return InternalError(f"a bug in warmpool: {error!r:.200}; please report it with {self._places.log}")
-
-    def _open(self, client: Client, wish: Open) -> None:
-        ticket = (client.number, wish.id)
-        client.wants_board |= wish.wants_board
-        memory_limit = self._settings.call_memory_limit if wish.takes_memory else 0
-        cwd = check_directory(wish.cwd)
-        reference = None if wish.app is None else parse(wish.app)
-        entry = None if reference is None else self._catalog.resolve(reference, cwd)
-        version = None if reference is None else reference.version
-        if entry is not None and self._processes.is_template_of(client.pid, entry.key):
-            raise waits_for_itself(entry.name)
-        if wish.session is not None and wish.session != NEW:
-            check_attach(wish)
-            key = None if entry is None else entry.key
-            self.report(ev.AttachRequested(ticket, wish.session, wish.app, key, version, memory_limit))
-            return
-        if entry is None or reference is None:
-            raise InvalidRequestError("a new session, and a call without a session, need an app")
-        window, patience = check_timeouts(wish, self._settings.open_timeout)
-        self.report(
-            ev.OpenRequested(
-                ticket=ticket,
-                edition=(self._catalog.primed(entry) if reference.primed else entry).edition(),
-                session_id=None if wish.session is None else new_session_id(),
-                session_timeout=window,
-                open_timeout=patience,
-                version=version,
-                cwd=cwd,
-                labels=check_labels(wish.labels),
-                name=check_name(wish.name),
-                if_exists=check_if_exists(wish.if_exists, wish.name),
-                description=check_description(wish.description),
-                tags=check_tags(wish.tags),
-                worker=wish.worker,
-                opened_by=client.pid,
-                memory_limit=memory_limit,
-            )
-        )
 
     def _hand_over(self, effect: fx.HandOver) -> None:
         client = self._clients.by_number.get(effect.ticket[0])
@@ -353,10 +304,6 @@ class Server:
         if ticket[1] == 0:
             self._clients.lose(client)
 
-    def _request(self, client: Client, request: Request) -> None:
-        self._broker.touch(self._board.now())
-        self._requests.handle((client.number, request.id), request)
-
     # --- what others need to know -----------------------------------------------------------------------------
 
     def _load_for(self, app_key: str) -> Load:
@@ -387,7 +334,3 @@ class Server:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         for number in STOP_SIGNALS:
             self._loop.remove_signal_handler(number)
-
-
-def new_session_id() -> str:
-    return f"sess_{urlsafe_b64encode(os.urandom(15)).decode()}"
