@@ -237,10 +237,7 @@ class Requests:
         self._reply(ticket, {**piece._asdict(), "end": not piece.text and not self._logs.is_open(worker)})
 
     def _session(self, session_id: str) -> Session:
-        session = self._broker.leases.find(session_id, self._board.now())
-        if session is None:
-            raise self._broker.leases.unknown(session_id)
-        return session
+        return self._broker.leases.known(session_id, self._board.now())
 
     # --- calls ------------------------------------------------------------------------------------------------
 

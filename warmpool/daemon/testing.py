@@ -226,13 +226,7 @@ class TestControls:
         self._reply(ticket, None)
 
     def _live_session(self, params: Parameters) -> Session:
-        """The session that is meant, if it has a worker; else it is refused as any request about it."""
+        """The session that is meant. Raises what has become of it if it is not open."""
         session_id = params.text("session_id")
         params.done()
-        leases = self._broker.leases
-        session = leases.find(session_id, self._board.now())
-        if session is None:
-            raise leases.unknown(session_id)
-        if not session.is_open:
-            raise refusals.over(session)
-        return session
+        return self._broker.leases.usable(session_id, self._board.now())

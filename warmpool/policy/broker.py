@@ -41,12 +41,12 @@ class Broker:
         self._effects: list[fx.Effect] = []
         self._timers = Timers(now) if timers is None else timers
         self._used_at = now
-        self.opens = opens = Opens(settings, self._timers, self._effects)
+        self.opens = opens = Opens(settings, self._timers, self._effects, self._serve)
         self.fleet = Fleet(
             settings, self._timers, self._effects,
             free_memory=free_memory, grant=opens.grant, refuse=opens.refuse,
         )  # fmt: skip
-        self.leases = Leases(self._timers, self._effects, self.fleet, activity_of, opens.serve)
+        self.leases = Leases(self._timers, self._effects, self.fleet, activity_of, self._serve)
         opens.join(self.fleet, self.leases)
         self._cancels = Cancels(self._timers, self._effects, self.fleet, self.leases)
         if settings.idle_exit:
@@ -114,8 +114,7 @@ class Broker:
     def _dispatch(self, event: ev.Event, now: float) -> None:
         match event:
             case ev.OpenRequested():  # first, since it is asked for each
-                self._used_at = now
-                self.opens.open(event, now)
+                self._serve(event, now)
             case ev.ConnectionClosed():
                 self._forget_connection(event.connection)
             case ev.OpenAbandoned():
@@ -125,6 +124,9 @@ class Broker:
                     self._cancels.end_session(session, "client", now, grace=QUICK_CANCEL)
             case ev.HandOverFailed():
                 self.opens.hand_over_failed(event, now)
+            case ev.WarmUpRequested():
+                if not self.fleet.stopping:
+                    self.fleet.editions.keep(event.edition, now)
             case ev.StopRequested():
                 self._stop(now)
             case ev.TemplateLoaded() | ev.TemplateRefused() | ev.TemplateFailed() | ev.TemplateExited():
@@ -135,22 +137,23 @@ class Broker:
             ):  # fmt: skip
                 self._worker_event(event, now)
             case _:
-                self._used_at = now
-                self._request(event, now)
+                self._serve(event, now)
 
-    def _request(
-        self,
-        event: ev.AttachRequested | ev.WarmUpRequested | ev.DescribeRequested
-        | ev.SessionAsked | ev.KeepaliveRequested | ev.EndRequested | ev.LabelsRequested | ev.CancelRequested
-        | ev.StatelessCancelRequested,
-        now: float,
-    ) -> None:  # fmt: skip
+    def _serve(self, request: ev.Request, now: float) -> None:
+        """Answers a request, now or when that can be; also one that was held back."""
+        self._used_at = now
+        try:
+            self._request(request, now)
+        except WarmpoolError as error:
+            self._effects.append(fx.Refuse(request.ticket, error))
+
+    def _request(self, event: ev.Request, now: float) -> None:
+        """Raises the refusal."""
         match event:
+            case ev.OpenRequested():
+                self.opens.open(event, now)
             case ev.AttachRequested():
                 self.opens.attach(event, now)
-            case ev.WarmUpRequested():
-                if not self.fleet.stopping:
-                    self.fleet.editions.keep(event.edition, now)
             case ev.DescribeRequested():
                 self._describe(event, now)
             case ev.SessionAsked():
@@ -221,12 +224,8 @@ class Broker:
 
     def _describe(self, event: ev.DescribeRequested, now: float) -> None:
         if self.fleet.stopping:
-            self._refuse(event.ticket, refusals.stopping())
-            return
-        try:
-            self.fleet.editions.describe(event.edition, event.ticket, now)
-        except WarmpoolError as error:
-            self._refuse(event.ticket, error)
+            raise refusals.stopping()
+        self.fleet.editions.describe(event.edition, event.ticket, now)
 
     def _forget_connection(self, connection: int) -> None:
         self.opens.forget_connection(connection)
@@ -303,9 +302,6 @@ class Broker:
         self._timers.set(Timer("stopped"), now + STOP_GRACE + 1)
 
     # --- effects ----------------------------------------------------------------------------------------------
-
-    def _refuse(self, ticket: ev.Ticket, error: WarmpoolError) -> None:
-        self._effects.append(fx.Refuse(ticket, error))
 
     def _log(self, text: str) -> None:
         self._effects.append(fx.Log(text))

@@ -50,11 +50,11 @@ class Cancels:
         return any(ladder.is_dumped for ladder in self._ladders.values())
 
     def ask(self, event: ev.CancelRequested, now: float) -> None:
-        """Answered at once with what there was to stop: a call that runs, one that may wait, or none."""
-        session = self._leases.usable(event, now)
-        if session is not None:
-            worker = self._fleet.workers[session.worker_id]
-            self._ask(event.ticket, worker, event.call_id, now, 0.0 if event.force else worker.pool.cancel_grace)
+        """Answered at once with what there was to stop: a call that runs, one that may wait, or none. Raises what has
+        become of the session if it is not open.
+        """
+        worker = self._fleet.workers[self._leases.usable(event.session_id, now).worker_id]
+        self._ask(event.ticket, worker, event.call_id, now, 0.0 if event.force else worker.pool.cancel_grace)
 
     def ask_stateless(self, event: ev.StatelessCancelRequested, now: float) -> None:
         """As `ask`. With its worker a call is over."""

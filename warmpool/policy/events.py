@@ -103,6 +103,10 @@ class KeepaliveRequested:
     session_id: str
 
 
+Deferrable: TypeAlias = OpenRequested | AttachRequested | KeepaliveRequested
+"""Requests that may have to wait until it is known what becomes of a session."""
+
+
 @fact
 class EndRequested:
     ticket: Ticket
@@ -257,12 +261,9 @@ class WorkerExited:
     """What it wrote before, if it has said no goodbye."""
 
 
-Event: TypeAlias = (
+Request: TypeAlias = (
     OpenRequested
     | AttachRequested
-    | ConnectionClosed
-    | OpenAbandoned
-    | WarmUpRequested
     | DescribeRequested
     | SessionAsked
     | KeepaliveRequested
@@ -270,6 +271,14 @@ Event: TypeAlias = (
     | LabelsRequested
     | CancelRequested
     | StatelessCancelRequested
+)
+"""Somebody waits for its answer, with a ticket."""
+
+Event: TypeAlias = (
+    Request
+    | ConnectionClosed
+    | OpenAbandoned
+    | WarmUpRequested
     | HandOverFailed
     | StopRequested
     | TemplateLoaded

@@ -11,7 +11,6 @@ from collections.abc import Callable
 
 from ..activity import Activity
 from ..constants import EXPIRE_ANSWER_TIMEOUT, EXPLAIN_TIMEOUT, LIFETIME_RECHECK, MIB
-from ..errors import WarmpoolError
 from ..wire.process_messages import Expire, Relabel
 from ..wire.references import PRIMED
 from . import effects as fx
@@ -31,7 +30,7 @@ class Leases:
         effects: list[fx.Effect],
         fleet: Fleet,
         activity_of: Callable[[int], Activity],
-        serve: Callable[[ev.AttachRequested | ev.OpenRequested, float], None],
+        serve: Callable[[ev.Deferrable, float], None],
     ) -> None:
         """`serve` is given requests that were held back, and can be answered now."""
         self._timers = timers
@@ -61,9 +60,18 @@ class Leases:
         """The open session that has the name."""
         return self._names.get(name)
 
-    def unknown(self, session_id: str) -> WarmpoolError:
-        """For whoever asks for a session that is not there."""
-        return refusals.not_found(session_id, self.named(session_id))
+    def known(self, session_id: str, now: float) -> Session:
+        """As `find`. Raises SESSION_NOT_FOUND."""
+        if (session := self.find(session_id, now)) is None:
+            raise refusals.not_found(session_id, self.named(session_id))
+        return session
+
+    def usable(self, session_id: str, now: float) -> Session:
+        """The session, which is open. Raises what has become of it if it is not."""
+        session = self.known(session_id, now)
+        if not session.is_open:
+            raise refusals.over(session)
+        return session
 
     def opened_with(self, ticket: ev.Ticket) -> Session | None:
         """The live session that was made for this open."""
@@ -121,22 +129,16 @@ class Leases:
         self._fleet.workers[session.worker_id].session = None
 
     def attach(self, event: ev.AttachRequested, now: float) -> Session | None:
-        """The session whose worker is to get this connection; None if it was refused, or is held back."""
-        session = self.usable(event, now)
-        if session is None:
-            return None
-        if (error := refusals.mismatch(session, event.app_key, event.app, event.version)) is not None:
-            self._refuse(event.ticket, error)
-        elif session.state is LeaseState.EXPIRING:
+        """The session whose worker is to get this connection; None if it is held back. Raises the refusal."""
+        session = self.usable(event.session_id, now)
+        refusals.check_match(session, event.app_key, event.app, event.version)
+        if session.state is LeaseState.EXPIRING:
             session.held.append(event)
-        else:
-            return session
-        return None
+            return None
+        return session
 
     def keepalive(self, event: ev.KeepaliveRequested, now: float) -> None:
-        session = self.usable(event, now)
-        if session is None:
-            return
+        session = self.usable(event.session_id, now)
         if session.state is LeaseState.EXPIRING:
             session.held.append(event)
             return
@@ -145,36 +147,30 @@ class Leases:
         self._effects.append(fx.Answer(event.ticket, self.view(session, now)))
 
     def set_labels(self, event: ev.LabelsRequested, now: float) -> None:
-        session = self.usable(event, now)
-        if session is not None:
-            session.labels = event.labels
-            session.history.add(now, "labels set")
-            self._effects.append(fx.Tell(session.worker_id, Relabel(event.labels)))
-            self._effects.append(fx.Answer(event.ticket, self.view(session, now)))
+        session = self.usable(event.session_id, now)
+        session.labels = event.labels
+        session.history.add(now, "labels set")
+        self._effects.append(fx.Tell(session.worker_id, Relabel(event.labels)))
+        self._effects.append(fx.Answer(event.ticket, self.view(session, now)))
 
     def ask(self, event: ev.SessionAsked, now: float) -> None:
-        session = self.find(event.session_id, now)
-        if session is None:
-            self._refuse(event.ticket, self.unknown(event.session_id))
-        elif event.settle and session.id in self.live:
+        session = self.known(event.session_id, now)
+        if event.settle and session.id in self.live:
             session.watchers.append(event.ticket)
             self._timers.set(Timer("explain", (session.id, event.ticket)), now + EXPLAIN_TIMEOUT)
         else:
             self._effects.append(fx.Answer(event.ticket, self.view(session, now)))
 
     def watch_end(self, event: ev.EndRequested, now: float) -> Session | None:
-        """The session that is to end, whose end will be the answer. To end what is over is no error, and answered; as
-        is what is not known.
+        """The session that is to end, whose end will be the answer; None if it is over: that is no error, and answered.
+        Raises SESSION_NOT_FOUND.
         """
-        session = self.find(event.session_id, now)
-        if session is None:
-            self._refuse(event.ticket, self.unknown(event.session_id))
-        elif session.id not in self.live:
+        session = self.known(event.session_id, now)
+        if session.id not in self.live:
             self._effects.append(fx.Answer(event.ticket, self.view(session, now)))
-        else:
-            session.watchers.append(event.ticket)
-            return session
-        return None
+            return None
+        session.watchers.append(event.ticket)
+        return session
 
     def close(self, session: Session, reason: str, now: float) -> None:
         """Decides the end of an open session; it is over when its worker is gone."""
@@ -186,7 +182,7 @@ class Leases:
         self._forget_timers(session)
         self._free_name(session)
         self._fleet.stop_worker(self._fleet.workers[session.worker_id], reason, now)
-        self._refuse_held(session, now)
+        self._serve_held(session, now)
 
     def abandon(self, ticket: ev.Ticket) -> None:
         """Nobody waits any more for what was asked to be opened with this ticket, and is held back."""
@@ -269,12 +265,7 @@ class Leases:
         session.history.add(now, "not expired: a call came first")
         self._timers.cancel(Timer("answer", session.id))
         self._timers.set(Timer("lease", session.id), session.window_end(self.activity_of(session.row), now))
-        held, session.held = session.held, []
-        for event in held:
-            if isinstance(event, ev.KeepaliveRequested):
-                self.keepalive(event, now)
-            else:
-                self._serve(event, now)
+        self._serve_held(session, now)
 
     # --- the end ----------------------------------------------------------------------------------------------
 
@@ -289,7 +280,7 @@ class Leases:
         self._free_name(session)
         del self.live[session.id]
         self._records.add(session)
-        self._refuse_held(session, now)
+        self._serve_held(session, now)
         for ticket in session.watchers:
             self._timers.cancel(Timer("explain", (session.id, ticket)))
             self._effects.append(fx.Answer(ticket, self.view(session, now)))
@@ -305,27 +296,11 @@ class Leases:
 
     # --- helpers ----------------------------------------------------------------------------------------------
 
-    def usable(
-        self, event: ev.AttachRequested | ev.KeepaliveRequested | ev.LabelsRequested | ev.CancelRequested, now: float
-    ) -> Session | None:
-        """The session if it is open; else the event is refused."""
-        session = self.find(event.session_id, now)
-        if session is None:
-            self._refuse(event.ticket, self.unknown(event.session_id))
-            return None
-        if not session.is_open:
-            self._refuse(event.ticket, refusals.over(session))
-            return None
-        return session
-
-    def _refuse_held(self, session: Session, now: float) -> None:
-        """An open that would have attached opens a session of its own."""
+    def _serve_held(self, session: Session, now: float) -> None:
+        """It has been decided what the session is: each request meets it as it is now."""
         held, session.held = session.held, []
         for event in held:
-            if isinstance(event, ev.OpenRequested):
-                self._serve(event, now)
-            else:
-                self._refuse(event.ticket, refusals.over(session))
+            self._serve(event, now)
 
     def _free_name(self, session: Session) -> None:
         if session.name is not None and self._names.get(session.name) is session:
@@ -334,6 +309,3 @@ class Leases:
     def _forget_timers(self, session: Session) -> None:
         for kind in ("lease", "answer", "lifetime"):
             self._timers.cancel(Timer(kind, session.id))
-
-    def _refuse(self, ticket: ev.Ticket, error: WarmpoolError) -> None:
-        self._effects.append(fx.Refuse(ticket, error))

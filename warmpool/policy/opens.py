@@ -6,6 +6,8 @@ when its turn has come: whoever asked for the same name before may have it by th
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ..errors import ProtocolError, WarmpoolError
 from ..settings import Settings
 from ..wire.messages import Opened
@@ -26,7 +28,15 @@ class Opens:
     _fleet: Fleet
     _leases: Leases
 
-    def __init__(self, settings: Settings, timers: Timers, effects: list[fx.Effect]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        timers: Timers,
+        effects: list[fx.Effect],
+        serve: Callable[[ev.Deferrable, float], None],
+    ) -> None:
+        """`serve` is given requests that have come to nothing, to begin anew."""
+        self._serve = serve
         self._settings = settings
         self._timers = timers
         self._effects = effects
@@ -44,22 +54,18 @@ class Opens:
     # --- requests ---------------------------------------------------------------------------------------------
 
     def open(self, event: ev.OpenRequested, now: float) -> None:
+        """Raises the refusal."""
         if event.ticket in self.waiting:
-            self._refuse(event.ticket, ProtocolError(f"an Open with the id {event.ticket[1]} is not answered yet"))
-            return
+            raise ProtocolError(f"an Open with the id {event.ticket[1]} is not answered yet")
         if self._fleet.stopping:
-            self._refuse(event.ticket, refusals.stopping())
+            raise refusals.stopping()
+        if event.name is not None and (holder := self._leases.named(event.name)) is not None:
+            self._attach_by_name(holder, event, now)
             return
-        if event.name is not None and self._is_named_by_other(event, event.name, now):
-            return
-        try:
-            pool, notice = self._fleet.editions.pool_for(event.edition, now)
-            if event.version is not None and pool.version and event.version != pool.version:
-                raise refusals.version_mismatch(pool.app, pool.version, event.version)
-            worker = None if event.worker is None else self._wanted(event.worker, event, pool)
-        except WarmpoolError as error:
-            self._refuse(event.ticket, error)
-            return
+        pool, notice = self._fleet.editions.pool_for(event.edition, now)
+        if event.version is not None and pool.version and event.version != pool.version:
+            raise refusals.version_mismatch(pool.app, pool.version, event.version)
+        worker = None if event.worker is None else self._wanted(event.worker, event, pool)
         self._arrivals += 1
         waiter = Waiter(event, self._arrivals, now, notice)
         self.waiting[event.ticket] = waiter
@@ -84,36 +90,25 @@ class Opens:
             raise refusals.outdated(worker)
         return worker
 
-    def _is_named_by_other(self, event: ev.OpenRequested, name: str, now: float) -> bool:
-        """Whether an open session has the name that this one is to have. Then it is attached to, or refused."""
-        holder = self._leases.named(name)
-        if holder is None:
-            return False
-        key = event.edition.key.removesuffix(PRIMED)
+    def _attach_by_name(self, holder: Session, event: ev.OpenRequested, now: float) -> None:
+        """`holder`, which is open, has the name that the new session was to have. Raises the refusal."""
         if event.if_exists != "attach":
-            self._refuse(event.ticket, refusals.name_taken(holder))
-        elif (error := refusals.mismatch(holder, key, event.edition.name, event.version)) is not None:
-            self._refuse(event.ticket, error)
-        elif event.worker not in (None, holder.worker_id):
-            self._refuse(event.ticket, refusals.elsewhere(holder, event.worker))
-        elif holder.state is LeaseState.EXPIRING:
+            raise refusals.name_taken(holder)
+        refusals.check_match(holder, event.edition.key.removesuffix(PRIMED), event.edition.name, event.version)
+        if event.worker not in (None, holder.worker_id):
+            raise refusals.elsewhere(holder, event.worker)
+        if holder.state is LeaseState.EXPIRING:
             holder.held.append(event)
         else:
             holder.history.add(now, f"attached to by its name, by pid {event.opened_by}")
             self._hand_over_to(holder, event)
-        return True
 
     def attach(self, event: ev.AttachRequested, now: float) -> None:
+        """Raises the refusal."""
         session = self._leases.attach(event, now)
         if session is not None:
             session.history.add(now, "attached to by its id")
             self._hand_over_to(session, event)
-
-    def serve(self, request: ev.AttachRequested | ev.OpenRequested, now: float) -> None:
-        if isinstance(request, ev.AttachRequested):
-            self.attach(request, now)
-        else:
-            self.open(request, now)
 
     def forget_connection(self, connection: int) -> None:
         """Whoever waited behind it has left."""
@@ -143,7 +138,8 @@ class Opens:
     def grant(self, waiter: Waiter, worker: Worker, now: float) -> None:
         self._leave_line(waiter)
         request = waiter.request
-        if request.name is not None and self._is_named_by_other(request, request.name, now):
+        if request.name is not None and self._leases.named(request.name) is not None:
+            self._serve(request, now)  # somebody who asked before has it by now
             return
         worker.pool.taken(now)
         if request.session_id is None:
@@ -183,21 +179,17 @@ class Opens:
                 self._leases.undo(session)
             if worker is not None:
                 self._fleet.stop_worker(worker, "lost", now)
-            self.open(request, now)
         elif session is not None:
             session.held.append(request)
-        else:
-            self.serve(request, now)
+            return
+        self._serve(request, now)
 
     def refuse(self, waiter: Waiter, error: WarmpoolError) -> None:
         self._leave_line(waiter)
-        self._refuse(waiter.request.ticket, error)
+        self._effects.append(fx.Refuse(waiter.request.ticket, error))
 
     def _leave_line(self, waiter: Waiter) -> None:
         """The waiter is in no pool's line any more."""
         del self.waiting[waiter.request.ticket]
         if waiter.timer is not None:
             self._timers.cancel(waiter.timer)
-
-    def _refuse(self, ticket: ev.Ticket, error: WarmpoolError) -> None:
-        self._effects.append(fx.Refuse(ticket, error))

@@ -18,7 +18,6 @@ from ..errors import (
     SessionExpiredError,
     SessionNotFoundError,
     VersionMismatchError,
-    WarmpoolError,
     WorkerLeasedError,
     WorkerLostError,
 )
@@ -53,13 +52,12 @@ def over(session: Session) -> SessionError:
     return kind(text, session_id=session.id, details={"end_reason": session.end_reason})
 
 
-def mismatch(session: Session, key: str | None, app: str | None, version: str | None) -> WarmpoolError | None:
-    """For whoever wants this session as one of another app or version. None stands for whatever the session has."""
+def check_match(session: Session, key: str | None, app: str | None, version: str | None) -> None:
+    """Refuses whoever wants this session as one of another app or version. None stands for whatever it has."""
     if key not in (None, session.app_key):
-        return app_mismatch(session, app)
+        raise app_mismatch(session, app)
     if version not in (None, session.version):
-        return version_mismatch(session.app, session.version, version, session.id)
-    return None
+        raise version_mismatch(session.app, session.version, version, session.id)
 
 
 def app_mismatch(session: Session, wanted: str | None) -> AppMismatchError:

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from ..activity import IDLE, Activity
 from ..constants import END_VALUES_LIMIT, RECORDS_AGE, RECORDS_LIMIT
 from ..wire.frames import HEADER_SIZE, encode
-from .events import AttachRequested, KeepaliveRequested, OpenRequested, Ticket
+from .events import Deferrable, Ticket
 from .history import History
 from .states import LEASE_STEPS, LeaseEvent, LeaseState, step
 
@@ -83,7 +83,7 @@ class Session:
     history: History = field(default_factory=History)
     watchers: list[Ticket] = field(default_factory=list)
     """Told about the session when it is CLOSED."""
-    held: list[AttachRequested | KeepaliveRequested | OpenRequested] = field(default_factory=list)
+    held: list[Deferrable] = field(default_factory=list)
     """Came while EXPIRING, and are served if the worker is busy after all (an open would attach by name); or found the
     worker dead, and wait to be told how it died.
     """
