@@ -64,7 +64,7 @@ class Editions:
         newest = current if current is not None and current.revision == revision else None
         if failure is None:
             pool = newest or self._candidate(app, now)
-            self._revive(pool)
+            self._revive(pool, now)
             if current is not None and self._must_wait_for_room(pool, current):
                 return current, refusals.no_room_for_edit(current, pool.refused)
             return pool, None
@@ -223,9 +223,9 @@ class Editions:
         self._effects.append(fx.StartTemplate(pool.id, pool.app_key))
         self._timers.set(Timer("load", pool.id), now + self._settings.start_timeout)
 
-    def _revive(self, pool: Pool) -> None:
+    def _revive(self, pool: Pool, now: float) -> None:
         if pool.template is TemplateState.LOST and not self._has_no_room(pool):
-            self._start_template(pool, self.apps[pool.app_key].used_at)
+            self._start_template(pool, now)
 
     def _has_no_room(self, pool: Pool) -> bool:
         """Whether a process has just been refused: there will be another try."""

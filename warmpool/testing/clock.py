@@ -17,7 +17,7 @@ class Clock:
 
     def __init__(self, request: Request) -> None:
         self._request = request
-        self._touched = False
+        self._stopped = False
 
     def __repr__(self) -> str:
         return "<Clock>"
@@ -30,9 +30,7 @@ class Clock:
         """Moves time on. All that falls due on the way happens in its order, and when this returns it has: workers
         that had to go are gone, and what is asked next sees it so. Gives the new `now`.
         """
-        now = float(self._request("testing.advance", seconds=seconds)["now"])
-        self._touched = True
-        return now
+        return float(self._request("testing.advance", seconds=seconds)["now"])
 
     def freeze(self) -> float:
         """Stops it: from now on it moves by `advance` alone, to the millisecond. Gives the `now` at which it stands."""
@@ -40,7 +38,7 @@ class Clock:
 
     def _freeze(self) -> Any:
         answer = self._request("testing.freeze")
-        self._touched = True
+        self._stopped = True
         return answer
 
     def thaw(self) -> float:
@@ -48,10 +46,10 @@ class Clock:
         return float(self._request("testing.thaw")["now"])
 
     def let_go(self) -> None:
-        """As `thaw`, if this clock was ever touched."""
-        if self._touched:
+        """As `thaw`, if this clock was ever stopped."""
+        if self._stopped:
             self.thaw()
-            self._touched = False
+            self._stopped = False
 
     @contextmanager
     def frozen(self) -> Iterator[float]:
