@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from enum import Enum
+
 import msgpack
 import pytest
 from hypothesis import settings
@@ -9,7 +11,30 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from warmpool.errors import PayloadTooLargeError, ProtocolError
-from warmpool.wire.calls import TRANSITIONS, CallEvent, CallState, OpenCalls
+from warmpool.wire.calls import CallState, OpenCalls
+
+
+class CallEvent(Enum):
+    EVENT = "event"
+    ANSWER = "answer"
+    ABANDON = "abandon"
+
+
+TRANSITIONS = {
+    CallState.WAITING: {CallEvent.ANSWER: CallState.DONE, CallEvent.ABANDON: CallState.ABANDONED},
+    CallState.STREAMING: {
+        CallEvent.EVENT: CallState.STREAMING,
+        CallEvent.ANSWER: CallState.DONE,
+        CallEvent.ABANDON: CallState.ABANDONED,
+    },
+    CallState.ABANDONED: {
+        CallEvent.EVENT: CallState.ABANDONED,
+        CallEvent.ANSWER: CallState.DONE,
+        CallEvent.ABANDON: CallState.ABANDONED,
+    },
+    CallState.DONE: {},
+}
+"""What may follow what."""
 
 WAITING, STREAMING, ABANDONED, DONE = CallState.WAITING, CallState.STREAMING, CallState.ABANDONED, CallState.DONE
 EVENT, ANSWER, ABANDON = CallEvent.EVENT, CallEvent.ANSWER, CallEvent.ABANDON

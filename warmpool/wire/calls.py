@@ -22,27 +22,6 @@ class CallState(Enum):
     DONE = "done"
 
 
-class CallEvent(Enum):
-    EVENT = "event"
-    ANSWER = "answer"
-    ABANDON = "abandon"
-
-
-TRANSITIONS: Final[dict[CallState, dict[CallEvent, CallState]]] = {
-    CallState.WAITING: {CallEvent.ANSWER: CallState.DONE, CallEvent.ABANDON: CallState.ABANDONED},
-    CallState.STREAMING: {
-        CallEvent.EVENT: CallState.STREAMING,
-        CallEvent.ANSWER: CallState.DONE,
-        CallEvent.ABANDON: CallState.ABANDONED,
-    },
-    CallState.ABANDONED: {
-        CallEvent.EVENT: CallState.ABANDONED,
-        CallEvent.ANSWER: CallState.DONE,
-        CallEvent.ABANDON: CallState.ABANDONED,
-    },
-    CallState.DONE: {},
-}
-
 _WAITING: Final = CallState.WAITING
 _STREAMING: Final = CallState.STREAMING
 _DONE: Final = CallState.DONE
@@ -85,10 +64,9 @@ class OpenCalls:
 
     def abandon(self, call_id: int) -> bool:
         """Nobody waits for the answer any more, which may be said twice. False if it has come already."""
-        state = self._states.get(call_id)
-        if state is None:
+        if call_id not in self._states:
             return False
-        self._states[call_id] = TRANSITIONS[state][CallEvent.ABANDON]
+        self._states[call_id] = CallState.ABANDONED
         return True
 
     def answer(self, frame: bytes | memoryview) -> list[Any] | None:
