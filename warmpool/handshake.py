@@ -1,4 +1,4 @@
-"""How a daemon tells whoever started it that clients can connect, or the error for which they cannot."""
+"""How a daemon tells whoever started it that clients can connect, or why they cannot."""
 
 from __future__ import annotations
 

@@ -8,12 +8,8 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import (
-    Callable,
-    Mapping,
-)
+from collections.abc import Callable, Mapping
 from contextlib import aclosing, closing, nullcontext
-from dataclasses import dataclass
 from functools import wraps
 from typing import Any, Final
 
@@ -23,6 +19,7 @@ from pydantic.json_schema import JsonSchemaMode, PydanticJsonSchemaWarning
 
 from .app import BaseApp
 from .errors import FunctionNotFoundError
+from .facts import fact
 from .inputs import Decode, decoder, is_model, keys_of
 from .methods import (
     Kind,
@@ -47,7 +44,7 @@ _SHAPING: Final = frozenset({"serialization", "serialization_exclude", "serializ
 """What in a core schema of pydantic's says that something is not serialised as it lies there."""
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class Function:
     """One function of an app. `decode` raises InvalidInputError; `encode` never fails on a value that pydantic
     does not know, which is then the packer's to refuse.

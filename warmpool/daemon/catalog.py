@@ -6,7 +6,7 @@ such name: `main:App` is another app in each directory where it is said.
 
 Whether an app has been edited is asked at every open, by a stat of each of its source files; only if one differs is
 it read, and only if its text differs is that a new edition. That it is to run under another interpreter counts as an
-edit, too. Nothing is watched.
+edit, too. Between two opens nobody looks.
 """
 
 from __future__ import annotations
@@ -25,13 +25,14 @@ from typing import Any
 from ..checks import shorten
 from ..discovery import app_files, is_for_tests, text_of, texts_in
 from ..errors import AppNotFoundError, InvalidRequestError
+from ..facts import fact
 from ..paths import is_text
 from ..policy.events import AppEdition
 from ..wire.references import PRIMED, AppReference, parse
 from .interpreters import Interpreter, interpreter_for
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class FileMark:
     changed_ns: int
     """Its ctime: an mtime can be kept or set back, as archives and `rsync -a` do."""

@@ -7,14 +7,15 @@ ends meanwhile leaves no gap that would shift the rest.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import NamedTuple
 
 from ..constants import PAGE_DEFAULT
+from ..facts import fact
 from .sessions import Session
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class Query:
     """`status` "all": open ones and those that are over. `labels`: all of these, with these values."""
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..constants import BACKOFF_FIRST, BACKOFF_LIMIT, CANCEL_GRACE, REFILL_LATEST, REFILL_QUIET
+from ..facts import fact
 from .events import OpenRequested, Ticket
 from .sessions import Session
 from .states import TEMPLATE_STEPS, WORKER_STEPS, TemplateEvent, TemplateState, WorkerEvent, WorkerState, step
@@ -151,7 +152,7 @@ class Pool:
         return any(w.state in (WorkerState.LEASED, WorkerState.SERVING) for w in self.workers.values())
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class Failure:
     """Why an edition does not work, and when it may be tried again."""
 

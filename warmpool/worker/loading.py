@@ -17,7 +17,6 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from importlib.machinery import EXTENSION_SUFFIXES, SOURCE_SUFFIXES, ExtensionFileLoader, FileFinder, SourceFileLoader
 from pathlib import Path
 from types import ModuleType
@@ -25,6 +24,7 @@ from typing import Any, Final
 
 from ..app import BaseApp
 from ..discovery import app_files, is_for_tests, text_of, texts_in
+from ..facts import fact
 from ..paths import is_text
 from ..wire.process_messages import Load
 
@@ -36,7 +36,7 @@ class AppLoadError(Exception):
     """The files import, but do not make an app."""
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class Source:
     """One source file as it was read."""
 

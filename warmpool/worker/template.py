@@ -2,7 +2,7 @@
 
 One thread, no event loop: it reads one message at a time from the daemon. A fork of it shares the app's modules and
 what `preload` loaded, copy on write; the garbage collector leaves those pages alone. If the import started threads a
-fork would be unsafe, so the template refuses; the daemon then starts it once per worker, to become that worker.
+fork would be unsafe: the template says so when it has loaded, and the daemon starts one per worker, to become it.
 
 Started as `python -P -c …` with its channel to the daemon as descriptor 3.
 """
