@@ -7,6 +7,8 @@ import asyncio
 import contextlib
 import gc
 import os
+import select
+import signal
 import socket
 import subprocess
 import sys
@@ -16,7 +18,7 @@ from typing import Any
 
 import pytest
 from adapters import LOOPS
-from support import APPS, PATIENCE, Daemon, open_files, wait_for_exit
+from support import APPS, PATIENCE, Daemon, look_again, open_files, wait_for_exit
 
 from warmpool import (
     AsyncClient,
@@ -28,6 +30,7 @@ from warmpool import (
     DaemonUnavailableError,
     InvalidRequestError,
     TestingClient,
+    WorkerLostError,
 )
 from warmpool.client import aio_calls, sessions, sync
 from warmpool.testing.clock import Clock
@@ -36,6 +39,7 @@ from warmpool.testing.embedded_async import AsyncClock
 COUNTER = str(APPS / "counter.py")
 ASYNC_COUNTER = str(APPS / "async_counter.py")
 VALUES = str(APPS / "values.py")
+WAITS = str(APPS / "waits.py")
 PLAIN, ASYNC = (str(APPS / "told_to_stop.py") + f":{name}" for name in ("Plain", "Async"))
 STREAMS = str(APPS / "streams.py") + ":Plain"
 MIB = 1024 * 1024
@@ -444,5 +448,30 @@ def test_a_child_touches_nothing_of_its_parents(run: Run):
             os._exit(0)
         assert await asyncio.to_thread(os.waitpid, child, 0) == (child, 0)
         assert await session.call("add") == {"total": 1}
+
+    run(main)
+
+
+def test_calls_under_way_are_told_when_their_worker_dies_while_the_loop_is_busy(run: Run, client: Client, fifo: Path):
+    """What has been answered before comes together with the end; some loops tell of that once."""
+
+    async def main(mine: AsyncClient) -> None:
+        async with mine.session(WAITS) as session:
+            asking = [
+                asyncio.create_task(session.call("echo", value=1)),
+                asyncio.create_task(session.call("wait", fifo=str(fifo), answer="late")),
+                asyncio.create_task(session.call("echo", value=MIB * "2")),  # more than a worker reads at once
+            ]
+            await asyncio.sleep(0)  # all are sent; from here on the loop is busy
+            while (info := client.sessions.get(session.id)).call_count < 2:
+                look_again()
+            exit_of = os.pidfd_open(info.pid)
+            os.kill(info.pid, signal.SIGKILL)
+            select.select([exit_of], [], [], PATIENCE)
+            os.close(exit_of)
+            async with asyncio.timeout(PATIENCE):
+                first, *others = await asyncio.gather(*asking, return_exceptions=True)
+            assert first == 1
+            assert [type(other) for other in others] == [WorkerLostError, WorkerLostError]
 
     run(main)

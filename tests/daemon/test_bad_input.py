@@ -657,6 +657,7 @@ def test_odd_things_in_a_served_directory_are_no_apps(start_daemon: Callable[...
     for make in (
         lambda: (served / "link.py").symlink_to("nowhere"),
         lambda: (served / "loop.py").symlink_to("loop.py"),
+        lambda: (served / "long.py").symlink_to("x" * 300),
         lambda: (served / "directory.py").mkdir(),
         lambda: (served / "package").mkdir() or (served / "package" / "__init__.py").symlink_to("nowhere"),
         lambda: shutil.rmtree(served),
@@ -666,6 +667,13 @@ def test_odd_things_in_a_served_directory_are_no_apps(start_daemon: Callable[...
             daemon.client.session("nobody")
         assert daemon.client.status().apps == 1
         assert [app.name for app in daemon.client.apps.list()] == ["counter"]
+
+
+def test_what_cannot_be_an_app_is_refused_in_words(daemon: Daemon):
+    too_long = "x" * 300 + ".py"
+    with pytest.raises(AppNotFoundError, match="File name too long"):
+        daemon.client.request("apps.serve", apps=[too_long])
+    assert daemon.client.status().apps == 0
 
 
 def test_a_pipe_in_a_served_directory_holds_nobody_up(start_daemon: Callable[..., Daemon], directory: Path):

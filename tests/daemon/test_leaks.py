@@ -209,6 +209,29 @@ def test_when_a_daemon_is_gone_so_is_what_the_last_worker_has_left_running(daemo
         os.close(gone)
 
 
+def test_a_client_that_goes_with_its_answers_unread_is_let_go_of(daemon: Daemon):
+    """Its last word and its end come to the daemon at once, as an error on the socket, of which its loop tells once."""
+    daemon.client.session(COUNTER).end()
+    process = psutil.Process(daemon.pid)
+    raw = Raw.to(daemon.socket)
+    wait_for_workers(daemon.client, warm=1)
+    descriptors = process.num_fds()
+    raw.say("Request", 1, "daemon.status", {})
+    assert raw.has_heard(PATIENCE)
+    process.suspend()
+    try:
+        while process.status() != psutil.STATUS_STOPPED:
+            look_again()
+        raw.say("Abandon", 2)
+        raw.socket.close()
+    finally:
+        process.resume()
+    deadline = time.monotonic() + PATIENCE
+    while process.num_fds() >= descriptors:
+        assert time.monotonic() < deadline, "it is still held"
+        look_again()
+
+
 def test_a_worker_that_was_just_born_is_never_taken_for_an_orphan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """It becomes the daemon's child at any moment, also between two looks of the one who sweeps up orphans. Its
     birth is announced before: who looks at the announcements after he has looked at the children knows it.

@@ -7,6 +7,8 @@ import resource
 import select
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -228,6 +230,14 @@ def connect(path: Path) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX)
     connection.connect(str(path))
     return connection
+
+
+def test_a_daemon_without_descriptors_for_a_single_worker_says_so_and_does_not_start(directory: Path):
+    serve = f"ulimit -n 16; exec {sys.executable} -P -m warmpool serve --detach --socket {directory}/d.sock"
+    ended = subprocess.run(["bash", "-c", serve], capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert ended.returncode != 0
+    assert "out of file descriptors" in ended.stderr
+    assert not (directory / "d.sock").exists()
 
 
 def test_clients_that_the_daemon_has_no_descriptor_for_cost_nothing_and_are_served_later(daemon: Daemon):

@@ -7,6 +7,8 @@ from policy.story import Client, Process, Story, kinds
 
 from warmpool.constants import CANCEL_GRACE, DUMP_TIME, QUICK_CANCEL, STOP_GRACE, TERM_GRACE
 from warmpool.errors import SessionEndedError, SessionExpiredError, SessionNotFoundError, WarmpoolError
+from warmpool.policy import effects as fx
+from warmpool.policy import events as ev
 
 TICK = 0.001
 STEPS = ("dumped", "terminated", "killed")
@@ -236,6 +238,12 @@ def test_to_end_a_session_cancels_its_call_and_waits_for_it_before_it_is_killed(
     story.wait(CANCEL_GRACE)
     story.exits(client.worker)
     assert ending.view.end_reason == "client"
+
+
+def test_who_is_to_end_is_told_before_its_call_is_cancelled_so_that_no_other_begins():
+    story, client, _ = running()
+    effects = story.happens(ev.EndRequested((99, 1), str(client.session)))
+    assert [type(one) for one in effects if isinstance(one, fx.Tell | fx.Cancel)] == [fx.Tell, fx.Cancel]
 
 
 def test_to_end_a_session_whose_call_does_not_stop_kills_it_and_the_reason_stands():

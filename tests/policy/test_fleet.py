@@ -549,6 +549,19 @@ def test_the_pause_doubles_up_to_its_limit():
     assert (BACKOFF_FIRST, BACKOFF_LIMIT) == (0.5, 30)
 
 
+def test_calls_without_a_session_are_served_during_the_pause_too_by_a_worker_that_is_free():
+    story = Story(warm=1)
+    story.warm_up()
+    story.loads(warm=1)
+    story.ready()
+    first = story.stateless()
+    story.setup_fails()
+    story.rest()
+    story.released(first)
+    assert type(story.open().error) is AppBrokenError
+    assert story.stateless().worker == first.worker
+
+
 def test_an_edit_ends_the_pause():
     story = Story()
     for _ in range(4):

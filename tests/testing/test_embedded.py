@@ -79,6 +79,16 @@ def test_apps_can_be_given_as_classes_too(marked):
         }
 
 
+def test_from_a_directory_that_is_gone_an_app_is_found_by_its_class(marked, tmp_path, monkeypatch):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with embedded(apps=[Tally]) as client, client.session(Tally) as session:
+        assert session.call("tick") == 1
+        client.lose_template(Tally)
+
+
 def test_a_class_that_cannot_be_imported_says_why(marked):
     class Local(BaseApp):
         def answer(self) -> int:

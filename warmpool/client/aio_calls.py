@@ -94,7 +94,6 @@ class AsyncCallLink(AsyncLink):
         self.opened = opened
         self._bell = bell
         self._calls = OpenCalls(first_call_id())
-        self._waiting: dict[int, Waiter] = {}
         self._queues: dict[int, EventQueue] = {}
         self._settling: dict[int, asyncio.Future[None]] = {}
         self._seized = False
@@ -229,8 +228,11 @@ class AsyncCallLink(AsyncLink):
             if not future.done():
                 future.set_result(None)
 
-    def _fail_all(self, error: Exception) -> None:
+    def _break(self, why: str, error: Exception) -> None:
+        super()._break(why, error)
         self._bell = UNHEARD
+
+    def _fail_all(self, error: Exception) -> None:
         waiters: list[Waiter | asyncio.Future[None]] = [*self._waiting.values(), *self._settling.values()]
         for waiter in waiters:
             if not waiter.done():

@@ -57,6 +57,8 @@ class AsyncLink:
         self._outbox = Outbox(connection)
         self._is_paused = True
         self.broken: str | None = None
+        self._waiting: dict[int, Any] = {}
+        """Who waits for what comes, by the id of what was asked."""
         weakref.finalize(self, _let_go, self.loop, connection, os.getpid())
         self._resume()
 
@@ -80,9 +82,12 @@ class AsyncLink:
         elif self._socket.fileno() != -1:
             self.broken = self.broken or why
             _stop_watching(self.loop, self._socket)
+            with suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)  # a process that was forked may hold a copy
             self._socket.close()
             self._outbox.clear()
-            self._fail_all(error)
+            if not self.loop.is_closed():  # or else nobody can wait
+                self._fail_all(error)
 
     def _fail_all(self, error: Exception) -> None:
         """Everybody who waits on this link is told."""
@@ -94,12 +99,18 @@ class AsyncLink:
     # --- the loop calls ---------------------------------------------------------------------------------------
 
     def _readable(self) -> None:
+        """Reads what is there; to its end, if anybody waits. Of an error on a socket uvloop tells once, together with
+        what has come before it.
+        """
         reader = self._reader
         try:
-            frame = reader.read(self._receive_into)
-            while frame is not None:
-                self._handle(frame)
-                frame = reader.next_frame() if reader.pending and not self._is_paused else None
+            while True:
+                frame = reader.read(self._receive_into)
+                while frame is not None:
+                    self._handle(frame)
+                    frame = reader.next_frame() if reader.pending and not self._is_paused else None
+                if self._is_paused or not self._waiting:
+                    return
         except (BlockingIOError, InterruptedError):
             return
         except (OSError, EOFError):
@@ -184,7 +195,6 @@ class AsyncControlLink(AsyncLink):
 
     def __init__(self, connection: socket.socket, bells: Bells) -> None:
         self._last_id = 0
-        self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._writer = FrameWriter(CONTROL_FRAME_LIMIT)
         self._passed = Passed(connection, bells)
         super().__init__(connection, FrameReader(REPLY_LIMIT))
@@ -259,8 +269,11 @@ class AsyncControlLink(AsyncLink):
             with suppress(HangupError):
                 self._send(self._writer.frame(to_wire(Abandon(number))))
 
-    def _fail_all(self, error: Exception) -> None:
+    def _break(self, why: str, error: Exception) -> None:
+        super()._break(why, error)
         self._passed.close()
+
+    def _fail_all(self, error: Exception) -> None:
         for future in self._waiting.values():
             if not future.done():
                 future.set_exception(error)

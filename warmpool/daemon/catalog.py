@@ -26,7 +26,7 @@ from ..checks import shorten
 from ..discovery import app_files, is_for_tests, text_of, texts_in
 from ..errors import AppNotFoundError, InvalidRequestError
 from ..facts import fact
-from ..paths import is_text
+from ..paths import is_text, working_directory
 from ..policy.events import AppEdition
 from ..wire.references import PRIMED, AppReference, parse
 from .interpreters import Interpreter, interpreter_for
@@ -130,15 +130,20 @@ class Catalog:
         """Registers apps, and directories of apps. Raises APP_NOT_FOUND for what is neither."""
         found: list[AppEntry] = []
         for text in paths:
-            path = Path(text).absolute()
-            if (named := _class_in_path(text)) is not None:
-                found.append(self._claim(self.resolve(named, os.getcwd())))
-            elif path.is_dir() and not (path / "__init__.py").exists():
-                self._directories.append(path)
-                found += self._scan(path)
-            else:
-                found.append(self._claim(_entry_of_path(path, None)))
+            try:
+                found += self._served(text)
+            except OSError as error:
+                raise AppNotFoundError(f"there is no app at {shorten(text)}: {error.strerror}") from error
         return found
+
+    def _served(self, text: str) -> list[AppEntry]:
+        path = Path(working_directory(), text)
+        if (named := _class_in_path(text)) is not None:
+            return [self._claim(self.resolve(named, working_directory()))]
+        if path.is_dir() and not (path / "__init__.py").exists():
+            self._directories.append(path)
+            return self._scan(path)
+        return [self._claim(_entry_of_path(path, None))]
 
     def entries(self) -> list[tuple[str, AppEntry]]:
         """Names and their apps, by name."""
@@ -232,10 +237,10 @@ class Catalog:
         for path in paths:
             if path.name.startswith(("_", ".")) or is_for_tests(path.stem) or not is_text(str(path)):
                 continue
-            if path.is_dir() and (path / "__init__.py").exists():
-                texts[path] = b"\n".join(texts_in(path).values())
-            elif path.suffix == ".py":
-                with suppress(OSError):
+            with suppress(OSError):  # not ours to read
+                if path.is_dir() and (path / "__init__.py").exists():
+                    texts[path] = b"\n".join(texts_in(path).values())
+                elif path.suffix == ".py":
                     texts[path] = text_of(str(path))
         return [self._claim(_entry_of_path(path, None)) for path in app_files(texts)]
 

@@ -199,16 +199,19 @@ class Clients:
         self._loop.add_reader(client.socket.fileno(), self._read, client)
 
     def _read(self, client: Client) -> None:
-        """Reads what is there and has it handled."""
+        """Reads what is there, to its end, and has it handled. Of an error on a socket, as of a client that has gone
+        without taking its answers, uvloop tells once, together with what has come before it.
+        """
         try:
-            frame = client.reader.read(client.socket.recv_into)
-            while frame is not None and client.number in self.by_number:
-                if client.has_greeted:
-                    self._received(client, from_wire(frame, CONTROL))
-                else:
-                    check_hello(frame)
-                    client.has_greeted = True
-                frame = client.reader.next_frame()
+            while client.number in self.by_number and not client.unsent:
+                frame = client.reader.read(client.socket.recv_into)
+                while frame is not None and client.number in self.by_number:
+                    if client.has_greeted:
+                        self._received(client, from_wire(frame, CONTROL))
+                    else:
+                        check_hello(frame)
+                        client.has_greeted = True
+                    frame = client.reader.next_frame()
         except BlockingIOError:
             pass
         except ProtocolError as error:

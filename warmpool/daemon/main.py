@@ -22,6 +22,7 @@ from ..settings import Settings
 from .catalog import Catalog
 from .log import STDERR, LogWriter, as_json, as_text, tail_to
 from .movable_board import MovableBoard
+from .room import check_room, why_no_room
 from .server import Server
 
 BACKLOG = 1024
@@ -73,6 +74,10 @@ def serve(
             server.report(ev.WarmUpRequested(entry.edition()))
         if owner is not None:
             loop.add_reader(owner.fileno(), server.owner_has_gone)
+        try:
+            check_room()
+        except OSError as error:
+            raise InvalidRequestError(f"no daemon can run here: {why_no_room(error)}") from error
         ready()
         loop.run_forever()
         log("stopped")

@@ -93,10 +93,9 @@ class Cancels:
         if not session.is_open:
             return
         activity = self._leases.activity_of(session.row)
+        self._leases.close(session, reason, now)  # told first, so that no call begins behind the one that stops
         if activity.busy:
             self.begin(self._fleet.workers[session.worker_id], activity, now, grace=grace)
-        self._leases.close(session, reason, now)
-        if activity.busy:
             self._fleet.kill_at(session.worker_id, now + grace + STOP_GRACE)
 
     def overdue(self, key: tuple[str, int], now: float) -> None:

@@ -52,8 +52,9 @@ class Editions:
 
     # --- who asks ---------------------------------------------------------------------------------------------
 
-    def pool_for(self, edition: AppEdition, now: float) -> tuple[Pool, str | None]:
-        """The pool that serves this edition, started if there is none; or the one before it, with a notice why.
+    def pool_for(self, edition: AppEdition, now: float, session_id: str | None = None) -> tuple[Pool, str | None]:
+        """The pool that serves this edition, started if there is none; or the one before it, with a notice why. For a
+        session, or for whoever has none (None).
 
         Raises APP_BROKEN while the edition has failed and must not be tried again.
         """
@@ -69,9 +70,9 @@ class Editions:
                 return current, refusals.no_room_for_edit(current, pool.refused)
             return pool, None
         if newest is not None:
-            if newest.warm:
+            if newest.ready_for(session_id):
                 return newest, None
-        elif current is not None and self._can_serve(current, now):
+        elif current is not None and self._can_serve(current, session_id, now):
             return current, refusals.notice(current, failure.error)
         raise from_wire(failure.error)
 
@@ -198,18 +199,20 @@ class Editions:
         before = None if app.current is pool else app.current
         for waiter in waiters:
             wanted = before is not None and waiter.request.version in (None, before.version)
-            if before is not None and wanted and self._can_serve(before, now):
+            if before is not None and wanted and self._can_serve(before, waiter.request.session_id, now):
                 waiter.notice = refusals.notice(before, error)
                 before.waiters.append(waiter)
             else:
                 self._refuse(waiter, from_wire(error))
 
-    def _can_serve(self, pool: Pool, now: float) -> bool:
+    def _can_serve(self, pool: Pool, session_id: str | None, now: float) -> bool:
         """Whether the edition before a broken edit can still make workers, or has one. Its template cannot be made
         again: it would import the edit.
         """
         failing = self.apps[pool.app_key].failing(pool.revision, now) is not None
-        return len(pool.warm) > len(pool.waiters) or (pool.template is TemplateState.READY and not failing)
+        return len(pool.ready_for(session_id)) > len(pool.waiters) or (
+            pool.template is TemplateState.READY and not failing
+        )
 
     def _log_failure(self, failure: Failure, app: App) -> None:
         message, trace = failure.error["message"], failure.error["details"].get("traceback", "")

@@ -62,7 +62,7 @@ class Opens:
         if event.name is not None and (holder := self._leases.named(event.name)) is not None:
             self._attach_by_name(holder, event, now)
             return
-        pool, notice = self._fleet.editions.pool_for(event.edition, now)
+        pool, notice = self._fleet.editions.pool_for(event.edition, now, event.session_id)
         if event.version is not None and pool.version and event.version != pool.version:
             raise refusals.version_mismatch(pool.app, pool.version, event.version)
         worker = None if event.worker is None else self._wanted(event.worker, event, pool)

@@ -114,8 +114,12 @@ class Pool:
 
     def free_for(self, waiter: Waiter) -> Worker | None:
         """The youngest that is ready to serve this one."""
-        free = self.spare if waiter.request.session_id is None and self.spare else self.warm
-        return free[next(reversed(free))] if free else None
+        ready = self.ready_for(waiter.request.session_id)
+        return ready[next(reversed(ready))] if ready else None
+
+    def ready_for(self, session_id: str | None) -> dict[str, Worker]:
+        """Those that are ready to serve a session, or a call without one (None)."""
+        return self.spare if session_id is None and self.spare else self.warm
 
     def taken(self, now: float) -> None:
         """A worker has been given out: refilling waits for a quiet moment, but not for ever."""

@@ -12,6 +12,7 @@ from ..client.requests import Data, RunRequest, app_reference
 from ..client.sync import Client, Session
 from ..client.sync_calls import CallLink
 from ..client.sync_core import SyncCore
+from ..paths import working_directory
 from ..wire.messages import NEW
 from ..wire.references import PRIMED
 from .clock import Clock
@@ -30,7 +31,7 @@ def primed(app: str | type) -> str:
     made, in milliseconds. `client.session(primed("counter"))` is `client.session("counter#primed")`. Memory is
     copied, and nothing else: files, sockets and child processes that `setup` opens would be shared.
     """
-    reference, _ = app_reference(app, os.getcwd())
+    reference, _ = app_reference(app, working_directory())
     return reference if reference.endswith(PRIMED) else reference + PRIMED
 
 
@@ -76,7 +77,7 @@ class TestingClient(Client):
 
     def lose_template(self, app: str | type) -> None:
         """Kills the process from which workers of this app are made. Sessions go on; the next open makes it again."""
-        cwd = os.getcwd()
+        cwd = working_directory()
         self.request("testing.lose_template", app=app_reference(app, cwd)[0], cwd=cwd)
 
     @contextmanager

@@ -10,6 +10,7 @@ from typing import Any
 from ..client.aio import AsyncClient
 from ..client.requests import Data, app_reference
 from ..client.sessions import AsyncSession
+from ..paths import working_directory
 
 Request = Callable[..., Awaitable[Any]]
 
@@ -80,7 +81,7 @@ class AsyncTestingClient(AsyncClient):
 
     async def lose_template(self, app: str | type) -> None:
         """As `TestingClient.lose_template`, awaited."""
-        cwd = os.getcwd()
+        cwd = working_directory()
         await self.request("testing.lose_template", app=app_reference(app, cwd)[0], cwd=cwd)
 
     @asynccontextmanager
