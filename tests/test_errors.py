@@ -130,6 +130,19 @@ def test_an_error_goes_through_pickle(kind, protocol):
     assert_same(pickle.loads(pickle.dumps(full(kind), protocol)), full(kind))
 
 
+class Mine(SessionError):
+    """A user's own."""
+
+
+@pytest.mark.parametrize("again", [copy.copy, lambda error: pickle.loads(pickle.dumps(error))], ids=["copy", "pickle"])
+def test_what_a_user_has_added_stays(again):
+    error = Mine("it broke", session_id="s_1")
+    error.add_note("twice")
+    error.mine = 5
+    assert_same(again(error), error)
+    assert again(error).__notes__ == ["twice"]
+
+
 @each_leaf
 def test_an_error_can_be_copied(kind):
     assert_same(copy.copy(full(kind)), full(kind))

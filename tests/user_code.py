@@ -4,7 +4,7 @@ marked as an error is one.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Generator, Iterable, Iterator
 from datetime import date
 from typing import Annotated, Generic, TypeVar, assert_type
 
@@ -46,6 +46,10 @@ class Cart(BaseApp):
     def days(self, count: int) -> Iterator[date]:
         for day in range(1, count + 1):
             yield date(2026, 1, day)
+
+    def weeks(self, count: int) -> Generator[int, None, str]:
+        yield from range(count)
+        return "done"
 
     def months(self) -> Iterator[date]:
         return iter([date(2026, month, 1) for month in (1, 2)])
@@ -128,6 +132,8 @@ def use_a_session(client: Client) -> list[object]:
         with session.stream("days", count=1) as stream:
             assert_type(stream, Stream)
             kinds = [event.type for event in stream]
+        session.map("add", []).close()
+        client.sessions.logs(session.id).close()
         return [cart.add(AddInput()).total, session.info().name, kinds, list(session.map("add", [{"amount": 2}]))]
 
 

@@ -34,6 +34,7 @@ msgpack can carry. `from_wire` gives back the same class with the same fields.
 
 from __future__ import annotations
 
+import copyreg
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -53,7 +54,8 @@ class WarmpoolError(Exception):
         self.details: dict[str, Any] = dict(details or {})
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return from_wire, (self.to_wire(),)
+        new = copyreg.__newobj__  # type: ignore[attr-defined]
+        return new, (type(self), self.message), vars(self)  # a user's class too; and notes
 
     def to_wire(self) -> dict[str, Any]:
         return {

@@ -58,7 +58,7 @@ def send(channel: socket.socket, message: Message, fds: Sequence[int] = ()) -> N
 
 
 def _sendmsg(channel: socket.socket, packet: bytes, fds: Sequence[int]) -> None:
-    channel.sendmsg([packet], [carrying(*fds)] if fds else [])
+    channel.sendmsg([packet], [carrying(*fds)] if fds else [], socket.MSG_NOSIGNAL)
 
 
 def receive(channel: socket.socket, conversation: Conversation) -> tuple[Message, list[int]] | None:

@@ -475,3 +475,63 @@ def test_calls_under_way_are_told_when_their_worker_dies_while_the_loop_is_busy(
             assert [type(other) for other in others] == [WorkerLostError, WorkerLostError]
 
     run(main)
+
+
+def test_a_task_that_is_cancelled_in_a_map_leaves_nothing_behind_it_to_be_done(run: Run, client: Client, fifo: Path):
+    async def main(mine: AsyncClient) -> None:
+        async with mine.session(WAITS) as session:
+            inputs = [{"value": 0}, {"value": 1}]
+
+            async def consume() -> None:
+                async for _ in session.map("wait", [{"fifo": str(fifo), "answer": "late"}, *inputs]):
+                    raise AssertionError
+
+            consuming = asyncio.create_task(consume())
+            while client.sessions.get(session.id).call_count < 1:
+                await asyncio.sleep(0)
+            consuming.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await consuming
+            assert await session.call("echo", value=5) == 5
+            assert (await session.info()).call_count == 2
+
+    run(main)
+
+
+def test_a_stream_is_closed_though_a_child_has_a_copy_of_its_connection(run: Run):
+    async def main(client: AsyncClient) -> None:
+        async with client.session(STREAMS) as session:
+            stream = await session.stream("forever").begin()
+            await anext(stream)
+            readable, writable = os.pipe()
+            child = os.fork()
+            if child == 0:
+                os.read(readable, 1)
+                os._exit(0)
+            await stream.close()
+            async with asyncio.timeout(PATIENCE):
+                assert await session.call("fine", value=5) == 5
+            os.write(writable, b"x")
+            await asyncio.to_thread(os.waitpid, child, 0)
+            os.close(readable)
+            os.close(writable)
+
+    run(main)
+
+
+def test_a_client_is_closed_quietly_after_its_loop(shared_daemon: Daemon, fifo: Path):
+    loop = asyncio.new_event_loop()
+    mine: list[AsyncClient] = []
+
+    async def begin() -> None:
+        mine.append(AsyncClient(shared_daemon.socket, autostart=False))
+        session = await mine[0].session(WAITS)
+        link: Any = session.link
+        link.start("wait", {"fifo": str(fifo), "answer": "late"})
+
+    loop.run_until_complete(begin())
+    loop.close()
+    asyncio.run(mine[0].close())
+    with Client(shared_daemon.socket, autostart=False) as client:
+        for info in client.sessions.list():
+            client.sessions.end(info.id, force=True)

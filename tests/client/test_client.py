@@ -7,6 +7,7 @@ import contextlib
 import dis
 import gc
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -48,13 +49,14 @@ from warmpool import (
     WarmpoolError,
     WorkerLostError,
 )
-from warmpool.client import core, sync_links
+from warmpool.client import kept, sync_links
 from warmpool.wire import frames
 
 COUNTER = str(APPS / "counter.py")
 VALUES = str(APPS / "values.py")
 TOLD = str(APPS / "told_to_stop.py") + ":Plain"
 WAITS = str(APPS / "waits.py")
+STREAMS = str(APPS / "streams.py") + ":Plain"
 MIB = 1024 * 1024
 
 
@@ -149,7 +151,7 @@ def test_threads_run_calls_in_a_session(client: Client):
 
 def test_threads_do_not_take_each_others_connections(client: Client, monkeypatch: pytest.MonkeyPatch):
     """Fewer connections are kept than sessions are used: what one thread is using must not be closed by another."""
-    monkeypatch.setattr(core, "KEPT_LINKS", 1)
+    monkeypatch.setattr(kept, "KEPT_LINKS", 1)
     opened = [client.run(app=COUNTER, function="add", session="new").session_id for _ in range(3)]
 
     def work(thread: int) -> None:
@@ -651,6 +653,49 @@ def test_an_interruption_that_wakes_nobody_is_heard(client: Client, way: str, mo
         assert call_by(way, client, session, "seen") == [[True], 0]
 
 
+def test_a_map_is_not_read_on_where_a_stream_of_its_session_is_being_read(client: Client):
+    with client.session(STREAMS) as session:
+        values = session.map("fine", [{"value": n} for n in range(3)], window=1)
+        assert next(values) == 0
+        with session.stream("forever") as stream:
+            next(stream)
+            with pytest.raises(InvalidRequestError, match="being read here"):
+                next(values)
+        assert session.call("fine", value=5) == 5
+
+
+def test_threads_that_call_map_and_stream_one_session_take_nothing_from_each_other(client: Client):
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with client.session(STREAMS) as session:
+
+            def work(thread: int) -> None:
+                for n in range(40):
+                    if (n + thread) % 3 == 0:
+                        assert session.call("fine", value=n) == n
+                    elif (n + thread) % 3 == 1:
+                        assert list(session.map("fine", [{"value": v} for v in range(3)])) == [0, 1, 2]
+                    else:
+                        with session.stream("count", to=50) as stream:
+                            assert next(stream).output == 0
+
+            in_threads(6, work)
+    finally:
+        sys.setswitchinterval(before)
+
+
+def test_a_call_whose_client_was_closed_says_so(client: Client, fifo: Path):
+    other = Client(client.places.socket, autostart=False)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(other.run, app=WAITS, function="wait", input={"fifo": str(fifo), "answer": "late"})
+        writer = os.open(fifo, os.O_WRONLY)  # opens when the app does: so it is in the call
+        other.close()
+        with pytest.raises(InvalidRequestError, match="closed"):
+            waiting.result(PATIENCE)
+        os.close(writer)
+
+
 @pytest.mark.parametrize("way", ["call", "call with a time-out"])
 def test_a_handler_cannot_call_into_the_call_that_it_has_interrupted(client: Client, way: str, fifo: Path):
     """It would wait for itself. Whatever else it asks for, it gets."""
@@ -677,7 +722,7 @@ def test_a_handler_cannot_call_into_the_call_that_it_has_interrupted(client: Cli
         teller.join()
         assert call_by(way, client, session, "echo", value=2) == 2
     signal.signal(signal.SIGUSR1, before)
-    assert "another one by the handler of a signal" in said[0]
+    assert "by the handler of a signal" in said[0]
     assert said[1] is True
 
 
@@ -914,7 +959,7 @@ def test_an_interruption_in_the_block_of_a_stream_cancels_its_function(client: C
 
 
 def test_more_sessions_than_kept_connections_stay_usable(client: Client, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(core, "KEPT_LINKS", 2)
+    monkeypatch.setattr(kept, "KEPT_LINKS", 2)
     client.session(COUNTER).end()
     files = open_files()
     opened = [client.run(app=COUNTER, session="new", function="add").session_id for _ in range(5)]
@@ -925,6 +970,22 @@ def test_more_sessions_than_kept_connections_stay_usable(client: Client, monkeyp
             assert len(open_files() - files) <= 2
     left = client.sessions.list(status="active")
     assert [info.call_count for info in left] == [5] * len(opened)
+
+
+def test_connections_that_are_kept_are_let_go_where_one_more_cannot_be_had(client: Client):
+    with client.session(COUNTER):  # whatever a client opens once is open
+        opened = [client.run(app=COUNTER, session="new", function="add").session_id for _ in range(4)]
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        highest = max(map(int, os.listdir("/proc/self/fd")))
+        taken = [os.dup(0) for _ in range(highest - len(open_files()))]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))), hard))
+        try:
+            opened += [client.run(app=COUNTER, session="new", function="add").session_id for _ in range(2)]
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            for fd in taken:
+                os.close(fd)
+        assert [client.run(session=id, function="add").output["total"] for id in opened] == [2] * 6
 
 
 def test_a_kept_connection_of_a_session_that_is_over_is_let_go(client: Client):

@@ -411,8 +411,10 @@ def test_an_error_of_the_source_passes(both: Any):
         raise ZeroDivisionError
 
     with both.session(COUNTER) as session:
+        totals = session.map("add", source())
+        assert next(totals) == {"total": 1}, "what has been done comes first"
         with pytest.raises(ZeroDivisionError):
-            list(session.map("add", source()))
+            next(totals)
         assert session.call("add") == {"total": 2}
 
 
@@ -452,6 +454,36 @@ def test_a_session_that_is_lost_in_a_map(both: Any):
         with pytest.raises(WorkerLostError, match="SIGKILL"):
             for _ in range(10):
                 list(session.map("fine", itertools.repeat({}, 1000)))
+
+
+def test_connections_of_sessions_that_are_over_are_let_go(both: Any):
+    both.run(app=COUNTER, session="new", function="add")
+    few = len(open_files())
+    for _ in range(3):
+        both.sessions.end(both.run(app=COUNTER, session="new", function="add").session_id)
+    assert len(open_files()) == few
+
+
+@pytest.mark.parametrize("how", ["ended", "killed"])
+def test_who_has_sigpipe_as_it_was_meets_errors_too(both: Any, judge: Client, how: str):
+    before = signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    try:
+        session = both.session(COUNTER)
+        session.call("add")
+        if how == "ended":
+            judge.sessions.end(session.id)
+        else:
+            os.kill(judge.sessions.get(session.id).pid, signal.SIGKILL)
+        with pytest.raises(SessionEndedError if how == "ended" else WorkerLostError):
+            session.call("add")
+    finally:
+        signal.signal(signal.SIGPIPE, before)
+
+
+def test_an_attached_session_has_its_id_before_it_is_connected(both: Any):
+    with both.session(COUNTER) as session:
+        assert both.sessions.attach(session.id).id == session.id
+        assert both.sessions.attach(session.id).info().id == session.id
 
 
 # --- streams ------------------------------------------------------------------------------------------------------

@@ -65,7 +65,7 @@ def test_arguments_are_bound_as_python_binds_them(client: Client):
 
 def test_a_proxy_has_functions_and_nothing_else(client: Client):
     with client.proxy(Cart) as cart:
-        assert dir(cart) == ["add", "clear", "days", "fail", "months", "price", "years"]
+        assert dir(cart) == ["add", "clear", "days", "fail", "months", "price", "weeks", "years"]
         for name in ("total", "setup", "_private", "logger", "nothing", "__call__"):
             with pytest.raises(AttributeError):
                 getattr(cart, name)
@@ -166,6 +166,17 @@ def test_a_generator_that_is_left_is_closed(client: Client):
         assert next(days) == date(2026, 1, 1)
         days.close()
         assert cart.add(AddInput()).total == 1
+
+
+def test_what_a_generator_returns_comes_too_and_what_is_wrong_is_told_at_once(client: Client):
+    with client.proxy(Cart) as cart:
+        weeks = cart.weeks(2)
+        assert [next(weeks), next(weeks)] == [0, 1]
+        with pytest.raises(StopIteration) as end:
+            next(weeks)
+        assert end.value.value == "done"
+        with pytest.raises(TypeError, match="unexpected keyword"):
+            cart.weeks(2, size=2)
 
 
 def test_types_stay_true(client: Client, shared_daemon: Daemon):

@@ -164,6 +164,7 @@ class AsyncCore(Core[AsyncCallLink]):
         try:
             return await link.next_parts(call_id, deadline)
         except asyncio.CancelledError:
+            link.close()  # first: of a map nothing begins then that waits behind this call
             await self._tell_cancelled(link, call_id)
             raise
 

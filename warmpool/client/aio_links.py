@@ -67,6 +67,7 @@ class AsyncLink:
 
     def disown(self) -> None:
         self.broken = FORKED
+        self._socket.close()  # our copy: the other end is to know when the parent has gone
 
     def close(self) -> None:
         """At once, or, in another thread than the loop's (which may be collecting garbage), as soon as may be."""

@@ -11,15 +11,15 @@ an expired session is never mistaken for a lost one.
 
 from __future__ import annotations
 
+import errno
 import os
 import weakref
 from _thread import RLock
 from abc import ABC, abstractmethod
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from functools import partial
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from ..errors import (
     AppBrokenWarning,
@@ -34,12 +34,10 @@ from ..paths import Places
 from ..wire.messages import NEW, Opened
 from .bells import Bells
 from .connections import FORKED, HangupError, OverdueError, connect, no_answer
+from .kept import KeptLinks
 from .notices import warn
 from .readers import Readers
 from .requests import Data, RunRequest, call_named, check_session_id, run_result
-
-KEPT_LINKS: Final = 256
-"""Connections that `run` keeps for sessions that it has used; the longest unused one goes first."""
 
 T = TypeVar("T")
 
@@ -92,8 +90,8 @@ class Core(ABC, Generic[L]):
         self.started_daemon = False
         self.broken: str | None = None
         self._autostart, self._has_stopped = autostart, False
-        self._lock = RLock()  # the handler of a signal may come for it while it is held
-        self._kept: OrderedDict[str, tuple[L, set[str]]] = OrderedDict()
+        self._lock = RLock()  # as that of the links that are kept
+        self.kept = KeptLinks[L]()
         self._opened: weakref.WeakSet[L] = weakref.WeakSet()
         self.readers = Readers(self.me)
         self.bells = Bells()
@@ -102,14 +100,14 @@ class Core(ABC, Generic[L]):
     def disown(self) -> None:
         """In a child, after a fork: this and all its links are the parent's, and broken here."""
         self.broken = FORKED
-        self._lock = RLock()
+        self._lock, self.kept = RLock(), KeptLinks()
         for link in self._opened:
             link.disown()
 
     def close(self) -> None:
         with self._lock:
             self.broken = self.broken or "closed"
-            self._kept.clear()
+            self.kept.let_all_go()
             self.bells.close()
             links = list(self._opened)
         for link in links:
@@ -217,7 +215,13 @@ class Core(ABC, Generic[L]):
     async def open_link(self, request: RunRequest) -> L:
         """A connection to a worker."""
         is_new = request.session in (None, NEW)  # any other session is gone with its daemon: why start another
-        link = await self._twice(partial(self.open, request, start=is_new))
+        step = partial(self.open, request, start=is_new)
+        try:
+            link = await self._twice(step)
+        except OSError as error:  # there is no descriptor for it
+            if error.errno != errno.EMFILE or not self.kept.let_all_go():
+                raise
+            link = await self._twice(step)
         with self._lock:
             self._opened.add(link)
         if link.opened.notice:
@@ -231,7 +235,10 @@ class Core(ABC, Generic[L]):
         return link
 
     async def explain(self, session_id: str | None) -> WarmpoolError:
-        """The error that a broken connection means. Waits for a dying worker's exit status."""
+        """The error that a broken connection means. Waits for a dying worker's exit status. Raises INVALID_REQUEST if
+        this client was closed.
+        """
+        self.check()
         if session_id is None:
             return WorkerLostError(
                 "the worker died; a call that was under way may or may not have had its effects; "
@@ -263,7 +270,7 @@ class Core(ABC, Generic[L]):
         link = await self.open_link(request)
         session_id = link.opened.session_id
         if session_id is not None:
-            self._keep(session_id, link, request.app)
+            self.kept.keep(session_id, link, request.app)
         try:
             output = await self.perform(request.function, request.input, request.timeout, link)
             return run_result(link.opened, output)
@@ -277,14 +284,14 @@ class Core(ABC, Generic[L]):
 
     async def _run_in_session(self, request: RunRequest, session_id: str) -> Data:
         self.readers.refuse(session_id)
-        link = self._kept_for(session_id, request.app)
+        link = self.kept.get(session_id, request.app)
 
         async def reopen() -> L:
             nonlocal link
             if link is not None:
-                self._forget(session_id, link)
+                self.kept.let_go(session_id, link)
             link = await self.open_link(request)
-            self._keep(session_id, link, request.app)
+            self.kept.keep(session_id, link, request.app)
             return link
 
         output = await self.perform(request.function, request.input, request.timeout, link, reopen)
@@ -366,31 +373,6 @@ class Core(ABC, Generic[L]):
             if session_id is None:
                 link.close()
             elif link.broken is None:
-                self._keep(session_id, link, request.app)
+                self.kept.keep(session_id, link, request.app)
 
         return borrow, give_back
-
-    # --- kept links -------------------------------------------------------------------------------------------
-
-    def _kept_for(self, session_id: str, app: str | None) -> L | None:
-        """The link that is kept for a session, if the daemon has agreed to this app on it."""
-        with self._lock:
-            link, agreed = self._kept.get(session_id, (None, set[str]()))
-            if link is not None:
-                self._kept.move_to_end(session_id)
-            return link if app is None or app in agreed else None
-
-    def _keep(self, session_id: str, link: L, app: str | None) -> None:
-        """For the next call of this session. A link that is replaced may be in the middle of another thread's call:
-        it closes itself when nobody has it any more.
-        """
-        with self._lock:
-            _, agreed = self._kept.pop(session_id, (None, set[str]()))
-            self._kept[session_id] = link, agreed | ({app} if app is not None else set())
-            if len(self._kept) > KEPT_LINKS:
-                self._kept.popitem(last=False)
-
-    def _forget(self, session_id: str, link: L) -> None:
-        with self._lock:
-            if self._kept.get(session_id, (None,))[0] is link:
-                del self._kept[session_id]

@@ -50,7 +50,8 @@ def session(
             async with AsyncClient(socket, autostart=autostart) as client, client.session(app, **options) as held:
                 return await function(*arguments, session=held, **keywords)
 
-        decorated: Any = call_async if inspect.iscoroutinefunction(function) else call
+        is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
+        decorated: Any = call_async if is_async else call
         decorated.__signature__ = _without_session(inspect.signature(function))
         return decorated  # type: ignore[no-any-return]
 

@@ -11,8 +11,9 @@ For anything else there is `session.call`. Needs pydantic; an app's class is all
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator
 from functools import partial, wraps
+from types import NoneType
 from typing import Annotated, Any, Self, TypeVar, cast, get_args, get_origin
 
 from ..checks import shorten
@@ -69,12 +70,14 @@ class Proxy:
             raise _NoFunction(f"{self._app.__name__} has no function {name!r}: {why}; it has {', '.join(dir(self))}")
         assert callable(method)
         hints = hints_of(self._app, method)
-        kind, returned = kind_of(method, hints.get("return")), hints.get("return", Any)
-        bind, made = _binder(method, hints), _maker(returned, kind)
+        kind = kind_of(method, hints.get("return"))
+        result, returned = results_of(kind, hints.get("return", Any))
+        bind, made = _binder(method, hints), _maker(result)
+        made_at_end = None if returned in (None, NoneType) else _maker(returned)
         if isinstance(self._session, AsyncSession):
             call = _async_method(self._session, name, kind, bind, made)
         else:
-            call = _plain_method(self._session, name, kind, bind, made)
+            call = _plain_method(self._session, name, kind, bind, made, made_at_end)
         self.__dict__[name] = call = _like(method, call)
         return call
 
@@ -94,16 +97,23 @@ def _refusing(why: str) -> Callable[..., Any]:
     return refuse
 
 
-def _plain_method(session: Session, name: str, kind: Kind, bind: Bind, made: Made) -> Callable[..., Any]:
+def _plain_method(
+    session: Session, name: str, kind: Kind, bind: Bind, made: Made, made_at_end: Made | None
+) -> Callable[..., Any]:
+    """`made_at_end`: of a generator that is annotated to return something, makes that."""
     if kind.is_async:
         return _refusing(f"{name} is async: use AsyncClient.proxy, or session.call({name!r}), which waits")
 
     def call(*arguments: Any, **keywords: Any) -> Any:
         return made(session.call(name, bind(arguments, keywords)))
 
-    def stream(*arguments: Any, **keywords: Any) -> Iterator[Any]:
-        with session.stream(name, bind(arguments, keywords)) as events:
+    def stream(*arguments: Any, **keywords: Any) -> Generator[Any, None, Any]:
+        return items(bind(arguments, keywords))
+
+    def items(input: Any) -> Generator[Any, None, Any]:
+        with session.stream(name, input) as events:
             yield from (made(event.output) for event in events if event.type == "output")
+            return None if made_at_end is None else made_at_end(events.output)
 
     return stream if kind.streams else call
 
@@ -159,15 +169,14 @@ def _binder(method: Callable[..., Any], hints: dict[str, Any]) -> Bind:
     return bind
 
 
-def _maker(returned: Any, kind: Kind) -> Made:
+def _maker(annotation: Any) -> Made:
     """What came over the wire into what the method is annotated to return, or to yield. It came under the fields' own
     names, what msgpack has no type for as text or a list, which a strict model would refuse, and with what is computed,
     which a model may forbid.
     """
     from pydantic import TypeAdapter, ValidationError
 
-    result, _ = results_of(kind, returned)
-    adapter: TypeAdapter[Any] = TypeAdapter(Any if result is None else result)
+    adapter: TypeAdapter[Any] = TypeAdapter(Any if annotation is None else annotation)
     validate = partial(adapter.validate_python, strict=False, by_alias=True, by_name=True)
 
     def made(output: Any) -> Any:

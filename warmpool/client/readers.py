@@ -1,7 +1,8 @@
 """Who is in the middle of reading a stream.
 
 Calls of a session run one at a time, so a call that is made from where a stream of it is read would wait for its own
-reader: it is refused.
+reader: it is refused. (A task that has another one read for it, as `asyncio.wait_for` does before Python 3.12, is not
+known for the reader.)
 """
 
 from __future__ import annotations

@@ -60,6 +60,8 @@ class AsyncSession(Served):
 
     @property
     def id(self) -> str:
+        if self._opened is None and self._request.session not in (None, NEW):
+            return self._request.session  # it is known, though not connected
         session_id = self.opened.session_id
         assert session_id is not None
         return session_id
@@ -68,7 +70,8 @@ class AsyncSession(Served):
 
     async def open(self) -> Self:
         """As `Session.open`, awaited."""
-        if self._opened is None or self.link is None or self.link.broken is not None:
+        link = self.link  # once: another thread may borrow it meanwhile
+        if self._opened is None or link is None or link.broken is not None:
             await self._reopen()
         return self
 
@@ -112,12 +115,13 @@ class AsyncSession(Served):
         if self._opened is not None:
             self._core.readers.refuse(self.id)
         async with self._turns:
-            if self.link is None or self.link.broken is not None:
+            link: AnyCallLink | None = self.link
+            if link is None or link.broken is not None:
                 request = self._request if self._opened is None else RunRequest(session=self.id)
-                self.link = await self._core.open_link(request)
+                link = await self._core.open_link(request)
                 if self._opened is None:
-                    self._opened = self.link.opened
-            link: AnyCallLink = self.link
+                    self._opened = link.opened
+                self.link = link
             return link
 
     async def _borrow(self) -> AnyCallLink:
@@ -136,11 +140,10 @@ class AsyncSession(Served):
         return link
 
     def _give_back(self, link: AnyCallLink) -> None:
+        """If there is another by now, this one is let go: it closes itself when no other thread has it any more."""
         link.release()
         if self.link is None and link.broken is None:
             self.link = link
-        else:
-            link.close()
 
     # --- calls ------------------------------------------------------------------------------------------------
 
@@ -258,7 +261,9 @@ class AsyncSessions:
     async def end(self, session_id: str, *, force: bool = False) -> Data:
         """As `Sessions.end`, awaited."""
         more = {"force": True} if force else {}
-        return Data(await self._core.request("sessions.end", session_id=session_id, **more))
+        info = Data(await self._core.request("sessions.end", session_id=session_id, **more))
+        self._core.kept.let_go(session_id)
+        return info
 
     async def set_labels(self, session_id: str, labels: Mapping[str, str]) -> Data:
         """As `Sessions.set_labels`, awaited."""

@@ -217,7 +217,7 @@ async def map_over(
     """
     link = await borrow()
     source, more = iter(inputs), True
-    under_way: deque[int | WarmpoolError] = deque()
+    under_way: deque[int | Exception] = deque()
     try:
         while more or under_way:
             if more and len(under_way) <= window // 2 and not (under_way and link.has_enough()):
@@ -229,6 +229,8 @@ async def map_over(
                         raise head
                     finally:
                         del head  # it knows this frame, and so what was to be sent
+                if core.readers.begun:
+                    core.readers.refuse(link.opened.session_id)
                 yield payload_of(await core.next_parts(link, head, None))
     except HangupError:
         raise await core.explain(link.opened.session_id) from None
@@ -248,21 +250,21 @@ def _send_some(
     link: L,
     function: str | None,
     source: Iterator[Any],
-    under_way: deque[int | WarmpoolError],
+    under_way: deque[int | Exception],
     window: int,
     now: Callable[[], float],
 ) -> bool:
-    """Fills the window, in one send. False at the end of the source, or at an input that cannot be sent."""
+    """Fills the window, in one send. False at the end of the source, or at an input that cannot be had or sent."""
     latest = now() + GATHERING
     try:
         while len(under_way) < window:
             try:
-                value = next(source)
+                under_way.append(link.begin("Call", function, next(source)))
             except StopIteration:
                 return False
-            try:
-                under_way.append(link.begin("Call", function, value))
-            except WarmpoolError as error:
+            except HangupError:
+                raise
+            except Exception as error:
                 under_way.append(error)  # when its turn comes
                 return False
             if now() > latest or link.has_enough():

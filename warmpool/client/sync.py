@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import builtins
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, Unpack, overload
@@ -206,7 +206,7 @@ class Session:
         twin = self._twin.stream(function, input, timeout=timeout, timeout_seconds=timeout_seconds, **fields)
         return Stream(twin).begin()
 
-    def map(self, function: str | None, inputs: Iterable[Any], *, window: int = 64) -> Iterator[Any]:
+    def map(self, function: str | None, inputs: Iterable[Any], *, window: int = 64) -> Generator[Any, None, None]:
         """The outputs of a call for each input, in order, as they come. Up to `window` calls are under way at once, so
         that nobody waits for the way there and back. The first error by position is raised, and ends it.
         """
@@ -360,7 +360,7 @@ class Sessions:
         """What has happened to a session, and the last lines of its log: `entries` have `time`, `text` and `count`."""
         return finish(self._twin.why(session_id))
 
-    def logs(self, session_id: str, *, follow: bool = False) -> Iterator[str]:
+    def logs(self, session_id: str, *, follow: bool = False) -> Generator[str, None, None]:
         """The lines of a session's log; with `follow` until it is over."""
         return drive(self._twin.logs(session_id, follow=follow))
 

@@ -50,8 +50,8 @@ class _LateError(Exception):
 
 def _nested() -> InvalidRequestError:
     return InvalidRequestError(
-        "a call of this session is made here, and calls run one at a time: another one by the handler of a signal "
-        "would wait for the end of what it has interrupted"
+        "a call of this session is being made by this very thread, and calls run one at a time: another one, by what "
+        "gives its input or by the handler of a signal, would wait for itself"
     )
 
 

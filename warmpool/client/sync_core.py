@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from _thread import RLock, get_ident
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any, Final, TypeVar
 
@@ -135,7 +135,7 @@ class _Turns:
         self._lock.release()
 
 
-def drive(work: AsyncGenerator[T, None]) -> Iterator[T]:
+def drive(work: AsyncGenerator[T, None]) -> Generator[T, None, None]:
     """Runs an async generator over steps that block, as a generator."""
     try:
         while True:

@@ -66,6 +66,7 @@ class Link:
     def disown(self) -> None:
         self.broken = FORKED
         self._lock = allocate_lock()  # a thread that is not here may have held the old one
+        self._socket.close()  # our copy: the other end is to know when the parent has gone
 
     def close(self) -> None:
         """From any thread: whoever waits for an answer is told that it is closed."""
@@ -136,7 +137,7 @@ class ControlLink(Link):
 
     def _send(self, frame: bytes) -> None:
         try:
-            self._socket.sendall(frame)
+            self._socket.sendall(frame, socket.MSG_NOSIGNAL)
         except BaseException as error:
             self.close()  # also when interrupted: part of the frame may be on its way
             if is_of_the_kernel(error):

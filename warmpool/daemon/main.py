@@ -74,13 +74,18 @@ def serve(
             server.report(ev.WarmUpRequested(entry.edition()))
         if owner is not None:
             loop.add_reader(owner.fileno(), server.owner_has_gone)
-        try:
-            check_room()
-        except OSError as error:
-            raise InvalidRequestError(f"no daemon can run here: {why_no_room(error)}") from error
+        _check_room_for_one()
         ready()
         loop.run_forever()
         log("stopped")
+
+
+def _check_room_for_one() -> None:
+    """Rather than never to be able to make a worker."""
+    try:
+        check_room()
+    except OSError as error:
+        raise InvalidRequestError(f"no daemon can run here: {why_no_room(error)}") from error
 
 
 def _lock(places: Places) -> LockFile:
