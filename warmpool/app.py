@@ -27,6 +27,7 @@ import re
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, Self, get_origin
 
 from pydantic import BaseModel
@@ -79,9 +80,7 @@ class AppContext:
 
     def progress(self, done: float, total: float | None = None, message: str = "") -> None:
         """Tells whoever follows this call how far it is; nothing if nobody does."""
-        for value in (done, 0 if total is None else total):
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                raise TypeError(f"progress is told in numbers, not {type(value).__name__}")
+        done, total = _plain_number(done), None if total is None else _plain_number(total)
         if not isinstance(message, str):
             raise TypeError(f"a message of progress is a text, not {type(message).__name__}")
         if self._host is not None:
@@ -91,6 +90,13 @@ class AppContext:
         """Ends the session, after the call that runs, if there is one: its reply is sent first. From any thread."""
         if self._host is not None:
             self._host.end_session()
+
+
+def _plain_number(value: Any) -> float:
+    """Also of one of numpy's."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"progress is told in numbers, not {type(value).__name__}")
+    return int(value) if isinstance(value, Integral) else float(value)
 
 
 _COPIED: Final = (list, dict, set, bytearray, deque, BaseModel)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import fields, is_dataclass
@@ -160,16 +160,26 @@ def _validation(validator: Any, schema: Any) -> Callable[[Any], Any]:
         validate = _without_what_is_made(validate, made)
     if not _is_strict(schema):
         return validate
+    bytes_mode = _bytes_mode_of(schema)
 
     def validate_strictly(value: Any) -> Any:
         try:
             return validate(value)
         except ValidationError:
             with suppress(ValueError):  # it cannot be JSON, or is not right there either
-                return validator.validate_json(to_json(value))
+                return validator.validate_json(to_json(value, bytes_mode=bytes_mode))
             raise
 
     return validate_strictly
+
+
+def _bytes_mode_of(schema: Any) -> Any:
+    """How the model that a schema begins with reads bytes out of JSON."""
+    while isinstance(schema, Mapping):
+        if mode := (schema.get("config") or {}).get("val_json_bytes"):
+            return mode
+        schema = schema.get("schema")
+    return "utf8"
 
 
 def _without_what_is_made(validate: Callable[[Any], Any], made: set[str]) -> Callable[[Any], Any]:

@@ -87,7 +87,11 @@ def hints_of(app: type, method: Callable[..., Any]) -> dict[str, Any]:
     """The annotations of a method, evaluated, as they are in this app: of a generic base, with what the app has put in
     place of its type variables. Raises what the evaluation raises.
     """
-    hints = get_type_hints(method, include_extras=True)
+    try:
+        hints = get_type_hints(method, include_extras=True)
+    except NameError:  # of a class in the app's own body, where annotations are texts
+        inner = {name: value for kind in reversed(app.__mro__) for name, value in vars(kind).items()}
+        hints = get_type_hints(method, localns=inner, include_extras=True)
     given = _type_arguments(app)
     return {name: _with_arguments(hint, given) for name, hint in hints.items()} if given else hints
 

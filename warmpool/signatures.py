@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from contextlib import aclosing, closing, nullcontext
 from functools import wraps
-from typing import Any, Final
+from typing import Any, Final, Never, NoReturn
 
 from pydantic import BaseModel, TypeAdapter
 from pydantic.errors import PydanticSchemaGenerationError
@@ -96,15 +96,15 @@ def functions_of(app: type[BaseApp]) -> dict[str, Function]:
     Its message begins with the method, since pydantic says much of a type, and what is long is cut.
     """
     refuse_generators(app)
-    found: dict[str, Function] = {}
+    found: dict[str, Any] = {}
     for kind in reversed(app.__mro__):
         if kind in (object, BaseApp):
             continue
         for name, value in vars(kind).items():
             found.pop(name, None)
             if is_function(name, value):
-                found[name] = _function(app, name, value)
-    return found
+                found[name] = value
+    return {name: _function(app, name, value) for name, value in found.items()}
 
 
 def select(
@@ -170,7 +170,7 @@ def _function(app: type[BaseApp], name: str, method: Callable[..., Any]) -> Func
 
 
 def _adapter(annotation: Any) -> TypeAdapter[Any] | None:
-    return None if annotation in (None, Any) else TypeAdapter(annotation)
+    return None if annotation in (None, Any, Never, NoReturn) else TypeAdapter(annotation)
 
 
 def _awaited(method: Callable[..., Any]) -> Callable[..., Any]:

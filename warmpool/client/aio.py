@@ -190,6 +190,7 @@ class AsyncCore(Core[AsyncCallLink]):
     async def _dial(self, *, start: bool) -> sockets.socket:
         """A fresh connection: at once where that goes, else from a thread, which may wait."""
         self.check()
+        self._was_used = True
         try:
             return connect(self.places, 0)
         except (BlockingIOError, WarmpoolError):

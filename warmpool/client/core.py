@@ -89,7 +89,7 @@ class Core(ABC, Generic[L]):
         self.places = Places.of(socket)
         self.started_daemon = False
         self.broken: str | None = None
-        self._autostart, self._has_stopped = autostart, False
+        self._autostart, self._has_stopped, self._was_used = autostart, False, False
         self._lock = RLock()  # as that of the links that are kept
         self.kept = KeptLinks[L]()
         self._opened: weakref.WeakSet[L] = weakref.WeakSet()
@@ -98,9 +98,13 @@ class Core(ABC, Generic[L]):
         _cores.add(self)
 
     def disown(self) -> None:
-        """In a child, after a fork: this and all its links are the parent's, and broken here."""
-        self.broken = FORKED
+        """In a child, after a fork: this and all its links are the parent's, and broken here. One that has not been
+        used is as good as new: an app has made it at its import, perhaps, and each worker has its own.
+        """
         self._lock, self.kept = RLock(), KeptLinks()
+        if not self._was_used:
+            return
+        self.broken = FORKED
         for link in self._opened:
             link.disown()
 
@@ -186,6 +190,7 @@ class Core(ABC, Generic[L]):
     def dial(self, *, start: bool) -> Any:
         """A fresh connection, blocking; to a daemon that is started for it, if that is wanted."""
         self.check()
+        self._was_used = True
         try:
             return connect(self.places)
         except (DaemonUnavailableError, InvalidRequestError):  # who would start one knows best why none can be there

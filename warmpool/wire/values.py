@@ -42,6 +42,10 @@ def carry(value: Any) -> Any:
             return item if isinstance(item, _NATIVE) else carry(item)
     elif isinstance(value, set | frozenset | deque | Iterator):
         return list(value)
+    elif hasattr(type(value), "__fspath__"):
+        return value.__fspath__()
+    elif type(value).__module__ == "zoneinfo":
+        return str(value)
     from pydantic_core import PydanticSerializationError, to_jsonable_python
 
     try:

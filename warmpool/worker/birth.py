@@ -13,7 +13,6 @@ from __future__ import annotations
 import _signal  # type: ignore[import-not-found]
 import ctypes
 import faulthandler
-import gc
 import os
 import signal
 import sys
@@ -75,7 +74,6 @@ def shed_inheritance() -> None:
         os.close(score)
     vars(threading.main_thread())["_native_id"] = os.getpid()  # left out with `threading`'s own (`atfork`)
     reseed()
-    gc.enable()
 
 
 def reseed() -> None:

@@ -154,7 +154,7 @@ class Inbox:
             self._collect_masked()
         if self.exposed and self.claim_cancel(self.exposed):
             self.exposed = NOTHING
-            raise CallCancelled("the call was cancelled")
+            raise _kind_of_cancel()("the call was cancelled")
 
     def _collect_masked(self) -> None:
         """Takes all that is there, and what comes meanwhile. Signals that come meanwhile must not do it, too: if there
@@ -205,6 +205,16 @@ class Inbox:
                 self.must_check = True
                 if len(self._doomed) > REMEMBERED:
                     del self._doomed[next(iter(self._doomed))]
+
+
+class _CancelledInLoop(CallCancelled, KeyboardInterrupt):
+    """As asyncio lets it pass, out of a callback or a task that nobody awaits yet: the others it keeps."""
+
+
+def _kind_of_cancel() -> type[CallCancelled]:
+    """By whether a loop runs here, of a plain app's `asyncio.run`."""
+    asyncio = sys.modules.get("asyncio")
+    return CallCancelled if asyncio is None or asyncio._get_running_loop() is None else _CancelledInLoop
 
 
 def _nothing() -> None:

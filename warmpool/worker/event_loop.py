@@ -15,8 +15,9 @@ import itertools
 import os
 import select
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Final
 
 import uvloop
@@ -34,6 +35,7 @@ from .connection import ENDS, LARGE_ATTACH, Connection
 from .failures import OUTSIDE, print_failure
 from .forks import leave
 from .streams import AsyncItems, Items, Outlet, speaker
+from .tasks import forget_cancels, outlast
 
 if TYPE_CHECKING:
     from .runner import AppProcess
@@ -49,6 +51,7 @@ class EventLoop:
         self._process = process
         self._loop = uvloop.new_event_loop()
         asyncio.set_event_loop(self._loop)
+        self._context = copy_context()  # what the app keeps in context variables is part of its memory, too
         self._connections: dict[int, Connection] = {}
         self._queue: deque[tuple[Connection, Call | Stream]] = deque()
         self._occupied: set[Connection] = set()  # its call waits or runs, or its answer is not taken
@@ -64,7 +67,8 @@ class EventLoop:
         self._taken: asyncio.Future[None] | None = None  # done when it has taken what it was sent
 
     def run_hook(self, hook: Callable[..., Any], *arguments: Any, timeout: float | None) -> Any:
-        return self._loop.run_until_complete(self._run_hook(timeout, hook, *arguments))
+        running = self._loop.create_task(self._run_hook(timeout, hook, *arguments), context=self._context)
+        return self._loop.run_until_complete(running)
 
     async def _run_hook(self, patience: float | None, hook: Callable[..., Any], *arguments: Any) -> Any:
         async with asyncio.timeout(patience):
@@ -136,7 +140,11 @@ class EventLoop:
         elif self._awaited and self._inbox.claim_cancel(self._awaited):
             assert self._running is not None
             self._running.cancel()
-            self._on_cancel = self._loop.create_task(self._run_on_cancel())
+            self._on_cancel = self._new_task(self._run_on_cancel())
+
+    def _new_task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """What it does to context variables is its own."""
+        return self._loop.create_task(work, context=self._context.copy())
 
     # --- calls ------------------------------------------------------------------------------------------------
 
@@ -183,13 +191,13 @@ class EventLoop:
             connection, call = self._queue.popleft()
             function = caller.functions.get(call.function or DEFAULT_FUNCTION)
             if function is not None and function.kind in _AT_ONCE and type(call) is Call:
-                reply = caller.answer(call, connection.writer)
+                reply = self._context.run(caller.answer, call, connection.writer)
                 if inbox.was_cancelled:
-                    self._running = self._loop.create_task(self._finish(connection, reply))
+                    self._running = self._new_task(self._finish(connection, reply))
                 else:
                     self._reply(connection, reply)
             else:
-                self._running = self._loop.create_task(self._run(connection, call))
+                self._running = self._new_task(self._run(connection, call))
 
     async def _run(self, connection: Connection, call: Call | Stream) -> None:
         caller, writer = self._process.caller, connection.writer
@@ -223,8 +231,8 @@ class EventLoop:
         """The app's code has ended: its hook may be to run; then the reply is sent, and the next call begins."""
         if self._inbox.was_cancelled:
             self._inbox.was_cancelled = False
-            _forget_cancels()
-            await (self._on_cancel or self._run_on_cancel())
+            forget_cancels()
+            await outlast(self._on_cancel or self._new_task(self._run_on_cancel()))
             self._on_cancel = None
         self._process.caller.end()
         self._running = None
@@ -389,11 +397,3 @@ class EventLoop:
         if connection.outbox.waiting:
             self._loop.remove_writer(fd)
         connection.close()
-
-
-def _forget_cancels() -> None:
-    """What the app's code has swallowed must not be raised in ours."""
-    task = asyncio.current_task()
-    assert task is not None
-    while task.uncancel():
-        pass

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -53,12 +54,18 @@ def cannot_send(function: str, value: object, error: BaseException) -> AppError:
     )
 
 
+_STDERR: Final = 2
 OUTSIDE: Final = "between calls, in a task or a handler of a signal, the app"
 
 
 def print_failure(doing: str, error: BaseException) -> None:
     """For a hook, whose error has no caller to go to."""
-    print(f"{doing} raised {_summary(error)}\n{own_traceback(error)}", file=sys.stderr, flush=True)  # noqa: T201  (the session's log)
+    text = f"{doing} raised {_summary(error)}\n{own_traceback(error)}"
+    try:
+        print(text, file=sys.stderr, flush=True)  # noqa: T201  (the session's log)
+    except BaseException:  # the app has put something else in its place, or closed it
+        with suppress(OSError):
+            os.write(_STDERR, f"{text}\n".encode("utf-8", "replace"))
 
 
 def own_traceback(error: BaseException) -> str:

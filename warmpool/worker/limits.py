@@ -53,10 +53,13 @@ class Limits:
 
     def _is_too_large(self, limit: int) -> bool:
         assert self._suspicious is not None
-        if (seen := _unshared_bytes()) <= self._suspicious:
+        try:
+            if (seen := _unshared_bytes()) <= self._suspicious:
+                return False
+            self._suspicious = seen + limit // 16
+            return footprint_of(os.getpid()).private > limit
+        except OSError:  # the app has left no descriptor to look with
             return False
-        self._suspicious = seen + limit // 16
-        return footprint_of(os.getpid()).private > limit
 
 
 def _unshared_bytes() -> int:

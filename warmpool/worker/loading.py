@@ -17,7 +17,15 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Iterator
-from importlib.machinery import EXTENSION_SUFFIXES, SOURCE_SUFFIXES, ExtensionFileLoader, FileFinder, SourceFileLoader
+from importlib.machinery import (
+    BYTECODE_SUFFIXES,
+    EXTENSION_SUFFIXES,
+    SOURCE_SUFFIXES,
+    ExtensionFileLoader,
+    FileFinder,
+    SourceFileLoader,
+    SourcelessFileLoader,
+)
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -43,10 +51,10 @@ class Source:
     path: str
     changed_ns: int
     size: int
-    text: bytes
+    digest: str
 
     def to_wire(self) -> list[Any]:
-        return [self.path, self.changed_ns, self.size, hashlib.sha256(self.text).hexdigest()]
+        return [self.path, self.changed_ns, self.size, self.digest]
 
 
 class AppImporter:
@@ -60,6 +68,8 @@ class AppImporter:
         self.tell = tell
         self._root = Path(load.root)
         self._sources: dict[str, Source] = {}
+        self._texts: dict[str, bytes] | None = {}
+        """Of the sources, until the version is known."""
 
     def import_app(self) -> type[BaseApp]:
         """The app's class. Raises what its code raises, and AppLoadError if there is no class, or not one."""
@@ -79,11 +89,14 @@ class AppImporter:
         raise AppLoadError(f"{module.__name__} has no subclass of warmpool.BaseApp that is called {name}")
 
     def version(self, app: type[BaseApp]) -> str:
+        """To be asked once, when all has been read that makes the version: the texts are let go of."""
+        texts, self._texts = self._texts, None
+        assert texts is not None
         if app.version:
             return _checked_version(app)
         digest = hashlib.sha256()
-        for _, source in sorted(self._sources.items()):
-            digest.update(source.text)
+        for _, text in sorted(texts.items()):
+            digest.update(text)
         return digest.hexdigest()[:8]
 
     def sources(self) -> list[list[Any]]:
@@ -98,10 +111,15 @@ class AppImporter:
             raise ImportError
         if _LIBRARIES.intersection(path.relative_to(self._root).parts):
             raise ImportError
-        if path.is_relative_to(sys.prefix) and not self._root.is_relative_to(sys.prefix):
-            raise ImportError  # an environment beside the app, which may hold all of Python
-        loader = self._loader_class()
-        return FileFinder(directory, (ExtensionFileLoader, EXTENSION_SUFFIXES), (loader, SOURCE_SUFFIXES))
+        for prefix in (sys.prefix, sys.base_prefix):
+            if path.is_relative_to(prefix) and not self._root.is_relative_to(prefix):
+                raise ImportError  # an environment beside the app, or Python itself below it
+        return FileFinder(
+            directory,
+            (ExtensionFileLoader, EXTENSION_SUFFIXES),
+            (self._loader_class(), SOURCE_SUFFIXES),
+            (SourcelessFileLoader, BYTECODE_SUFFIXES),
+        )
 
     def _loader_class(self) -> type[SourceFileLoader]:
         importer = self
@@ -113,7 +131,10 @@ class AppImporter:
             def get_data(self, path: Any) -> bytes:
                 status = os.stat(path)
                 data = text_of(path)
-                importer._sources[path] = source = Source(path, status.st_ctime_ns, status.st_size, data)
+                digest = hashlib.sha256(data).hexdigest()
+                importer._sources[path] = source = Source(path, status.st_ctime_ns, status.st_size, digest)
+                if importer._texts is not None:
+                    importer._texts[path] = data
                 importer.tell(source)
                 return data
 

@@ -79,13 +79,16 @@ class Template:
         self._load = load
         self._app = app
         self._importer = importer
-        self._context = AppContext(load.app, importer.version(app))
+        self.version = importer.version(app)
+        self._context = AppContext(load.app, self.version)
         self._functions = functions
         self.loop = loop_for(self._functions)
         self._board = board
         self._primed: BaseApp | None = None
         """Set up already: workers have a copy of it each."""
         self._filling: list[bytes] = []
+        self._collects = True
+        """Whether the app has left the garbage collector on."""
 
     def prime(self) -> None:
         self._primed = prime(self._app, self._functions, self._context)
@@ -99,9 +102,9 @@ class Template:
             for _ in range(REHEARSALS):
                 rehearse(self.loop, board, 0)
         acquaint(self._functions.values())
-        forget_signals()
         gc.collect()
         self._filling = fill_holes()
+        self._collects = gc.isenabled()
         gc.disable()
         gc.freeze()
 
@@ -159,6 +162,8 @@ class Template:
                 os.dup2(log, standard)
             os.close(log)
             shed_inheritance()
+            if self._collects:
+                gc.enable()
             if middle is None:
                 reseed_in_place()
             else:
@@ -244,6 +249,7 @@ def _load_app(channel: socket.socket, load: Load, board: Board) -> Template | No
                 _run_preload(preload)
             template = Template(channel, load, board, app, functions, importer)
             options = options_of(app)
+            forget_signals()
             if load.primed:
                 doing = "its setup"
                 template.prime()
@@ -251,7 +257,7 @@ def _load_app(channel: socket.socket, load: Load, board: Board) -> Template | No
         send(channel, LoadFailed(app_broken(load.app, doing, error).to_wire(), importer.sources()))
         return None
     template.prepare()
-    send(channel, Loaded(importer.version(app), importer.sources(), options, threads_besides_main()))
+    send(channel, Loaded(template.version, importer.sources(), options, threads_besides_main()))
     return template
 
 
