@@ -18,7 +18,7 @@ from warmpool.board import BELL, CALL_ID, STARTED, Board
 from warmpool.client import aio_calls, sync_calls
 from warmpool.client.bells import UNHEARD, Bells
 from warmpool.wire.messages import Open
-from warmpool.worker.caller import LOOKS, Caller
+from warmpool.worker.caller import DEAF, LOOKS, Caller
 
 COUNTER = str(APPS / "counter.py")
 ROW = 2
@@ -53,13 +53,13 @@ def caller_over(cells: list[int]) -> Caller:
 @pytest.mark.parametrize("after", [0, 1, len(LOOKS) - 1])
 def test_a_worker_hears_the_bell_at_once(after: int):
     cells = Watched(after)
-    assert caller_over(cells).hears_bell()
+    caller_over(cells).wait_awake()
     assert cells.looks == max(after + 1, 2)
 
 
 def test_a_worker_does_not_listen_for_ever():
     cells = Watched(10**9)
-    assert not caller_over(cells).hears_bell()
+    caller_over(cells).wait_awake()
     assert cells.looks == 1 + len(LOOKS)
 
 
@@ -67,8 +67,21 @@ def test_a_worker_waits_for_no_bell_of_a_client_that_does_not_ring():
     cells = Watched(10**9)
     caller = caller_over(cells)
     cells[Board.start_of(ROW) + BELL] = 0
-    assert not caller.hears_bell()
+    caller.wait_awake()
     assert cells.looks == 1
+
+
+@pytest.mark.parametrize("rings", [True, False])
+def test_a_worker_listens_again_as_long_as_it_hears_something_and_else_after_some_calls(rings: bool):
+    cells = Watched(0 if rings else 10**9)
+    caller = caller_over(cells)
+    listened = []
+    for caller.calls in range(2 * DEAF):
+        cells[Board.start_of(ROW) + BELL] = LAST
+        cells.looks = 0
+        caller.wait_awake()
+        listened.append(cells.looks > 0)
+    assert listened == [rings or not number % DEAF for number in range(2 * DEAF)]
 
 
 # --- the client ---------------------------------------------------------------------------------------------------

@@ -43,8 +43,6 @@ if TYPE_CHECKING:
 
 CALLS_ALONE: Final = 256
 """Calls of one client after which the loop looks at everybody."""
-DEAF: Final = 16
-"""Calls after which a worker that has waited awake in vain does so once more."""
 
 _EVENTS: Final = 16
 """Taken from one poll. Each has its place in memory, whether it comes or not."""
@@ -152,8 +150,8 @@ class BlockingLoop:
         receive_into, reader, outbox = connection.socket.recv_into, connection.reader, connection.outbox
         inbox, caller = self._inbox, self._process.caller
         end: BaseException | None = None
-        paused = awake = False
-        for number in range(1, CALLS_ALONE + 1):
+        paused = False
+        for _ in range(CALLS_ALONE):
             self._waiting_on = fd
             try:
                 frame = reader.read(receive_into)
@@ -170,8 +168,8 @@ class BlockingLoop:
                 if inbox.has_mail:
                     self._process.see_labels()
                 end = self._answer(connection, frame)
-            if (awake or not number % DEAF) and not reader.pending:
-                awake = caller.hears_bell()
+            if not reader.pending:
+                caller.wait_awake()
             if end is not None or inbox.has_mail or outbox.waiting:
                 break
         self._poll.register(fd, select.EPOLLOUT if outbox.waiting else select.EPOLLIN)

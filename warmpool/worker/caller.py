@@ -19,6 +19,8 @@ from .failures import app_error, call_cancelled, cannot_send
 
 LOOKS: Final = range(300)
 """Some twelve microseconds: as long as a client takes that calls once more at once."""
+DEAF: Final = 16
+"""Calls after which a worker that has waited awake in vain does so once more."""
 
 
 class Caller:
@@ -36,6 +38,8 @@ class Caller:
         self._used, self._started, self._finished = start + USED_NS, start + STARTED, start + FINISHED
         self._call_id, self._bell = start + CALL_ID, start + BELL
         self.calls = 0
+        self._is_awake = False
+        """Whether it was not in vain that it waited awake after the last call."""
 
     def begin(self, call_id: int) -> None:
         """A call begins: the window slides."""
@@ -50,10 +54,13 @@ class Caller:
         cells[self._used] = monotonic_ns() + cells[OFFSET_NS]
         cells[self._finished] = self.calls
 
-    def hears_bell(self) -> bool:
-        """Waits awake for some microseconds, if the last call was rung for: whether the next one is, meanwhile."""
-        cells, bell, last = self._cells, self._bell, self._cells[self._call_id]
-        return cells[bell] >= last and any(cells[bell] > last for _ in LOOKS)  # ids of one connection count up
+    def wait_awake(self) -> None:
+        """Waits some microseconds for the next call, if the last one was rung for, until it is rung for too. (Ids of
+        one connection count up.)
+        """
+        if self._is_awake or not self.calls % DEAF:
+            cells, bell, last = self._cells, self._bell, self._cells[self._call_id]
+            self._is_awake = cells[bell] >= last and any(cells[bell] > last for _ in LOOKS)
 
     def decode(self, call: Call | Stream) -> tuple[Function, Arguments]:
         """The function that is meant and its arguments. Raises the error to answer with."""

@@ -346,6 +346,7 @@ class EventLoop:
             self._loop.add_writer(connection.socket.fileno(), self._send_more, connection)
         else:
             self._free(connection)
+            self._process.caller.wait_awake()
 
     def _send_more(self, connection: Connection) -> None:
         try:
