@@ -18,6 +18,7 @@ from daemon import APPS, daemon, wait_until_warm
 from floors import double_fork_floor
 from harness import Row, against, arguments, report
 
+from warmpool.client.bells import Bells
 from warmpool.client.connections import Passed
 from warmpool.constants import CONTROL_FRAME_LIMIT
 from warmpool.wire.frames import FrameReader, FrameWriter
@@ -41,7 +42,7 @@ def burst(path: Path, count: int) -> tuple[list[str], list[float]]:
     with socket.socket(socket.AF_UNIX) as control, ExitStack() as given:
         control.connect(str(path))
         control.sendall(pack(to_wire(Control(PROTOCOL_VERSION))))
-        passed = Passed(control)
+        passed = Passed(control, Bells())
         reader = FrameReader(CONTROL_FRAME_LIMIT)
         start = time.perf_counter()
         for number in range(count):

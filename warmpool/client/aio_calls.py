@@ -116,7 +116,8 @@ class AsyncCallLink(AsyncLink):
         if self._backoff:
             self._backoff -= 1
         elif not self._waiting and not threads():
-            self._bell.ring(call_id)
+            cells, bell = self._bell
+            cells[bell] = call_id
             loop.call_soon(self._stay_awake, call_id, monotonic() + AWAKE)
         future = self._waiting[call_id] = loop.create_future()
         return call_id, future

@@ -215,7 +215,8 @@ class AsyncControlLink(AsyncLink):
     async def open(self, request: RunRequest) -> tuple[socket.socket, Opened, Bell]:
         """A connection to a worker. Raises the daemon's refusal, or HangupError."""
         self._last_id = number = self._last_id + 1
-        future = self._ask(request.open(number, wants_board=self._passed.asks_for_board()))
+        wants_board, self._passed.wants_board = self._passed.wants_board, False
+        future = self._ask(request.open(number, wants_board=wants_board))
         try:
             given: tuple[socket.socket, Opened, Bell] = await future
             return given

@@ -9,22 +9,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import MutableSequence
-from typing import Final, NamedTuple
+from typing import Final, TypeAlias
 
-from ..board import BELL, Board
+from ..board import BELL, COLUMNS, HEADER, Board
 
+Bell: TypeAlias = tuple[MutableSequence[int] | memoryview, int]
+"""That of one worker: the cells of the board, and which of them is to have the id of the call."""
 
-class Bell(NamedTuple):
-    """That of one worker: a cell of the board."""
-
-    cells: MutableSequence[int] | memoryview[int]
-    place: int
-
-    def ring(self, call_id: int) -> None:
-        self.cells[self.place] = call_id
-
-
-UNHEARD: Final = Bell([0], 0)
+UNHEARD: Final[Bell] = [0], 0
+_FIRST: Final = HEADER + BELL
 
 
 class Bells:
@@ -47,7 +40,8 @@ class Bells:
 
     def of(self, row: int) -> Bell:
         """That of the worker with this row of the board."""
-        return UNHEARD if self._board is None else Bell(self._board.cells, Board.start_of(row) + BELL)
+        board = self._board
+        return UNHEARD if board is None else (board.cells, _FIRST + row * COLUMNS)
 
     def close(self) -> None:
         """Lets go of the board. (Not `Board.close`: another thread may be about to ring.)"""

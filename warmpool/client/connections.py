@@ -109,14 +109,10 @@ class Passed:
         """`bells`: of the board, once that has come with one of them."""
         self._receive = connection.recvmsg_into
         self.bells = bells
-        self._has_asked = False
+        self.wants_board = True
+        """Until it was asked for, with the first of them."""
         self._waiting: deque[tuple[int, list[Ancillary], int, Any]] = deque()
         """As received, in the order of the messages that they belong to."""
-
-    def asks_for_board(self) -> bool:
-        """Whether the board is to come with the next of them: with the first."""
-        asks, self._has_asked = not self._has_asked, True
-        return asks
 
     def receive_into(self, space: memoryview) -> int:
         """`recv_into` that keeps what comes beside."""

@@ -100,9 +100,8 @@ class CallLink(Link):
             else:
                 spins_left = SPINS
             calls, connection, read = self._calls, self._socket, self._reader.read
-            call_id = calls.start()
+            call_id, sent = calls.start(), False
             answer: list[Any] | None = None
-            sent = False
             try:
                 self._caller = me
                 frame = self._messages.message(("Call", call_id, function, input))
@@ -116,7 +115,8 @@ class CallLink(Link):
                 if not all_taken:
                     self._push()
                 elif spins_left:
-                    self._bell.ring(call_id)
+                    cells, bell = self._bell
+                    cells[bell] = call_id
                 while answer is None:  # nothing yet, or the late answer to a call that was abandoned
                     try:
                         body = read(self._receive_now if spins_left > 0 else connection.recv_into)

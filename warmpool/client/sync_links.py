@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import socket
 import struct
-import weakref
 from _thread import _count as threads  # besides the main one
 from _thread import allocate_lock
 from collections.abc import Callable
@@ -57,11 +56,14 @@ class Link:
         self._lock = allocate_lock()
         self.broken: str | None = None
         self._is_bounded = False
-        # A handle that is dropped leaks nothing: its session lives on, and expires by its own window.
-        weakref.finalize(self, connection.close)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} fd={self._socket.fileno()} {self.broken or 'open'}>"
+
+    def __del__(self) -> None:
+        """A handle that is dropped leaks nothing: its session lives on, and expires by its own window."""
+        if (connection := getattr(self, "_socket", None)) is not None:  # or else it was interrupted in the making
+            connection.close()
 
     def disown(self) -> None:
         self.broken = FORKED
@@ -114,10 +116,12 @@ class ControlLink(Link):
     def open(self, request: RunRequest) -> tuple[socket.socket, Opened, Bell]:
         """A connection to a worker. Raises the daemon's refusal, or HangupError."""
         self._last_id += 1
-        answer = self._ask(request.open(self._last_id, wants_board=self._passed.asks_for_board()))
+        passed = self._passed
+        wants_board, passed.wants_board = passed.wants_board, False
+        answer = self._ask(request.open(self._last_id, wants_board=wants_board))
         assert isinstance(answer, Opened)
         try:
-            return self._passed.take(), answer, self._passed.bells.of(answer.row)
+            return passed.take(), answer, passed.bells.of(answer.row)
         except OSError:
             self._send(self._writer.frame(to_wire(Abandon(self._last_id))))
             raise

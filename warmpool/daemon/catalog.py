@@ -18,6 +18,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
@@ -158,7 +159,7 @@ class Catalog:
     def resolve(self, reference: AppReference, cwd: str) -> AppEntry:
         """The app that is meant. Raises APP_NOT_FOUND, with the names there are."""
         if reference.is_path:
-            return self._of_path(os.path.join(cwd, reference.target), reference.class_name)
+            return self._of_path(_joined(cwd, reference.target), reference.class_name)
         name = reference.qualified
         if name not in self._claimed and reference.is_module and (entry := self._of_module(reference, cwd)):
             return entry
@@ -243,6 +244,10 @@ class Catalog:
                 elif path.suffix == ".py":
                     texts[path] = text_of(str(path))
         return [self._claim(_entry_of_path(path, None)) for path in app_files(texts)]
+
+
+_joined = lru_cache(maxsize=1024)(os.path.join)
+"""For each open anew it would take longer than to look at the file."""
 
 
 def _class_in_path(text: str) -> AppReference | None:

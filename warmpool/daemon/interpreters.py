@@ -47,7 +47,7 @@ def interpreter_for(root: str) -> Interpreter:
     if named is not None:
         return _look_at(os.path.normpath(os.path.join(root, named)), f"correct `python` in {settings}")
     venv = f"{root}/{_VENV}"
-    if os.path.lexists(venv):
+    if os.access(venv, os.F_OK, follow_symlinks=False):
         return _look_at(venv, f"make {root}/.venv anew, or remove it")
     return Interpreter(sys.executable)
 

@@ -257,13 +257,12 @@ class Server:
             self._refuse(effect.ticket, PoolExhaustedError(why))
             self._take_back(effect)
         else:
-            self._clients.send(client, effect.opened, connection, *self._board_for(client))
+            board = self._board_for(client) if client.wants_board else ()
+            self._clients.send(client, effect.opened, connection, *board)
             os.sched_yield()  # client and worker before our log and the settling, where they are put on our core
 
     def _board_for(self, client: Client) -> tuple[int, ...]:
-        """The board's descriptor, if the client wants it and there is room for one."""
-        if not client.wants_board:
-            return ()
+        """The board's descriptor, if there is room for one."""
         client.wants_board = False
         assert self._board.fd is not None
         try:

@@ -6,7 +6,6 @@ import asyncio
 import errno
 import os
 import socket
-from contextlib import suppress
 from typing import Final
 
 from ..descriptors import NOW
@@ -51,8 +50,10 @@ class WorkerEnd:
         """
         if self._first is not None:
             first, self._first = self._first, None
-            with suppress(ConnectionError):  # a worker may have closed it and live: an exception fell into its read
+            try:
                 return _begun(first, attach)
+            except ConnectionError:
+                pass  # a worker may have closed it and live: an exception fell into its read
         ours, theirs = socket.socketpair()
         with theirs:
             begun = _begun(ours, attach)
