@@ -14,7 +14,7 @@ from typing import Final
 
 from .descriptors import FD_SIZE, carrying, close_all, fds_in
 from .errors import ProtocolError
-from .wire.frames import HEADER_SIZE, FrameWriter
+from .wire.frames import FrameWriter
 from .wire.shapes import Conversation, Message, from_wire, to_wire
 
 PACKET_LIMIT: Final = 8 * 1024
@@ -44,7 +44,7 @@ def send(channel: socket.socket, message: Message, fds: Sequence[int] = ()) -> N
     Raises BlockingIOError if the peer has too much unread, and another OSError if it is gone.
     """
     assert len(fds) <= FDS_LIMIT, "too many descriptors for one message"
-    body = FrameWriter(_SPILL_LIMIT).frame(to_wire(message))[HEADER_SIZE:]
+    body = FrameWriter(_SPILL_LIMIT).body(to_wire(message))
     if len(body) < PACKET_LIMIT:
         _sendmsg(channel, _INLINE + body, fds)
         return

@@ -76,7 +76,7 @@ class Client:
 
     @property
     def report(self) -> dict[str, object]:
-        return self._told(fx.Report).value
+        return self._told(fx.Reply).value
 
     @property
     def described_by(self) -> str:
@@ -197,7 +197,7 @@ class Story:
 
     def _check_and_do(self, effect: fx.Effect) -> None:
         match effect:
-            case fx.Answer() | fx.Report() | fx.Refuse() | fx.Describe():
+            case fx.Answer() | fx.Reply() | fx.Refuse() | fx.Describe():
                 self._tell_client(effect)
             case fx.HandOver():
                 self._hand_over(effect)
@@ -237,7 +237,7 @@ class Story:
             case fx.Exit():
                 self._exit()
 
-    def _tell_client(self, effect: fx.Answer | fx.Report | fx.Refuse | fx.Describe | fx.HandOver) -> None:
+    def _tell_client(self, effect: fx.Answer | fx.Reply | fx.Refuse | fx.Describe | fx.HandOver) -> None:
         client = self.clients[effect.ticket]
         assert not client.heard, f"{client} is told twice: {effect}"
         assert not client.left, f"{client} has left and is told {effect}"

@@ -131,7 +131,7 @@ def _add_run(commands: _Commands) -> None:
     run.add_argument("--stream", action="store_true", default=None, help="a line for each event, as they come")
     run.add_argument("--name", help="a new session's: one living session at most has it")
     run.add_argument("--if-exists", choices=("error", "attach"), help="if a living session has that name (error)")
-    _labels(run, "--label", "of a new session")
+    _labels(run, "of a new session")
     run.add_argument("--description", metavar="TEXT", help="of a new session")
     run.add_argument("--tag", dest="tags", action="append", metavar="TEXT", help="of a new session; again for more")
     run.add_argument("--worker", dest="workers", action="append", metavar="ID", help="that worker and no other")
@@ -183,14 +183,14 @@ def _filters(parser: argparse.ArgumentParser) -> None:
     status = parser.add_mutually_exclusive_group()
     status.add_argument("--status", choices=("active", "ended", "expired", "all"), help="(active)")
     status.add_argument("--all", dest="status", action="store_const", const="all", help="also those that are over")
-    _labels(parser, "--label", "that have this label")
+    _labels(parser, "that have this label")
     parser.add_argument("--name-prefix", metavar="TEXT", help="whose names begin so")
     parser.add_argument("--limit", type=int, metavar="N", help="at most so many (100)")
 
 
-def _labels(parser: argparse.ArgumentParser, option: str, help: str) -> None:
+def _labels(parser: argparse.ArgumentParser, help: str) -> None:
     parser.add_argument(
-        option, dest="labels", action=_AddLabel, type=_label, metavar="KEY=VALUE", help=f"{help}; again for more"
+        "--label", dest="labels", action=_AddLabel, type=_label, metavar="KEY=VALUE", help=f"{help}; again for more"
     )
 
 

@@ -169,7 +169,7 @@ class AsyncCore(Core[AsyncCallLink]):
             raise
 
     async def settle(self, link: AsyncCallLink, call_id: int, *, seized: bool) -> None:
-        await link.settle(call_id, seized=seized)
+        await link.settle(call_id)
 
     def now(self) -> float:
         return asyncio.get_running_loop().time()

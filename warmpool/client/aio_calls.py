@@ -137,7 +137,7 @@ class AsyncCallLink(AsyncLink):
             self.abandon(call_id)
             waiter.set_exception(OverdueError(call_id))
 
-    async def settle(self, call_id: int, *, seized: bool) -> None:
+    async def settle(self, call_id: int) -> None:
         """Waits until an abandoned call has been answered. Raises HangupError."""
         if self.broken is not None:
             raise cannot_use(self.broken)

@@ -1,4 +1,5 @@
-"""The pure half of every client: what a user may ask, checked and put into messages, and what comes back.
+"""The half of every client that knows no connection: what a user may ask, checked and put into messages, and what comes
+back.
 
 The forms are those that users of hosted session services know: a `run` with a dict of parameters, sessions by
 `"new"` or id, calls by name. A parameter that only a hosted service has a use for is taken and has no effect. Kinds

@@ -163,7 +163,7 @@ class Server:
                 self._processes.tell(effect.worker, effect.message)
             case fx.Answer():
                 self._reply(effect.ticket, self._requests.shown(effect.view))
-            case fx.Report():
+            case fx.Reply():
                 self._reply(effect.ticket, effect.value)
             case fx.Refuse():
                 self._refuse(effect.ticket, effect.error)

@@ -60,7 +60,7 @@ class Cancels:
         """As `ask`. With its worker a call is over."""
         worker = self._fleet.workers.get(event.worker)
         if worker is None:
-            self._effects.append(fx.Report(event.ticket, {"call_id": event.call_id, "state": "idle"}))
+            self._effects.append(fx.Reply(event.ticket, {"call_id": event.call_id, "state": "idle"}))
         else:
             self._ask(event.ticket, worker, event.call_id, now, worker.pool.cancel_grace)
 
@@ -76,7 +76,7 @@ class Cancels:
         else:
             state = "running"
             self.begin(worker, activity, now, grace=grace)
-        self._effects.append(fx.Report(ticket, {"call_id": call_id, "state": state}))
+        self._effects.append(fx.Reply(ticket, {"call_id": call_id, "state": state}))
 
     def begin(self, worker: Worker, activity: Activity, now: float, *, grace: float) -> None:
         """Has the call stop that runs. To ask once more can hurry it, and never gives it more time."""

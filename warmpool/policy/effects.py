@@ -30,8 +30,8 @@ class Tell:
 
 
 @fact
-class Report:
-    """Tell whoever holds the ticket what has been done for them."""
+class Reply:
+    """Answer the ticket with a value: what has been done."""
 
     ticket: Ticket
     value: dict[str, Any]
@@ -135,7 +135,7 @@ class Exit:
 
 Effect: TypeAlias = (
     Answer
-    | Report
+    | Reply
     | Refuse
     | HandOver
     | Tell

@@ -13,12 +13,12 @@ from typing import Final, NamedTuple
 
 from ..activity import IDLE, Activity
 from ..constants import END_VALUES_LIMIT, RECORDS_AGE, RECORDS_LIMIT
-from ..wire.frames import HEADER_SIZE, encode
+from ..wire.frames import FrameWriter
 from .events import Deferrable, Ticket
 from .history import History
 from .states import LEASE_STEPS, LeaseEvent, LeaseState, step
 
-NO_LONGER_KEPT: Final = encode("a value that is no longer kept: later ones have its place", 1000)[HEADER_SIZE:]
+NO_LONGER_KEPT: Final = FrameWriter(1000).body("a value that is no longer kept: later ones have its place")
 
 
 class SessionView(NamedTuple):

@@ -55,10 +55,15 @@ class FrameWriter:
         self._renew()
 
     def frame(self, value: Any) -> bytes:
-        """The frame that carries `value`.
+        """The frame that carries `value`. Raises as `body`."""
+        body = self.body(value)
+        return _pack_header(len(body)) + body
 
-        Raises PAYLOAD_TOO_LARGE if its body would be larger than the limit, and TypeError, ValueError or
-        OverflowError if it holds something that cannot be sent.
+    def body(self, value: Any) -> bytes:
+        """What is in the frame that carries `value`.
+
+        Raises PAYLOAD_TOO_LARGE if it would be larger than the limit, and TypeError, ValueError or OverflowError if it
+        holds something that cannot be sent.
         """
         try:
             body = self._pack(value)
@@ -70,7 +75,7 @@ class FrameWriter:
             self._renew()
         if size > self.limit:
             raise too_large(size, self.limit)
-        return _pack_header(size) + body
+        return body
 
     def _renew(self) -> None:
         """A packer that has failed is not to be used again; one that made a large frame keeps a buffer of its size."""

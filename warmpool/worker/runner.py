@@ -21,7 +21,7 @@ from ..descriptors import adopt
 from ..errors import ProtocolError
 from ..packets import expect_fds, send
 from ..signatures import Function
-from ..wire.frames import HEADER_SIZE, FrameWriter, decode
+from ..wire.frames import FrameWriter, decode
 from ..wire.large import MessageWriter
 from ..wire.process_messages import (
     TO_CONNECTION,
@@ -352,10 +352,10 @@ def _packed(value: object) -> bytes:
     """The value of a session's end; or, if it cannot be sent or is too large, what it was."""
     writer = FrameWriter(END_VALUE_LIMIT)
     try:
-        packed = writer.frame(in_full(value))[HEADER_SIZE:]
-        writer.frame(decode(_WITHIN + packed))
+        packed = writer.body(in_full(value))
+        writer.body(decode(_WITHIN + packed))
     except BaseException as error:  # what is serialised may be code of the app's
-        return writer.frame(f"a {name_of(value)} that cannot be kept: {words_of(error)}")[HEADER_SIZE:]
+        return writer.body(f"a {name_of(value)} that cannot be kept: {words_of(error)}")
     return packed
 
 
