@@ -147,6 +147,20 @@ def look_again() -> None:
     select.select([], [], [], 0.002)
 
 
+def is_asleep(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
+
+
+def seconds_of_cpu(pid: int) -> float:
+    user, system, *_ = psutil.Process(pid).cpu_times()
+    return user + system
+
+
+def template_of(daemon: Daemon) -> psutil.Process:
+    """The daemon's oldest child, if only one app was used."""
+    return min(psutil.Process(daemon.pid).children(), key=lambda child: child.create_time())
+
+
 def wait_for_workers(client: Client, **wanted: int) -> None:
     """Until there are so many in these states, and none in others."""
     deadline = time.monotonic() + PATIENCE

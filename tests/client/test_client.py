@@ -61,7 +61,9 @@ MIB = 1024 * 1024
 
 
 def wait_until_busy(client: Client, session_id: str) -> None:
+    deadline = time.monotonic() + PATIENCE
     while not client.sessions.get(session_id).busy:
+        assert time.monotonic() < deadline
         look_again()
 
 

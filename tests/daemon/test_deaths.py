@@ -13,17 +13,22 @@ from pathlib import Path
 
 import psutil
 import pytest
-from support import APPS, PATIENCE, Daemon, all_are_gone, look_again, processes_marked, wait_for_exit, wait_until_said
+from support import (
+    APPS,
+    PATIENCE,
+    Daemon,
+    all_are_gone,
+    look_again,
+    processes_marked,
+    template_of,
+    wait_for_exit,
+    wait_until_said,
+)
 
 from warmpool import Client, DaemonUnavailableError, Session, SessionError, WorkerLostError
 
 COUNTER = str(APPS / "counter.py")
 MISBEHAVES = str(APPS / "misbehaves.py")
-
-
-def template_of(daemon: Daemon) -> psutil.Process:
-    """The daemon's child that is no worker of a session, and was started first."""
-    return min(psutil.Process(daemon.pid).children(), key=lambda child: child.create_time())
 
 
 @pytest.mark.parametrize(

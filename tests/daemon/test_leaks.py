@@ -27,6 +27,8 @@ from support import (
     Raw,
     all_are_gone,
     look_again,
+    seconds_of_cpu,
+    template_of,
     to_worker,
     wait_for_exit,
     wait_for_workers,
@@ -66,18 +68,8 @@ def answer_of(raw: Raw, within: float = PATIENCE) -> list[Any]:
     return answer
 
 
-def template_of(daemon: Daemon) -> psutil.Process:
-    """The daemon's oldest child, if only one app was used."""
-    return min(psutil.Process(daemon.pid).children(), key=lambda child: child.create_time())
-
-
 def wake_ups(processes: list[psutil.Process]) -> list[int]:
     return [process.num_ctx_switches().voluntary for process in processes]
-
-
-def seconds_of_cpu(pid: int) -> float:
-    user, system, *_ = psutil.Process(pid).cpu_times()
-    return user + system
 
 
 @pytest.fixture

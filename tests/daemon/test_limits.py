@@ -15,9 +15,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
-from support import APPS, PATIENCE, Daemon, Raw, all_are_gone, wait_for_exit, wait_for_workers
+from support import (
+    APPS,
+    PATIENCE,
+    Daemon,
+    Raw,
+    all_are_gone,
+    seconds_of_cpu,
+    wait_for_exit,
+    wait_for_workers,
+)
 
 from warmpool import Client, PoolExhaustedError, Session, WorkerLostError
 from warmpool.constants import SPARE_DESCRIPTORS
@@ -65,11 +73,6 @@ def wait_in_line() -> Iterator[Callable[..., Waiting]]:
     yield wait
     for one in waiting:
         one.raw.close()
-
-
-def seconds_of_cpu(pid: int) -> float:
-    user, system, *_ = psutil.Process(pid).cpu_times()
-    return user + system
 
 
 # --- the line -----------------------------------------------------------------------------------------------------

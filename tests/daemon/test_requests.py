@@ -10,11 +10,19 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
-from support import APPS, PATIENCE, Daemon, Raw, look_again, to_worker, wait_for_exit
+from support import (
+    APPS,
+    PATIENCE,
+    Daemon,
+    Raw,
+    is_asleep,
+    look_again,
+    to_worker,
+    wait_for_exit,
+)
 
 from warmpool import Client, SessionEndedError, WorkerLostError
 from warmpool.constants import (
@@ -463,10 +471,6 @@ class Call:
 
     def answer(self) -> list[Any] | None:
         return self.raw.hear()
-
-
-def is_asleep(pid: int) -> bool:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
 
 
 def follow(control: Control, session_id: str, until: str) -> str:

@@ -7,12 +7,15 @@ import random
 import signal
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 from scripted import FIRST_ID, Worker
-from support import APPS, PATIENCE
+from support import (
+    APPS,
+    PATIENCE,
+    is_asleep,
+)
 
 from warmpool.constants import HOOK_TIMEOUT
 from warmpool.wire.process_messages import Cancel, Relabel, Wake, WakeMe
@@ -144,10 +147,6 @@ def test_one_that_holds_the_interpreters_lock_shows_where_it_is_and_dies(start: 
     assert worker.activity.busy
     worker.process.send_signal(signal.SIGTERM)
     assert worker.wait_for_exit() == -signal.SIGTERM
-
-
-def is_asleep(pid: int) -> bool:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
 
 
 # --- the hook -----------------------------------------------------------------------------------------------------

@@ -14,7 +14,14 @@ from typing import Any
 import msgpack
 import psutil
 import pytest
-from support import APPS, PATIENCE, Daemon, look_again, to_worker
+from support import (
+    APPS,
+    PATIENCE,
+    Daemon,
+    framed,
+    look_again,
+    to_worker,
+)
 
 from warmpool import Client, SessionError, SessionExpiredError, WarmpoolError
 from warmpool.constants import MIB
@@ -65,11 +72,6 @@ class Talker:
     def close(self) -> None:
         self._file.close()
         self.socket.close()
-
-
-def framed(message: Any) -> bytes:
-    body = msgpack.packb(message)
-    return struct.pack("!I", len(body)) + body
 
 
 @pytest.fixture
