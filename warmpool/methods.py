@@ -90,7 +90,8 @@ def hints_of(app: type, method: Callable[..., Any]) -> dict[str, Any]:
     try:
         hints = get_type_hints(method, include_extras=True)
     except NameError:  # of a class in the app's own body, where annotations are texts
-        inner = {name: value for kind in reversed(app.__mro__) for name, value in vars(kind).items()}
+        named = {name: value for kind in reversed(app.__mro__) for name, value in vars(kind).items()}
+        inner = {name: value for name, value in named.items() if isinstance(value, type)}
         hints = get_type_hints(method, localns=inner, include_extras=True)
     given = _type_arguments(app)
     return {name: _with_arguments(hint, given) for name, hint in hints.items()} if given else hints

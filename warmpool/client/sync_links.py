@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import weakref
 from _thread import _count as threads  # besides the main one
 from _thread import allocate_lock
 from collections.abc import Callable
@@ -56,14 +57,12 @@ class Link:
         self._lock = allocate_lock()
         self.broken: str | None = None
         self._is_bounded = False
+        # A handle that is dropped leaks nothing: its session lives on, and expires by its own window. (In `__del__` it
+        # would be too late: of a cycle the socket may be finalized first, and warns.)
+        weakref.finalize(self, connection.close)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} fd={self._socket.fileno()} {self.broken or 'open'}>"
-
-    def __del__(self) -> None:
-        """A handle that is dropped leaks nothing: its session lives on, and expires by its own window."""
-        if (connection := getattr(self, "_socket", None)) is not None:  # or else it was interrupted in the making
-            connection.close()
 
     def disown(self) -> None:
         self.broken = FORKED
