@@ -55,7 +55,7 @@ class WarmpoolError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         new = copyreg.__newobj__  # type: ignore[attr-defined]
-        return new, (type(self), self.message), vars(self)  # a user's class too; and notes
+        return new, (type(self), self.message), {**vars(self), "details": dict(self.details)}  # a user's class too
 
     def to_wire(self) -> dict[str, Any]:
         return {

@@ -52,6 +52,7 @@ class Common(Habits):
         decimal.getcontext().prec = 5
         self.files: list[int] = []
         self.does: str | None = None
+        self.loop: asyncio.AbstractEventLoop | None = None
 
     def load(self, frame: list[int]) -> int:
         return sum(frame)
@@ -118,13 +119,29 @@ class Plain(Common, BaseApp):
                 task = asyncio.create_task(works())
                 await asyncio.sleep(60)
                 await task
-            elif how == "callback":
+            else:
                 asyncio.get_running_loop().call_soon(busy)
                 await asyncio.sleep(60)
-            else:
-                await asyncio.gather(works(), return_exceptions=True)
 
         asyncio.run(main())
+
+    def own_loop(self, how: str) -> int:
+        """In one loop for all calls."""
+        if self.loop is None:
+            self.loop = asyncio.new_event_loop()
+
+        async def busy() -> None:
+            while True:
+                pass
+
+        async def main() -> int:
+            if how == "awaited":
+                await asyncio.create_task(busy())
+            elif how == "gathered":
+                await asyncio.gather(busy())
+            return 7
+
+        return self.loop.run_until_complete(main())
 
 
 class Async(Common, BaseApp):

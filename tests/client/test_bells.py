@@ -189,5 +189,28 @@ def test_without_a_descriptor_to_spare_the_bells_are_unheard():
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert bells.of(0) is UNHEARD
-    assert len(files - open_files()) == 1
+    assert open_files() == files
+    os.close(given)
     board.close()
+
+
+def test_a_bell_that_the_board_has_not_is_unheard():
+    bells = Bells()
+    board = Board.create(1)
+    assert board.fd is not None
+    bells.hang(board.fd)
+    assert bells.of(0)[0] is not UNHEARD[0]
+    assert bells.of(1) is UNHEARD
+    bells.close()
+    board.close()
+
+
+def test_what_a_handler_raises_while_a_worker_waits_awake_is_told_and_ends_nothing(capsys: pytest.CaptureFixture[str]):
+    class Rings(Watched):
+        def __getitem__(self, index: Any) -> Any:
+            if index == Board.start_of(ROW) + BELL:
+                raise ValueError("by a handler")
+            return super().__getitem__(index)
+
+    caller_over(Rings(0)).wait_awake()
+    assert "ValueError: by a handler" in capsys.readouterr().err

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from adapters import CLIENTS, Face, open_client
+from pydantic import BaseModel, model_serializer
 from support import APPS, MEMORY_LIMIT, PATIENCE, Daemon, look_again, open_files, wait_until_said
 
 from warmpool import (
@@ -403,6 +404,21 @@ def test_an_input_that_cannot_be_sent_is_an_error_in_its_turn(both: Any):
         with pytest.raises(InvalidRequestError, match="cannot be sent"):
             next(totals)
         assert session.call("add") == {"total": 2}, "nothing after it was sent"
+
+
+class Raises(BaseModel):
+    @model_serializer
+    def raises(self) -> dict[str, int]:
+        raise ZeroDivisionError
+
+
+def test_an_error_in_an_input_comes_in_its_turn(both: Any):
+    with both.session(COUNTER) as session:
+        totals = session.map("add", [{"amount": 1}, {"amount": 2}, {"amount": Raises()}, {"amount": 3}])
+        assert [next(totals), next(totals)] == [{"total": 1}, {"total": 3}]
+        with pytest.raises(Exception, match=r"ZeroDivisionError|Error calling function"):
+            next(totals)
+        assert session.call("add")["total"] == 4
 
 
 def test_an_error_of_the_source_passes(both: Any):

@@ -79,12 +79,20 @@ def test_who_has_no_descriptor_left_answers_all_the_same(client: Client, app: st
         assert session.call("gives_them_back") == 0
 
 
-@pytest.mark.parametrize("how", ["task", "callback", "gather"])
+@pytest.mark.parametrize("how", ["task", "callback"])
 def test_a_cancel_falls_into_whatever_runs_in_the_loop_of_a_plain_function(client: Client, how: str):
     with client.session(PLAIN) as session:
         with pytest.raises(CallTimeoutError):
             session.call("child", how=how, timeout=SHORT)
         assert session.call("third") == "0.33333"
+
+
+@pytest.mark.parametrize("how", ["awaited", "gathered"])
+def test_a_cancel_in_a_loop_of_the_apps_own_is_over_with_its_call(client: Client, how: str):
+    with client.session(PLAIN) as session:
+        with pytest.raises(CallTimeoutError):
+            session.call("own_loop", how=how, timeout=SHORT)
+        assert session.call("own_loop", how="quick") == 7
 
 
 @pytest.mark.parametrize("does", ["fails", "cancels"])

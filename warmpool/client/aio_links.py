@@ -14,7 +14,7 @@ import socket
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 
 from ..constants import CONTROL_FRAME_LIMIT
 from ..errors import InvalidRequestError, WarmpoolError
@@ -43,6 +43,8 @@ from .connections import (
     request_frame,
 )
 from .requests import RunRequest
+
+READS_AT_ONCE: Final = 8
 
 
 class AsyncLink:
@@ -101,11 +103,11 @@ class AsyncLink:
 
     def _readable(self) -> None:
         """Reads what is there; to its end, if anybody waits. Of an error on a socket uvloop tells once, together with
-        what has come before it.
+        what has come before it. After some time others have their turn.
         """
         reader = self._reader
         try:
-            while True:
+            for _ in range(READS_AT_ONCE):
                 frame = reader.read(self._receive_into)
                 while frame is not None:
                     self._handle(frame)
@@ -118,6 +120,8 @@ class AsyncLink:
             self._break("the other end is gone", HangupError(sent=True))
         except WarmpoolError as error:  # the peer's last word, or its nonsense
             self._break(str(error), error)
+        else:
+            self.loop.call_soon(_read_weakly, weakref.ref(self))
 
     def _writable(self) -> None:
         try:

@@ -7,8 +7,8 @@ hears, of a daemon that is gone or of one that had no descriptor left, does no h
 
 from __future__ import annotations
 
-import os
 from collections.abc import MutableSequence
+from contextlib import suppress
 from typing import Final, TypeAlias
 
 from ..board import BELL, COLUMNS, HEADER, Board
@@ -30,18 +30,17 @@ class Bells:
         return f"<Bells {'unheard' if self._board is None else self._board.rows}>"
 
     def hang(self, fd: int) -> None:
-        """Maps the board behind `fd`, and closes that."""
-        try:
+        """Maps the board behind `fd`, which stays the caller's."""
+        self._board = None
+        with suppress(OSError):  # no memory, or no descriptor
             self._board = Board(fd)
-        except OSError:
-            pass  # no memory, or no descriptor: they are unheard, or heard by the workers of before
-        finally:
-            os.close(fd)
 
     def of(self, row: int) -> Bell:
         """That of the worker with this row of the board."""
         board = self._board
-        return UNHEARD if board is None else (board.cells, _FIRST + row * COLUMNS)
+        if board is None or row >= board.rows:  # one of a daemon before, perhaps
+            return UNHEARD
+        return board.cells, _FIRST + row * COLUMNS
 
     def close(self) -> None:
         """Lets go of the board. (Not `Board.close`: another thread may be about to ring.)"""

@@ -10,7 +10,9 @@ import errno
 import os
 import socket
 from collections import deque
+from collections.abc import Callable
 from functools import partial
+from operator import call
 from typing import Any, Final
 
 from ..checks import shorten
@@ -36,6 +38,7 @@ SPIN_BACKOFF: Final = 64
 UNSENDABLE: Final = (WarmpoolError, TypeError, ValueError, OverflowError, BufferError)
 """What packing raises for what cannot be sent."""
 
+_call: Final[Callable[[Callable[[], Any]], Any]] = call
 _TWO_FDS: Final = socket.CMSG_SPACE(2 * FD_SIZE)
 _CLOEXEC: Final = int(socket.MSG_CMSG_CLOEXEC)
 _CUT: Final = int(socket.MSG_CTRUNC)
@@ -132,13 +135,14 @@ class Passed:
             self._waiting.popleft()
             raise OSError(errno.EMFILE, f"{os.strerror(errno.EMFILE)}: there is none for the connection to the worker")
         for fd in fds[1:]:
-            self.bells.hang(fd)  # and not forgotten before: interrupted in between, it would be nobody's
+            self.bells.hang(fd)
+        forget: list[Callable[[], Any]] = [*(partial(os.close, fd) for fd in fds[1:]), self._waiting.popleft]
         connection = socket.socket.__new__(socket.socket)
         try:
             socket.socket.__init__(connection, socket.AF_UNIX, socket.SOCK_STREAM, 0, fds[0])
         finally:
             if connection.fileno() == fds[0]:  # or else it was interrupted, and the descriptor is still ours
-                self._waiting.popleft()
+                list(map(_call, forget))  # in one step, as above
         connection.setblocking(True)
         return connection
 

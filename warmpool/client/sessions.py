@@ -60,11 +60,16 @@ class AsyncSession(Served):
 
     @property
     def id(self) -> str:
-        if self._opened is None and self._request.session not in (None, NEW):
-            return self._request.session  # it is known, though not connected
-        session_id = self.opened.session_id
+        session_id = self._known_id or self.opened.session_id
         assert session_id is not None
         return session_id
+
+    @property
+    def _known_id(self) -> str | None:
+        """Also of one that is to be attached to, and is not connected yet."""
+        if self._opened is not None:
+            return self._opened.session_id
+        return None if self._request.session == NEW else self._request.session
 
     # --- holding ----------------------------------------------------------------------------------------------
 
@@ -112,8 +117,7 @@ class AsyncSession(Served):
 
     async def _reopen(self) -> AnyCallLink:
         """The link that others use too; a new one if there is none, or a broken one."""
-        if self._opened is not None:
-            self._core.readers.refuse(self.id)
+        self._core.readers.refuse(self._known_id)
         async with self._turns:
             link: AnyCallLink | None = self.link
             if link is None or link.broken is not None:
@@ -162,8 +166,8 @@ class AsyncSession(Served):
             function, input = call_arguments(function, input, fields)
         if timeout is not None or timeout_seconds is not None:
             timeout = call_timeout(timeout, timeout_seconds)
-        if self._core.readers.begun and self._opened is not None:
-            self._core.readers.refuse(self.id)
+        if self._core.readers.begun:
+            self._core.readers.refuse(self._known_id)
         return await self._core.perform(function, input, timeout, self.link, self._reopen)
 
     def stream(

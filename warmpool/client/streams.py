@@ -262,9 +262,9 @@ def _send_some(
                 under_way.append(link.begin("Call", function, next(source)))
             except StopIteration:
                 return False
-            except HangupError:
-                raise
             except Exception as error:
+                if link.broken is not None:
+                    raise
                 under_way.append(error)  # when its turn comes
                 return False
             if now() > latest or link.has_enough():

@@ -42,7 +42,7 @@ def carry(value: Any) -> Any:
             return item if isinstance(item, _NATIVE) else carry(item)
     elif isinstance(value, set | frozenset | deque | Iterator):
         return list(value)
-    elif hasattr(type(value), "__fspath__"):
+    elif callable(getattr(type(value), "__fspath__", None)):
         return value.__fspath__()
     elif type(value).__module__ == "zoneinfo":
         return str(value)

@@ -15,7 +15,7 @@ from ..wire.large import Frame, MessageWriter
 from ..wire.messages import Call, Failure, Stream
 from ..wire.shapes import to_wire
 from .cancelling import NOTHING, Inbox
-from .failures import app_error, call_cancelled, cannot_send
+from .failures import OUTSIDE, app_error, call_cancelled, cannot_send, print_failure
 
 LOOKS: Final = range(300)
 """Some twelve microseconds: as long as a client takes that calls once more at once."""
@@ -60,7 +60,10 @@ class Caller:
         """
         if self._is_awake or not self.calls % DEAF:
             cells, bell, last = self._cells, self._bell, self._cells[self._call_id]
-            self._is_awake = cells[bell] >= last and any(cells[bell] > last for _ in LOOKS)
+            try:
+                self._is_awake = cells[bell] >= last and any(cells[bell] > last for _ in LOOKS)
+            except BaseException as error:  # by a handler of the app's
+                print_failure(OUTSIDE, error)
 
     def decode(self, call: Call | Stream) -> tuple[Function, Arguments]:
         """The function that is meant and its arguments. Raises the error to answer with."""

@@ -36,7 +36,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
-from typing import Final
+from typing import Any, Final
 
 from ..app import CallCancelled
 from ..errors import ProtocolError
@@ -208,13 +208,17 @@ class Inbox:
 
 
 class _CancelledInLoop(CallCancelled, KeyboardInterrupt):
-    """As asyncio lets it pass, out of a callback or a task that nobody awaits yet: the others it keeps."""
+    """As asyncio lets it pass out of a callback, or a task that nobody awaits: all else it keeps there."""
 
 
 def _kind_of_cancel() -> type[CallCancelled]:
-    """By whether a loop runs here, of a plain app's `asyncio.run`."""
-    asyncio = sys.modules.get("asyncio")
-    return CallCancelled if asyncio is None or asyncio._get_running_loop() is None else _CancelledInLoop
+    """In a plain app's `asyncio.run` what falls into a task goes to who awaits that; it must not end the loop too."""
+    asyncio: Any = sys.modules.get("asyncio")
+    running = getattr(asyncio, "_get_running_loop", None)  # it may be about to be imported
+    if running is None or running() is None:
+        return CallCancelled
+    task = asyncio.current_task()
+    return CallCancelled if task is not None and task._callbacks else _CancelledInLoop
 
 
 def _nothing() -> None:

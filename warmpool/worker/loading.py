@@ -118,16 +118,21 @@ class AppImporter:
             directory,
             (ExtensionFileLoader, EXTENSION_SUFFIXES),
             (self._loader_class(), SOURCE_SUFFIXES),
-            (SourcelessFileLoader, BYTECODE_SUFFIXES),
+            (self._noting(SourcelessFileLoader), BYTECODE_SUFFIXES),
         )
 
     def _loader_class(self) -> type[SourceFileLoader]:
-        importer = self
-
-        class FreshLoader(SourceFileLoader):
+        class FreshLoader(self._noting(SourceFileLoader)):  # type: ignore[misc]
             def path_stats(self, path: Any) -> Any:
                 raise OSError  # makes the import system compile the text, and write nothing
 
+        return FreshLoader
+
+    def _noting(self, kind: type[Any]) -> type[Any]:
+        """A kind of loader that takes note of what it reads."""
+        importer = self
+
+        class NotingLoader(kind):  # type: ignore[misc]
             def get_data(self, path: Any) -> bytes:
                 status = os.stat(path)
                 data = text_of(path)
@@ -138,7 +143,7 @@ class AppImporter:
                 importer.tell(source)
                 return data
 
-        return FreshLoader
+        return NotingLoader
 
     def _import_module(self) -> ModuleType:
         file, name = self._load.file, self._load.module

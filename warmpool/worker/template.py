@@ -102,6 +102,7 @@ class Template:
             for _ in range(REHEARSALS):
                 rehearse(self.loop, board, 0)
         acquaint(self._functions.values())
+        forget_signals()
         gc.collect()
         self._filling = fill_holes()
         self._collects = gc.isenabled()
@@ -249,7 +250,6 @@ def _load_app(channel: socket.socket, load: Load, board: Board) -> Template | No
                 _run_preload(preload)
             template = Template(channel, load, board, app, functions, importer)
             options = options_of(app)
-            forget_signals()
             if load.primed:
                 doing = "its setup"
                 template.prime()
