@@ -26,6 +26,7 @@ from support import (
     Daemon,
     Raw,
     all_are_gone,
+    framed,
     look_again,
     seconds_of_cpu,
     template_of,
@@ -222,6 +223,29 @@ def test_a_client_that_goes_with_its_answers_unread_is_let_go_of(daemon: Daemon)
     while process.num_fds() >= descriptors:
         assert time.monotonic() < deadline, "it is still held"
         look_again()
+
+
+def test_who_says_much_leaves_others_their_turn(daemon: Daemon):
+    """Things of which each is handled, and none is answered."""
+    told = framed(["Abandon", 1]) * 5000
+    enough = threading.Event()
+
+    def talk() -> None:
+        with Raw.to(daemon.socket) as raw:
+            while not enough.is_set():
+                raw.send(told)
+
+    talking = threading.Thread(target=talk)
+    talking.start()
+    try:
+        with Raw.to(daemon.socket) as other:
+            for number in range(5):
+                other.say("Request", number + 1, "daemon.status", {})
+                assert other.has_heard(2), "it has to wait"
+                other.hear()
+    finally:
+        enough.set()
+        talking.join()
 
 
 def test_a_worker_that_was_just_born_is_never_taken_for_an_orphan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -246,7 +246,7 @@ class Catalog:
         return [self._claim(_entry_of_path(path, None)) for path in app_files(texts)]
 
 
-_joined = lru_cache(maxsize=1024)(os.path.join)
+_joined = lru_cache(maxsize=128)(os.path.join)
 """For each open anew it would take longer than to look at the file."""
 
 

@@ -26,6 +26,8 @@ from ..wire.shapes import Message, from_wire, to_wire
 FRAME_MAX = 2**31
 UNSENT_LIMIT = 4 * MIB
 """A client that has so much of its answers unread is dropped. One answer may be longer."""
+READS_AT_ONCE = 2
+"""Mostly the second finds nothing, and the end of what is there is known."""
 ACCEPT_PAUSE = 1.0
 """Seconds without accepting after the process has run out of descriptors: trying on would take all of the CPU."""
 
@@ -199,11 +201,13 @@ class Clients:
         self._loop.add_reader(client.socket.fileno(), self._read, client)
 
     def _read(self, client: Client) -> None:
-        """Reads what is there, to its end, and has it handled. Of an error on a socket, as of a client that has gone
-        without taking its answers, uvloop tells once, together with what has come before it.
+        """Reads what is there and has it handled; to its end, with others in between. Of an error on a socket, as of a
+        client that has gone without taking its answers, uvloop tells once, together with what has come before it.
         """
         try:
-            while client.number in self.by_number and not client.unsent:
+            for _ in range(READS_AT_ONCE):
+                if client.number not in self.by_number or client.unsent:
+                    return
                 frame = client.reader.read(client.socket.recv_into)
                 while frame is not None and client.number in self.by_number:
                     if client.has_greeted:
@@ -218,3 +222,5 @@ class Clients:
             self._refused(client, error)
         except (OSError, EOFError):
             self.lose(client)
+        else:
+            self._loop.call_soon(self._read, client)

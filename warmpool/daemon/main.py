@@ -22,7 +22,7 @@ from ..settings import Settings
 from .catalog import Catalog
 from .log import STDERR, LogWriter, as_json, as_text, tail_to
 from .movable_board import MovableBoard
-from .room import check_room, why_no_room
+from .room import FOR_A_DAEMON, check_room, why_no_room
 from .server import Server
 
 BACKLOG = 1024
@@ -53,6 +53,7 @@ def serve(
         stack.callback(lock.release)
         stack.callback(_clear, places, lock)
         open_files = _raise_open_files()
+        _check_room_for_one()
         os.environ[SOCKET_ENV] = places.address  # where clients in apps find their own daemon
         be_subreaper()
         try:
@@ -74,7 +75,6 @@ def serve(
             server.report(ev.WarmUpRequested(entry.edition()))
         if owner is not None:
             loop.add_reader(owner.fileno(), server.owner_has_gone)
-        _check_room_for_one()
         ready()
         loop.run_forever()
         log("stopped")
@@ -83,7 +83,7 @@ def serve(
 def _check_room_for_one() -> None:
     """Rather than never to be able to make a worker."""
     try:
-        check_room()
+        check_room(FOR_A_DAEMON)
     except OSError as error:
         raise InvalidRequestError(f"no daemon can run here: {why_no_room(error)}") from error
 

@@ -23,12 +23,16 @@ READ_EVERY: Final = 0.1
 _SHORTAGES: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOBUFS}
 
 
-def check_room() -> None:
-    """Raises OSError if there are fewer than SPARE_DESCRIPTORS left."""
+FOR_A_DAEMON: Final = 24
+"""Descriptors of a daemon with one client, one template and one worker, and some to spare."""
+
+
+def check_room(more: int = 0) -> None:
+    """Raises OSError if there are fewer than SPARE_DESCRIPTORS left, and so many more."""
     taken: list[int] = []
     try:
         taken.append(os.open("/", os.O_PATH | os.O_CLOEXEC))
-        while len(taken) < SPARE_DESCRIPTORS:
+        while len(taken) < SPARE_DESCRIPTORS + more:
             taken.append(os.dup(taken[0]))
     finally:
         close_all(taken)

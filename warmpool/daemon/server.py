@@ -263,12 +263,13 @@ class Server:
 
     def _board_for(self, client: Client) -> tuple[int, ...]:
         """The board's descriptor, if there is room for one."""
-        client.wants_board = False
         assert self._board.fd is not None
         try:
-            return (os.dup(self._board.fd),)
+            board = os.dup(self._board.fd)
         except OSError:
             return ()
+        client.wants_board = False
+        return (board,)
 
     def _take_back(self, effect: fx.HandOver) -> None:
         """The worker serves nobody for it: it is free again, or goes with the session that it was given to."""
