@@ -112,10 +112,11 @@ def test_an_async_client_rings_too(shared_daemon: Daemon, monkeypatch: pytest.Mo
     async def main() -> None:
         async with AsyncClient(shared_daemon.socket, autostart=False) as client, client.session(COUNTER) as session:
             link: Any = session.link
-            link._backoff = 0
-            await session.call("add")
             cells, place = link._bell
-            assert cells[place] == cells[place - BELL + CALL_ID] != 0
+            for rounds in (0, aio_calls.AT_ONCE + 1):
+                link._backoff, link._rounds = 0, rounds
+                await session.call("add")
+                assert (cells[place] == cells[place - BELL + CALL_ID]) == (rounds > 0)
 
     asyncio.run(main())
 

@@ -34,6 +34,8 @@ INBOX_LIMIT: Final = 64 * 1024
 """Bytes of events that are kept for a slow reader; from then on nothing is read until they are taken."""
 AWAKE: Final = 100e-6
 """Seconds that a loop is kept awake for an answer."""
+AT_ONCE: Final = 2
+"""Rounds after which an answer is there of a worker that shares our core. It would only keep us waiting, awake."""
 
 
 class Waiter(Protocol):
@@ -97,6 +99,8 @@ class AsyncCallLink(AsyncLink):
         self._queues: dict[int, EventQueue] = {}
         self._settling: dict[int, asyncio.Future[None]] = {}
         self._seized = False
+        self._rounds = 0
+        """Those that the loop went while it was kept awake for the last call."""
         self._backoff = self._next_backoff = 0
         """As of a blocking client's link: calls to come before the loop is kept awake for one."""
         reader, self._messages = for_calls(connection, opened)
@@ -116,8 +120,10 @@ class AsyncCallLink(AsyncLink):
         if self._backoff:
             self._backoff -= 1
         elif not self._waiting and not threads():
-            cells, bell = self._bell
-            cells[bell] = call_id
+            if self._rounds > AT_ONCE:
+                cells, bell = self._bell
+                cells[bell] = call_id
+            self._rounds = 0
             loop.call_soon(self._stay_awake, call_id, monotonic() + AWAKE)
         future = self._waiting[call_id] = loop.create_future()
         return call_id, future
@@ -125,6 +131,7 @@ class AsyncCallLink(AsyncLink):
     def _stay_awake(self, call_id: int, until: float) -> None:
         """The loop calls it in each round, until the call is answered or it has taken too long."""
         if call_id in self._waiting:
+            self._rounds += 1
             if monotonic() < until:  # a loop's own clock may count milliseconds
                 self.loop.call_soon(self._stay_awake, call_id, until)
             else:
