@@ -45,6 +45,7 @@ from .connections import (
 from .requests import RunRequest
 
 READS_AT_ONCE: Final = 8
+"""Of one connection, before others have their turn."""
 
 
 class AsyncLink:
@@ -103,16 +104,18 @@ class AsyncLink:
 
     def _readable(self) -> None:
         """Reads what is there; to its end, if anybody waits. Of an error on a socket uvloop tells once, together with
-        what has come before it. After some time others have their turn.
+        what has come before it.
         """
         reader = self._reader
         try:
             for _ in range(READS_AT_ONCE):
+                if self._is_paused:
+                    return
                 frame = reader.read(self._receive_into)
                 while frame is not None:
                     self._handle(frame)
                     frame = reader.next_frame() if reader.pending and not self._is_paused else None
-                if self._is_paused or not self._waiting:
+                if not self._waiting:
                     return
         except (BlockingIOError, InterruptedError):
             return

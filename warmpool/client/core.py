@@ -90,7 +90,7 @@ class Core(ABC, Generic[L]):
         self.started_daemon = False
         self.broken: str | None = None
         self._autostart, self._has_stopped, self._was_used = autostart, False, False
-        self._lock = RLock()  # as that of the links that are kept
+        self._lock = RLock()  # the handler of a signal may come for it while it is held
         self.kept = KeptLinks[L]()
         self._opened: weakref.WeakSet[L] = weakref.WeakSet()
         self.readers = Readers(self.me)

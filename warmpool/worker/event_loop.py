@@ -51,7 +51,7 @@ class EventLoop:
         self._process = process
         self._loop = uvloop.new_event_loop()
         asyncio.set_event_loop(self._loop)
-        self._context = copy_context()  # what the app keeps in context variables is part of its memory, too
+        self._context = copy_context()  # what `setup` puts into context variables is there in each call
         self._connections: dict[int, Connection] = {}
         self._queue: deque[tuple[Connection, Call | Stream]] = deque()
         self._occupied: set[Connection] = set()  # its call waits or runs, or its answer is not taken
