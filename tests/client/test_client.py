@@ -935,7 +935,7 @@ def test_what_threads_say_after_the_end_of_a_stream_is_said_to_nobody(client: Cl
     """
     with client.session(str(APPS / "talks_on.py")) as session:
         session.call("start_talking")
-        for number in range(100):
+        for number in range(30):
             numbers = [event.output for event in session.stream("count", to=3) if event.type == "output"]
             assert numbers == [0, 1, 2]
             assert session.call("failed") == []

@@ -19,7 +19,7 @@ from ..wire.calls import CallState, OpenCalls
 from ..wire.frames import PADDING
 from ..wire.messages import Opened
 from .aio_links import AsyncLink
-from .bells import UNHEARD, Bell
+from .bells import UNHEARD, Bell, ring
 from .connections import (
     SPIN_BACKOFF,
     UNSENDABLE,
@@ -121,8 +121,7 @@ class AsyncCallLink(AsyncLink):
             self._backoff -= 1
         elif not self._waiting and not threads():
             if self._rounds > AT_ONCE:
-                cells, bell = self._bell
-                cells[bell] = call_id
+                ring(self._bell, call_id)
             self._rounds = 0
             loop.call_soon(self._stay_awake, call_id, monotonic() + AWAKE)
         future = self._waiting[call_id] = loop.create_future()

@@ -21,7 +21,7 @@ from ..wire.calls import CallState, OpenCalls
 from ..wire.frames import PADDING
 from ..wire.messages import Opened
 from . import sync_links
-from .bells import UNHEARD, Bell
+from .bells import UNHEARD, Bell, ring
 from .connections import (
     FORKED,
     SPIN_BACKOFF,
@@ -115,8 +115,7 @@ class CallLink(Link):
                 if not all_taken:
                     self._push()
                 elif spins_left:
-                    cells, bell = self._bell
-                    cells[bell] = call_id
+                    ring(self._bell, call_id)
                 while answer is None:  # nothing yet, or the late answer to a call that was abandoned
                     try:
                         body = read(self._receive_now if spins_left > 0 else connection.recv_into)
