@@ -8,7 +8,7 @@ import collections.abc
 import inspect
 from collections.abc import Callable, Iterator
 from enum import Enum
-from typing import Any, Final, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Final, Never, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
 HOOKS: Final = frozenset({"setup", "preload", "on_end", "on_cancel", "unload"})
 """Public methods of an app that are not its functions."""
@@ -136,10 +136,16 @@ def may_be_iterator(returned: Any) -> bool:
 
 
 def results_of(kind: Kind, returned: Any) -> tuple[Any, Any]:
-    """Annotations of what a function gives, or of each item that it does, and of what a generator returns."""
+    """Annotations of what a function gives, or of each item that it does, and of what a generator returns. None if
+    nothing is said, or that nothing comes, of which there is no schema.
+    """
     if not kind.streams:
-        return returned, None
+        return _something(returned), None
     if get_origin(returned) not in _OF_ITEMS:
         return None, None
     item, *others = get_args(returned)
-    return item, others[1] if len(others) == 2 else None
+    return _something(item), _something(others[1]) if len(others) == 2 else None
+
+
+def _something(annotation: Any) -> Any:
+    return None if annotation in (Never, NoReturn) else annotation

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from contextlib import aclosing, closing, nullcontext
 from functools import wraps
-from typing import Any, Final, Never, NoReturn
+from typing import Any, Final
 
 from pydantic import BaseModel, TypeAdapter
 from pydantic.errors import PydanticSchemaGenerationError
@@ -170,7 +170,7 @@ def _function(app: type[BaseApp], name: str, method: Callable[..., Any]) -> Func
 
 
 def _adapter(annotation: Any) -> TypeAdapter[Any] | None:
-    return None if annotation in (None, Any, Never, NoReturn) else TypeAdapter(annotation)
+    return None if annotation in (None, Any) else TypeAdapter(annotation)
 
 
 def _awaited(method: Callable[..., Any]) -> Callable[..., Any]:

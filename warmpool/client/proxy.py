@@ -14,7 +14,7 @@ import inspect
 from collections.abc import AsyncIterator, Callable, Generator
 from functools import partial, wraps
 from types import NoneType
-from typing import Annotated, Any, Never, NoReturn, Self, TypeVar, cast, get_args, get_origin
+from typing import Annotated, Any, Self, TypeVar, cast, get_args, get_origin
 
 from ..checks import shorten
 from ..errors import FunctionNotFoundError, InvalidRequestError
@@ -176,7 +176,7 @@ def _maker(annotation: Any) -> Made:
     """
     from pydantic import TypeAdapter, ValidationError
 
-    adapter: TypeAdapter[Any] = TypeAdapter(Any if annotation in (None, Never, NoReturn) else annotation)
+    adapter: TypeAdapter[Any] = TypeAdapter(Any if annotation is None else annotation)
     validate = partial(adapter.validate_python, strict=False, by_alias=True, by_name=True)
 
     def made(output: Any) -> Any:
