@@ -13,6 +13,7 @@ from __future__ import annotations
 import _signal  # type: ignore[import-not-found]
 import ctypes
 import faulthandler
+import mmap
 import os
 import signal
 import sys
@@ -27,6 +28,8 @@ from ..launch import has_exited
 set_handler: Final[Callable[[int, object], object]] = _signal.signal
 """`signal.signal` makes enums of what it is given and gives: forty pages, which each worker would have to itself."""
 
+_libc: Final = ctypes.CDLL(None)
+_ZEROS: Final = bytes(mmap.PAGESIZE)
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
 _KEPT_BLOCK: Final = 1024 * 1024
@@ -36,8 +39,7 @@ _BLOCKS_DIFFER: Final = 16
 _HOLES: Final = 600
 """Of each size: of an app that has imported a lot there may be more, which are left."""
 _STDERR: Final = 2
-_OOM_SCORE: Final = b"500"
-"""The kernel, short of memory, takes a worker rather than the daemon."""
+_OOM_SCORE: Final = "500"
 
 
 def await_adoption(middle: int) -> None:
@@ -63,15 +65,17 @@ def forget_signals() -> None:
     faulthandler.register(signal.SIGUSR1, _STDERR)  # shows where it is stuck, also in C with the interpreter's lock
 
 
+def be_expendable() -> None:
+    """The kernel, short of memory, takes this process or one that it forks rather than the daemon."""
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE)
+
+
 def shed_inheritance() -> None:
-    """The session, the random streams and the scheduling of the template are not the worker's."""
+    """The session and the random streams of the template are not the worker's."""
     with suppress(OSError):  # a process that leads a session already
         os.setsid()
     set_handler(signal.SIGINT, signal.default_int_handler)
-    with suppress(OSError):
-        score = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
-        os.write(score, _OOM_SCORE)
-        os.close(score)
     vars(threading.main_thread())["_native_id"] = os.getpid()  # left out with `threading`'s own (`atfork`)
     reseed()
 
@@ -96,9 +100,18 @@ def keep_freed_memory() -> None:
     """The C library gives large blocks back to the kernel as soon as they are free, and pays for zeroed pages when it
     wants them again. Up to a megabyte it need not.
     """
-    libc = ctypes.CDLL(None)
-    libc.mallopt(_M_TRIM_THRESHOLD, 4 * _KEPT_BLOCK)
-    libc.mallopt(_M_MMAP_THRESHOLD, _KEPT_BLOCK)
+    _libc.mallopt(_M_TRIM_THRESHOLD, 4 * _KEPT_BLOCK)
+    _libc.mallopt(_M_MMAP_THRESHOLD, _KEPT_BLOCK)
+
+
+def give_back_zeros(thing: object) -> None:
+    """Those pages of an object that hold nothing but zeros go back to the kernel, which gives zeroed ones to whoever
+    reads or writes there.
+    """
+    start = -(-id(thing) // mmap.PAGESIZE) * mmap.PAGESIZE
+    for page in range(start, id(thing) + sys.getsizeof(thing) - mmap.PAGESIZE + 1, mmap.PAGESIZE):
+        if ctypes.string_at(page, mmap.PAGESIZE) == _ZEROS:
+            _libc.madvise(ctypes.c_void_p(page), ctypes.c_size_t(mmap.PAGESIZE), mmap.MADV_DONTNEED)
 
 
 def fill_holes() -> list[bytes]:
@@ -113,8 +126,8 @@ def threads_besides_main() -> list[str]:
     a lock that one of them holds would stay locked in the child for ever.
     """
     names: list[str] = []
-    for task in Path("/proc/self/task").iterdir():
-        if int(task.name) != os.getpid():
+    for task in os.listdir("/proc/self/task"):
+        if int(task) != os.getpid():
             with suppress(OSError):
-                names.append((task / "comm").read_text().strip())
+                names.append(Path("/proc/self/task", task, "comm").read_text().strip())
     return names

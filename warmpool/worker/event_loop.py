@@ -30,6 +30,7 @@ from ..methods import Kind
 from ..signatures import DEFAULT_FUNCTION, Function
 from ..wire.large import Frame, MessageWriter
 from ..wire.messages import Call, Stream, call_from_wire
+from .birth import give_back_zeros
 from .cancelling import NOTHING
 from .connection import ENDS, LARGE_ATTACH, Connection
 from .failures import OUTSIDE, print_failure
@@ -50,6 +51,7 @@ class EventLoop:
     def __init__(self, process: AppProcess) -> None:
         self._process = process
         self._loop = uvloop.new_event_loop()
+        give_back_zeros(self._loop)  # a buffer of 256 kB, of which nothing here makes use
         asyncio.set_event_loop(self._loop)
         self._context = copy_context()  # what `setup` puts into context variables is there in each call
         self._connections: dict[int, Connection] = {}
@@ -80,15 +82,14 @@ class EventLoop:
         self._inbox.on_received = self.wake
         self._serves = True
         self._loop.call_soon(self._heed_daemon)  # before anything is read; and in the loop, where calls run
-        channel = self._process.channel.fileno()
-        self._loop.add_reader(channel, self._heed_daemon)
+        self._loop.add_reader(self._process.channel, self._heed_daemon)
         while self._process.exit_reason is None:
             try:
                 self._loop.run_forever()
             except BaseException as error:
                 print_failure(OUTSIDE, error)
         self._serves = False
-        self._loop.remove_reader(channel)
+        self._loop.remove_reader(self._process.channel)
         for connection in list(self._connections.values()):
             self._close(connection)
 
@@ -104,8 +105,7 @@ class EventLoop:
                 self._on_bytes(connection)
 
     def is_busy(self) -> bool:
-        waiting = self._running is not None or bool(self._queue)
-        return waiting or any(connection.has_bytes() for connection in self._connections.values())
+        return self.is_calling() or bool(self._queue) or any(one.has_bytes() for one in self._connections.values())
 
     def is_calling(self) -> bool:
         return self._running is not None

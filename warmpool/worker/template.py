@@ -41,6 +41,7 @@ from ..wire.process_messages import (
 from .atfork import fork_alone
 from .birth import (
     await_adoption,
+    be_expendable,
     fill_holes,
     forget_signals,
     keep_freed_memory,
@@ -215,6 +216,7 @@ def main() -> None:
     board = Board(board_fd)
     os.close(board_fd)
     os.chdir("/")
+    be_expendable()
     die_with(load.daemon_pid)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (load.open_files, hard))
