@@ -54,14 +54,13 @@ def test_a_worker_that_dies_in_a_call_is_lost(client: Client, function: str, wor
         assert another.call("fine") == "fine"
 
 
-def test_a_machine_short_of_memory_takes_workers_and_templates_before_the_daemon(client: Client):
+def test_a_machine_short_of_memory_takes_workers_and_templates_before_the_daemon(daemon: Daemon):
     def expendable(pid: int | str) -> int:
         return int(Path(f"/proc/{pid}/oom_score_adj").read_text())
 
-    with client.session(COUNTER):
-        daemon = psutil.Process(client.status().pid)
+    with daemon.client.session(COUNTER) as session:
         assert expendable(daemon.pid) == expendable("self")
-        assert {expendable(child.pid) for child in daemon.children()} == {500}
+        assert expendable(template_of(daemon).pid) == expendable(session.info().pid) == 500
 
 
 def test_a_worker_killed_from_outside_while_idle_is_lost(client: Client):
