@@ -12,7 +12,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-HOME: Final = str(Path(__file__).resolve().parent.parent)
+PACKAGE: Final = Path(__file__).resolve().parent
+INSTALLATION: Final = str(PACKAGE.parent)
+"""The directory from which warmpool is imported."""
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _libc: Final = ctypes.CDLL(None, use_errno=True)  # in the template, whose workers would each make classes for it
@@ -25,14 +27,14 @@ def python_command(module: str, *arguments: str) -> list[str]:
     directory comes last on the path, so it is found also where it is not installed.
     """
     boot = f"import sys; sys.path.append(sys.argv.pop(1)); from {module} import main; sys.exit(main())"
-    return [sys.executable, "-P", "-c", boot, HOME, *arguments]
+    return [sys.executable, "-P", "-c", boot, INSTALLATION, *arguments]
 
 
 def foreign_command(python: str, *arguments: str) -> list[str]:
     """A command line that runs `worker/boot.py` under another interpreter, with the warmpool that is installed there:
     ours would bring libraries that were built for this one.
     """
-    return [python, os.path.join(HOME, "warmpool", "worker", "boot.py"), *arguments]
+    return [python, str(PACKAGE / "worker" / "boot.py"), *arguments]
 
 
 def spawn_afresh(command: list[str], file_actions: Sequence[tuple[Any, ...]], *, setsid: bool = False) -> int:

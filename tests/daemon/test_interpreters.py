@@ -316,7 +316,7 @@ def test_what_to_install_is_what_the_daemon_was_installed_from(
     (information / "METADATA").write_text("Name: warmpool\nVersion: 0\n")
     if noted is not None:
         (information / "direct_url.json").write_text(noted.replace("%s", quote(str(source))))
-    monkeypatch.setattr(interpreters, "HOME", str(tmp_path))
+    monkeypatch.setattr(interpreters, "INSTALLATION", str(tmp_path))
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
     assert requirement() == says.replace("%s", str(source))
 

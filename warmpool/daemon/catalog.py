@@ -89,15 +89,14 @@ class AppEntry:
         if source[0] not in self.files:
             self.note(source)
 
-    def remember(self, sources: Iterable[Sequence[Any]], *, complete: bool) -> None:
-        """These are all that a template read, and no others. If the import failed, a file that is added may mend it,
-        so the directories count too.
-        """
+    def remember(self, sources: Iterable[Sequence[Any]]) -> None:
+        """These are all that a template read, and no others."""
         self.files = {}
         for source in sources:
             self.note(source)
-        if complete:
-            return
+
+    def watch_directories(self) -> None:
+        """Of what it read, since the import failed and a file that is added may mend it."""
         for directory in {self.root, *map(os.path.dirname, self.files)}:
             with suppress(OSError):
                 status = os.stat(directory)

@@ -21,6 +21,7 @@ from typing import Final
 
 from .. import packets
 from ..constants import MEMORY_RECHECK
+from ..launch import spawn_afresh
 from .children import Child, Exit, children_of_this_process
 from .printed import Lines, Pipe
 from .room import check_room
@@ -73,19 +74,13 @@ class Family:
             ours, theirs = packets.pair()
             undo.callback(ours.close)
             passed.callback(theirs.close)
-            pid = os.posix_spawn(
-                command[0],
-                command,
-                os.environ,
-                file_actions=[
-                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                    (os.POSIX_SPAWN_DUP2, pipe.writable, 1),
-                    (os.POSIX_SPAWN_DUP2, pipe.writable, 2),
-                    (os.POSIX_SPAWN_DUP2, theirs.fileno(), 3),
-                ],
-                setsid=True,
-                setsigmask=(),
-            )
+            descriptors = [
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_DUP2, pipe.writable, 1),
+                (os.POSIX_SPAWN_DUP2, pipe.writable, 2),
+                (os.POSIX_SPAWN_DUP2, theirs.fileno(), 3),
+            ]
+            pid = spawn_afresh(command, descriptors, setsid=True)
             undo.pop_all()
         self._pipes.add(pipe)
         return self.watch(pid), ours

@@ -21,7 +21,7 @@ from typing import Final, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from ..discovery import text_of
-from ..launch import HOME
+from ..launch import INSTALLATION
 from ..version import __version__
 
 _VENV: Final = ".venv/bin/python"
@@ -56,7 +56,7 @@ def requirement() -> str:
     """What `pip install` is to be told there, to get this warmpool: where it lies, or what it was installed from, if
     that is still to be found; else its name and version.
     """
-    source = HOME if os.path.isfile(f"{HOME}/pyproject.toml") else _installed_from()
+    source = INSTALLATION if os.path.isfile(f"{INSTALLATION}/pyproject.toml") else _installed_from()
     return f"warmpool=={__version__}" if source is None else shlex.quote(source)
 
 

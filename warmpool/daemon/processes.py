@@ -161,12 +161,13 @@ class Processes:
                 app.note(message.source)
             case Loaded():
                 template.can_fork = not message.threads
-                app.remember(message.sources, complete=True)
+                app.remember(message.sources)
                 self._report(
                     ev.TemplateLoaded(pool, message.version, **message.options, threads=tuple(message.threads))
                 )
             case LoadFailed():
-                app.remember(message.sources, complete=False)
+                app.remember(message.sources)
+                app.watch_directories()
                 self._report(ev.TemplateFailed(pool, message.error))
             case Described():
                 self._described(template.describers.pop(0), message.functions)

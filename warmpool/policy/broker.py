@@ -10,6 +10,7 @@ each deadline is given to whose it is, and the daemon's own end is decided.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import assert_never
 
 from ..activity import Activity
 from ..constants import QUICK_CANCEL, STOP_GRACE
@@ -129,13 +130,10 @@ class Broker:
                     self.fleet.editions.keep(event.edition, now)
             case ev.StopRequested():
                 self._stop(now)
-            case ev.TemplateLoaded() | ev.TemplateRefused() | ev.TemplateFailed() | ev.TemplateExited():
-                self._template_event(event, now)
-            case (
-                ev.ForkRefused() | ev.WorkerForked() | ev.WorkerReady() | ev.WorkerFailed() | ev.WorkerReleased()
-                | ev.WorkerBusy() | ev.WorkerLeaving() | ev.WorkerEnded() | ev.WorkerExited()
-            ):  # fmt: skip
-                self._worker_event(event, now)
+            case _ if isinstance(event, ev.TemplateReport):
+                self._on_template(event, now)
+            case _ if isinstance(event, ev.WorkerReport):
+                self._on_worker(event, now)
             case _:
                 self._serve(event, now)
 
@@ -168,10 +166,10 @@ class Broker:
                 self._cancels.ask_stateless(event, now)
             case ev.EndRequested():
                 self._end(event, now)
+            case _:
+                assert_never(event)
 
-    def _template_event(
-        self, event: ev.TemplateLoaded | ev.TemplateRefused | ev.TemplateFailed | ev.TemplateExited, now: float
-    ) -> None:
+    def _on_template(self, event: ev.TemplateReport, now: float) -> None:
         pool = self.fleet.editions.pools.get(event.pool)
         if pool is None or pool.template is TemplateState.RETIRED:
             return
@@ -184,13 +182,10 @@ class Broker:
                 self.fleet.editions.template_failed(pool, event.error, now)
             case ev.TemplateExited():
                 self.fleet.editions.template_exited(pool, event.status, now)
+            case _:
+                assert_never(event)
 
-    def _worker_event(
-        self,
-        event: ev.ForkRefused | ev.WorkerForked | ev.WorkerReady | ev.WorkerFailed | ev.WorkerBusy | ev.WorkerLeaving
-        | ev.WorkerEnded | ev.WorkerReleased | ev.WorkerExited,
-        now: float,
-    ) -> None:  # fmt: skip
+    def _on_worker(self, event: ev.WorkerReport, now: float) -> None:
         worker = self.fleet.workers.get(event.worker)
         if worker is None:
             return
@@ -219,6 +214,8 @@ class Broker:
                     self.leases.worker_gone(worker.session, event, now)
                 else:
                     self._effects.append(fx.ForgetLog(worker.id))
+            case _:
+                assert_never(event)
 
     # --- requests of several parts ----------------------------------------------------------------------------
 

@@ -61,7 +61,7 @@ class AttachRequested:
 
 @fact
 class ConnectionClosed:
-    """Nobody waits any more behind these connections' tickets."""
+    """Nobody waits any more behind this connection's tickets."""
 
     connection: int
 
@@ -274,18 +274,10 @@ Request: TypeAlias = (
 )
 """Somebody waits for its answer, with a ticket."""
 
-Event: TypeAlias = (
-    Request
-    | ConnectionClosed
-    | OpenAbandoned
-    | WarmUpRequested
-    | HandOverFailed
-    | StopRequested
-    | TemplateLoaded
-    | TemplateRefused
-    | TemplateFailed
-    | TemplateExited
-    | ForkRefused
+TemplateReport: TypeAlias = TemplateLoaded | TemplateRefused | TemplateFailed | TemplateExited
+
+WorkerReport: TypeAlias = (
+    ForkRefused
     | WorkerForked
     | WorkerReady
     | WorkerFailed
@@ -294,4 +286,15 @@ Event: TypeAlias = (
     | WorkerEnded
     | WorkerReleased
     | WorkerExited
+)
+
+Event: TypeAlias = (
+    Request
+    | ConnectionClosed
+    | OpenAbandoned
+    | WarmUpRequested
+    | HandOverFailed
+    | StopRequested
+    | TemplateReport
+    | WorkerReport
 )

@@ -21,8 +21,14 @@ from ..errors import InvalidRequestError
 
 PRIMED: Final = "#primed"
 
+_NAME = r"[A-Za-z_]\w*"
 _FORM = re.compile(
-    r"(?s:(?P<target>(?:.*/)?[^@:/]+?|.*/))(:(?P<class>[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*))?(@(?P<version>[^@:/#]+))?(?P<primed>#primed)?(:(?P<function>[A-Za-z_]\w*))?"
+    r"(?P<target> (?:.*/)?[^@:/]+? | .*/ )"
+    rf"( : (?P<class> {_NAME}(?:\.{_NAME})* ) )?"
+    r"( @ (?P<version> [^@:/\#]+ ) )?"
+    rf"(?P<primed> {re.escape(PRIMED)} )?"
+    rf"( : (?P<function> {_NAME} ) )?",
+    re.DOTALL | re.VERBOSE,
 )
 
 

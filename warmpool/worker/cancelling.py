@@ -10,8 +10,8 @@ it raises `CallCancelled` on the spot. Why that is safe:
   cleared before the exception is raised, so there is one a call.
 - What of ours the app's code calls (progress, print, the logger) is shielded: `exposed` is cleared on the way in; on
   the way out `expose` looks at what has been missed.
-- A cancel that comes before its call is exposed finds nothing to stop. It is remembered by its id, and `alert` makes
-  the call look right after it is exposed: either the handler sees the call, or the call sees the cancel. Ids are
+- A cancel that comes before its call is exposed finds nothing to stop. It is remembered by its id, and `must_check`
+  makes the call look right after it is exposed: either the handler sees the call, or the call sees the cancel. Ids are
   unique, so what comes too late stops nothing; what never comes is forgotten some time.
 - What Python swallows (in a `__del__`, a callback of C) is raised once more, where the app is by then.
 - Taking messages is not to be interrupted half-way, or one would be lost: in the handler all signals are blocked for
@@ -67,9 +67,9 @@ class Inbox:
         self._is_over = is_over
         self._doomed: dict[int, None] = {}
         self._stopped = NOTHING  # the last call that was, which may be cancelled again while it cleans up
-        self._misses = 0
+        self._unmatched_calls = 0
         self._is_collecting = False
-        self._missed = False  # a signal that came then
+        self._signal_came = False  # meanwhile
         self.messages: deque[tuple[Message, list[int]] | ProtocolError] = deque()
         """What is to be heeded, in its order; or why it could not be taken."""
         self.on_received: Callable[[], None] = _nothing
@@ -119,12 +119,12 @@ class Inbox:
         """The signal has come. Raises CallCancelled if the call that is exposed is to stop."""
         self.has_mail = self.must_check = True
         if self._is_collecting:
-            self._missed = True
+            self._signal_came = True
         elif self.exposed:
             self._strike()
 
     def begin(self) -> None:
-        """Right after a call was exposed, if there is an alert. Raises CallCancelled if it was cancelled before."""
+        """Right after a call was exposed, if it must check. Raises CallCancelled if it was cancelled before."""
         try:
             self.look()
         except CallCancelled:
@@ -137,8 +137,8 @@ class Inbox:
         try:
             self._strike()
         finally:
-            self._misses = self._misses + 1 if self._doomed else 0
-            if self._misses > FORGOTTEN_AFTER:
+            self._unmatched_calls = self._unmatched_calls + 1 if self._doomed else 0
+            if self._unmatched_calls > FORGOTTEN_AFTER:
                 self._doomed.clear()
             elif self._doomed:
                 self.must_check = True
@@ -160,9 +160,9 @@ class Inbox:
         """Takes all that is there, and what comes meanwhile. Signals that come meanwhile must not do it, too: if there
         are many, each would begin inside of the one before, to the end of Python's stack.
         """
-        self._missed = True
-        while self._missed:
-            self._missed, self._is_collecting = False, True
+        self._signal_came = True
+        while self._signal_came:
+            self._signal_came, self._is_collecting = False, True
             mask = _set_mask(signal.SIG_BLOCK, _ALL)
             try:
                 self.collect()

@@ -9,16 +9,16 @@ import os
 import sys
 import traceback
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, Final
 
 from ..app import CallCancelled
 from ..errors import AppBrokenError, AppError, CallCancelledError
+from ..launch import PACKAGE
 from ..wire.values import advice
 from .loading import AppLoadError
 from .logs import sendable
 
-_OURS: Final = str(Path(__file__).resolve().parent.parent)
+_OURS: Final = f"{PACKAGE}{os.sep}"
 _IMPORT_MACHINERY: Final = "<frozen importlib"
 _LONGEST: Final = 16 * 1024
 """Of a traceback, in characters: its end says the most. An error fits into a control frame with it."""

@@ -33,11 +33,11 @@ from typing import Any, Final
 from ..app import BaseApp
 from ..discovery import app_files, is_for_tests, text_of, texts_in
 from ..facts import fact
+from ..launch import PACKAGE
 from ..paths import is_text
 from ..wire.process_messages import Load
 
 _LIBRARIES: Final = frozenset({"site-packages", "dist-packages"})
-_WARMPOOL: Final = Path(__file__).resolve().parent.parent
 
 
 class AppLoadError(Exception):
@@ -107,7 +107,7 @@ class AppImporter:
     def _finder(self, directory: str) -> FileFinder:
         """A path hook for the directories of the app and no others."""
         path = Path(directory)
-        if not path.is_relative_to(self._root) or path.is_relative_to(_WARMPOOL):
+        if not path.is_relative_to(self._root) or path.is_relative_to(PACKAGE):
             raise ImportError
         if _LIBRARIES.intersection(path.relative_to(self._root).parts):
             raise ImportError
