@@ -171,7 +171,7 @@ def test_a_loop_is_kept_awake_for_a_lone_call_but_not_after_that_was_in_vain(sha
 
 
 @pytest.mark.parametrize("app", [PLAIN, ASYNC])
-@pytest.mark.parametrize("way", ["call", "run", "stream"])
+@pytest.mark.parametrize("way", ["call", "run", "stream", "block of a stream"])
 def test_to_cancel_a_task_cancels_its_call(run: Run, app: str, way: str):
     async def main(client: AsyncClient) -> None:
         async with client.session(app) as session:
@@ -181,9 +181,12 @@ def test_to_cancel_a_task_cancels_its_call(run: Run, app: str, way: str):
                     await session.call("sleep")
                 elif way == "run":
                     await client.run(session=session.id, function="sleep")
-                else:
+                elif way == "stream":
                     async for _ in session.stream("sleep"):
                         pass
+                else:
+                    async with session.stream("sleep"):
+                        await asyncio.Event().wait()
 
             task = asyncio.ensure_future(work())
             await until_begun(session, client)

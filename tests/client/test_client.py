@@ -37,6 +37,7 @@ from support import (
 from warmpool import (
     AppBrokenError,
     AppNotFoundError,
+    CallTimeoutError,
     Client,
     DaemonUnavailableError,
     Data,
@@ -46,6 +47,7 @@ from warmpool import (
     SessionEndedError,
     SessionExpiredError,
     SessionNotFoundError,
+    Stream,
     WarmpoolError,
     WorkerLostError,
 )
@@ -211,6 +213,42 @@ def test_a_stream_has_one_reader_at_a_time_and_who_closes_it_ends_that_ones_read
         assert events.result(PATIENCE) == []
         fifo.write_text("go")
         assert session.call("echo", value=1) == 1
+
+
+def test_a_time_out_waits_for_no_call_of_another_threads(client: Client, fifo: Path, directory: Path):
+    os.mkfifo(never := directory / "never")
+    with client.session(WAITS) as session, ThreadPoolExecutor(2) as pool:
+        late = pool.submit(session.call, "wait", fifo=str(never), answer="late", timeout=0.5)
+        wait_until_busy(client, session.id)
+        other = pool.submit(session.call, "wait", fifo=str(fifo), answer="in its turn")
+        try:
+            assert isinstance(late.exception(PATIENCE), CallTimeoutError)
+            assert not other.done()
+        finally:
+            fifo.write_text("go")
+        assert other.result(PATIENCE) == "in its turn"
+
+
+def test_a_thread_is_not_taken_for_a_reader_that_is_gone_though_it_has_its_number(client: Client):
+    with client.session(STREAMS) as session:
+        begun: list[Stream] = []
+        calls: list[tuple[int, Any]] = []
+
+        def begin() -> None:
+            calls.append((threading.get_ident(), begun.append(session.stream("count", to=2))))
+
+        def call() -> None:
+            calls.append((threading.get_ident(), session.call("heard")))
+
+        for work in (begin, *[call] * 50):
+            thread = threading.Thread(target=work)
+            thread.start()
+            thread.join()
+            if len(calls) > 1 and calls[-1][0] == calls[0][0]:
+                break
+        assert calls[-1][0] == calls[0][0], "the number of a thread that is gone is given again"
+        assert calls[-1][1] == []
+        assert [event.type for event in begun[0]] == ["output", "output", "done"]
 
 
 def test_opening_again_says_what_has_become_of_the_session(client: Client):

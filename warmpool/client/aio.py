@@ -168,8 +168,15 @@ class AsyncCore(Core[AsyncCallLink]):
             await self._tell_cancelled(link, call_id)
             raise
 
-    async def settle(self, link: AsyncCallLink, call_id: int, *, seized: bool) -> None:
+    async def settle(self, link: AsyncCallLink, call_id: int) -> None:
         await link.settle(call_id)
+
+    async def interrupted(self, link: AsyncCallLink) -> None:
+        if link.broken is None:
+            calls = link.under_way()
+            link.close()
+            for call_id in calls:
+                await self._tell_cancelled(link, call_id)
 
     def now(self) -> float:
         return asyncio.get_running_loop().time()

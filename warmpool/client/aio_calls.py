@@ -196,6 +196,10 @@ class AsyncCallLink(AsyncLink):
             self.wake_up()  # nobody will take more of it
         return parts
 
+    def under_way(self) -> list[int]:
+        """The calls that somebody waits for."""
+        return self._calls.awaited()
+
     def abandon(self, call_id: int) -> bool:
         """Nobody waits for this call any more. False if its answer has come."""
         self._waiting.pop(call_id, None)

@@ -138,14 +138,13 @@ class Core(ABC, Generic[L]):
         """What comes next for a call that has begun. Raises as `call`."""
 
     @abstractmethod
-    async def settle(self, link: L, call_id: int, *, seized: bool) -> None:
-        """Returns when a call that was given up has been answered. `seized`: by who has the link for himself. Raises
-        HangupError.
-        """
+    async def settle(self, link: L, call_id: int) -> None:
+        """Returns when a call that was given up has been answered. Raises HangupError."""
 
-    def interrupted(self, link: L) -> None:
-        """An exception has fallen anywhere while the link was in hand: what was under way is cancelled. (That is what
-        happens to blocking code. A task is cancelled where it waits, in one of these steps.)
+    @abstractmethod
+    async def interrupted(self, link: L) -> None:
+        """An exception has fallen anywhere while the link was in hand, a Ctrl-C or the end of a task: closes it, unless
+        the step in which it fell has seen to that, and cancels what was under way.
         """
 
     @abstractmethod
@@ -154,7 +153,7 @@ class Core(ABC, Generic[L]):
 
     @abstractmethod
     def me(self) -> object:
-        """Who asks: the thread, or the task."""
+        """Who asks: what stands for the thread, or the task."""
 
     @abstractmethod
     def turns(self) -> AbstractAsyncContextManager[Any]:
@@ -325,17 +324,10 @@ class Core(ABC, Generic[L]):
                 if hangup.sent or reopen is None or (fresh and not hangup.found):
                     raise await self.explain(link.opened.session_id) from None
             except OverdueError as overdue:
-                raise await self.give_up(link, overdue, timeout) from None
+                raise await self.give_up(link, timeout, overdue) from None
             link, fresh = await reopen(), True
 
-    async def give_up(
-        self,
-        link: L,
-        overdue: OverdueError,
-        timeout: float | None,
-        *,
-        seized: bool = False,
-    ) -> WarmpoolError:
+    async def give_up(self, link: L, timeout: float | None, overdue: OverdueError) -> WarmpoolError:
         """Cancels a call whose time is up, and waits until it has stopped if it was running. Gives the error."""
         session_id = link.opened.session_id
         late = no_answer(timeout, session_id)
@@ -344,7 +336,7 @@ class Core(ABC, Generic[L]):
         try:
             stopped = await self.stop_call(link.opened, overdue.call_id)
             if stopped["state"] == "running":
-                await self.settle(link, overdue.call_id, seized=seized)
+                await self.settle(link, overdue.call_id)
         except HangupError:
             late.details |= (await self.explain(session_id)).details
         except SessionError as error:

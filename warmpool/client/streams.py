@@ -112,9 +112,11 @@ class AsyncStream(Served):
             self._finish()
             raise await self._core.explain(link.opened.session_id) from None
         except BaseException as error:
-            if not isinstance(error, WarmpoolError):  # or else it did not leave
-                self._core.interrupted(link)
-            self._finish()
+            try:
+                if not isinstance(error, WarmpoolError):  # or else it did not leave
+                    await self._core.interrupted(link)
+            finally:
+                self._finish()
             raise
         return self
 
@@ -142,7 +144,7 @@ class AsyncStream(Served):
             event = await self._next(link)
         except BaseException as error:
             if not isinstance(error, WarmpoolError | StopAsyncIteration):
-                self.interrupt()
+                await self._cancel()
             self.close_now()
             raise
         finally:
@@ -159,7 +161,7 @@ class AsyncStream(Served):
                 raise StopAsyncIteration from None  # closed meanwhile, by another task or thread
             return self._events.fail(await self._core.explain(link.opened.session_id), time.time())
         except OverdueError as overdue:
-            error = await self._core.give_up(link, overdue, self._call.timeout, seized=True)
+            error = await self._core.give_up(link, self._call.timeout, overdue)
             return self._events.fail(error, time.time())
         return self._events.take(parts, time.time())
 
@@ -169,18 +171,23 @@ class AsyncStream(Served):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.leave(error)
+        await self.leave(error)
 
-    def leave(self, error: BaseException | None) -> None:
-        """Closes it at the end of a block. An interruption of the block (Ctrl-C) cancels what it was for."""
-        if error is not None and not isinstance(error, Exception):
-            self.interrupt()
+    async def leave(self, error: BaseException | None) -> None:
+        """Closes it at the end of a block. An interruption of the block (a Ctrl-C, the cancel of its task) cancels what
+        it was for.
+        """
+        if not isinstance(error, Exception | None):
+            await self._cancel()
         self.close_now()
 
-    def interrupt(self) -> None:
-        """An interruption has fallen: the function is cancelled, whatever kind it is of."""
-        if self._link is not None:
-            self._core.interrupted(self._link)
+    async def _cancel(self) -> None:
+        """After an interruption: the function is cancelled, whatever kind it is of."""
+        try:
+            if self._link is not None:
+                await self._core.interrupted(self._link)
+        finally:
+            self.close_now()
 
     async def close(self) -> None:
         """Nothing more is wanted: a generator is closed, its `finally` runs."""
@@ -237,7 +244,7 @@ async def map_over(
     except (Exception, GeneratorExit):
         raise  # of a call, of `inputs`, or there is no need of more
     except BaseException:
-        core.interrupted(link)
+        await core.interrupted(link)
         raise
     finally:
         for call in under_way:

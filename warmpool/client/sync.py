@@ -299,7 +299,7 @@ class Stream:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._twin.leave(error)
+        finish(self._twin.leave(error))
 
     def close(self) -> None:
         """Nothing more is wanted: a generator is closed, its `finally` runs."""

@@ -10,7 +10,7 @@ import socket
 import time
 from _thread import _count as threads  # besides the main one
 from _thread import get_ident
-from contextlib import nullcontext
+from collections.abc import Callable
 from functools import partial
 from os import sched_yield
 from typing import Any, Final
@@ -135,8 +135,12 @@ class CallLink(Link):
             self._backoff = SPIN_BACKOFF
         return answer[2] if answer[0] == "Result" else payload_of(answer)
 
-    def call_within(self, function: str | None, input: object, timeout: float) -> Any:
-        """As `call`. Raises OverdueError after `timeout` seconds, which include waiting for one's turn."""
+    def call_within(
+        self, function: str | None, input: object, timeout: float, give_up: Callable[[OverdueError], WarmpoolError]
+    ) -> Any:
+        """As `call`. After `timeout` seconds, which include waiting for one's turn, raises what `give_up` gives. Until
+        then it keeps its turn: whoever is next would not give it back before his own call has ended.
+        """
         deadline = time.monotonic() + timeout
         me = get_ident()
         if self._caller == me:
@@ -145,13 +149,16 @@ class CallLink(Link):
         try:
             # In one step: an interruption between two would leave the lock to nobody.
             held.extend(map(self._lock.acquire, (True,), (timeout,)))
-            if not held[0]:
-                raise OverdueError(None)
-            self._caller = me
-            call_id = self.begin("Call", function, input)
-            self.flush(deadline)
-            answer = self.next_parts(call_id, deadline)
-        except (WarmpoolError, HangupError, OverdueError):
+            try:
+                if not held[0]:
+                    raise OverdueError(None)
+                self._caller = me
+                call_id = self.begin("Call", function, input)
+                self.flush(deadline)
+                answer = self.next_parts(call_id, deadline)
+            except OverdueError as overdue:
+                raise give_up(overdue) from None
+        except (WarmpoolError, HangupError):
             raise
         except BaseException:
             if held and held[0]:
@@ -163,20 +170,7 @@ class CallLink(Link):
                 self._lock.release()
         return payload_of(answer)
 
-    def settle(self, call_id: int, *, seized: bool) -> None:
-        """Waits until an abandoned call has been answered; in turn, if one has not `seized` the link. Raises
-        HangupError.
-        """
-        with nullcontext() if seized else self._lock:
-            while call_id in self._calls:
-                if self.broken is not None:
-                    raise cannot_use(self.broken)
-                try:
-                    self._keep(self._calls.answer(self._body(None)))
-                except BaseException as error:
-                    raise self._failure(call_id, error, sent=True) from None
-
-    # --- several at once, or one with events: for who has seized the link ---------------------------------------
+    # --- for whose turn it is, or who has seized the link: several at once, or one with events ------------------
 
     def seize(self) -> bool:
         """Takes the link for oneself alone, if nobody uses it; until `release`."""
@@ -238,6 +232,16 @@ class CallLink(Link):
         """Nobody waits for this call any more."""
         self._early.pop(call_id, None)
         self._calls.abandon(call_id)
+
+    def settle(self, call_id: int) -> None:
+        """Waits until an abandoned call has been answered. Raises HangupError."""
+        while call_id in self._calls:
+            if self.broken is not None:
+                raise cannot_use(self.broken)
+            try:
+                self._keep(self._calls.answer(self._body(None)))
+            except BaseException as error:
+                raise self._failure(call_id, error, sent=True) from None
 
     # --- bytes ------------------------------------------------------------------------------------------------
 

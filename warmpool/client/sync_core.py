@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from _thread import RLock, get_ident
+from _thread import RLock, _local
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import AbstractAsyncContextManager, suppress
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from ..errors import WarmpoolError
@@ -23,6 +24,16 @@ IDLE_CONTROL_LINKS: Final = 4
 
 INTERRUPT_PATIENCE: Final = 1.0
 """Seconds that a Ctrl-C waits for the daemon to take note of it."""
+
+
+class _Here(_local):
+    """What stands for the thread that asks, and for no other: the next one may be given its number."""
+
+    def __init__(self) -> None:
+        self.thread = object()
+
+
+_here: Final = _Here()
 
 
 class SyncCore(Core[CallLink]):
@@ -81,7 +92,8 @@ class SyncCore(Core[CallLink]):
         try:
             if timeout is None:
                 return link.call(function, input)
-            return link.call_within(function, input, timeout)
+            give_up = partial(self.give_up, link, timeout)
+            return link.call_within(function, input, timeout, lambda overdue: finish(give_up(overdue)))
         except BaseException:
             self.tell_interrupted(link)
             raise
@@ -93,18 +105,20 @@ class SyncCore(Core[CallLink]):
             self.tell_interrupted(link)
             raise
 
-    async def settle(self, link: CallLink, call_id: int, *, seized: bool) -> None:
-        link.settle(call_id, seized=seized)
+    async def settle(self, link: CallLink, call_id: int) -> None:
+        link.settle(call_id)
 
     def now(self) -> float:
         return time.monotonic()
 
-    me = staticmethod(get_ident)
+    @staticmethod
+    def me() -> object:
+        return _here.thread
 
     def turns(self) -> AbstractAsyncContextManager[Any]:
         return _Turns()
 
-    def interrupted(self, link: CallLink) -> None:
+    async def interrupted(self, link: CallLink) -> None:
         link.interrupt()
         self.tell_interrupted(link)
 
