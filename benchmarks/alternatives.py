@@ -14,19 +14,19 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from typing import NamedTuple
+from contextlib import ExitStack, contextmanager
+from typing import NamedTuple, TypeVar
 
 import psutil
 from floors import process
-from harness import Work, median_of, once, placed, sample
+from harness import Maker, Work, median_of, once, placed, sample
 
 ROUND = 0.05
 """Seconds that a round of calls should last."""
 LEAST = 5
 MAKE = "make"
 
-Peer = Callable[[], AbstractContextManager[Work]]
+T = TypeVar("T")
 
 
 class Counter:
@@ -57,7 +57,7 @@ def multiprocessing_manager() -> Iterator[Work]:
 
     Manager.register("Counter", Counter)
     with Manager() as manager:
-        proxy = manager.Counter()
+        proxy = manager.Counter()  # type: ignore[attr-defined]
         yield lambda: proxy.add("n", 1)
 
 
@@ -82,7 +82,7 @@ def rpyc() -> Iterator[Work]:
     import rpyc as peer
     from rpyc.utils.server import ThreadedServer
 
-    class Service(peer.Service):
+    class Service(peer.Service):  # type: ignore[misc]
         def on_connect(self, conn: object) -> None:
             self.counter = Counter()
 
@@ -194,7 +194,7 @@ class Entry(NamedTuple):
     name: str
     module: str
     """Which must be installed."""
-    peer: Peer
+    peer: Maker
     call_bar: float | None = None
     """A call of it is to take at least so many times as long as one of warmpool's; and making it, as opening."""
     make_bar: float | None = None
@@ -216,7 +216,7 @@ PEERS = (
 # --- doing as told ----------------------------------------------------------------------------------------------
 
 
-def when_it_is_there(connect: Callable[[], object]) -> object:
+def when_it_is_there(connect: Callable[[], T]) -> T:
     deadline = time.monotonic() + 10
     while True:
         try:
@@ -243,7 +243,7 @@ def children() -> list[int]:
     return [child.pid for child in psutil.Process().children(recursive=True)]
 
 
-def make_and_call(peer: Peer) -> float:
+def make_and_call(peer: Maker) -> float:
     """Microseconds until the first answer. What it takes to let go of it again is not counted."""
     start = time.perf_counter()
     with peer() as work:
@@ -251,7 +251,7 @@ def make_and_call(peer: Peer) -> float:
         return (time.perf_counter() - start) * 1e6
 
 
-def serve(peer: Peer, orders: socket.socket) -> None:
+def serve(peer: Maker, orders: socket.socket) -> None:
     with orders, orders.makefile("rw") as lines, _clusters, peer() as work:
         calls = round_of(work, children)
         print("ready", file=lines, flush=True)

@@ -7,7 +7,6 @@ Fair is what is served in the order in which it came: then the nth of a hundred 
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import socket
 import statistics
 import time
@@ -31,8 +30,7 @@ ROUNDS = 5
 
 def import_as_a_template_does() -> None:
     importlib.import_module("warmpool.worker.template")
-    spec = importlib.util.spec_from_file_location("plain", APP)
-    spec.loader.exec_module(importlib.util.module_from_spec(spec))
+    importlib.import_module("apps.plain")
 
 
 def burst(path: Path, count: int) -> tuple[list[str], list[float]]:

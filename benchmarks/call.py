@@ -8,16 +8,16 @@ async one on asyncio's loop and on uvloop's.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import uvloop
 from daemon import APPS, daemon
 from floors import call_floor
-from harness import PLACEMENTS, OnLoop, arguments, compare, placed, report
+from harness import PLACEMENTS, OnLoop, Work, arguments, compare, placed, report
 
-from warmpool import AsyncClient
+from warmpool import AsyncClient, AsyncSession
 
 PLAIN, ASYNC = str(APPS / "plain.py"), str(APPS / "async_.py")
 INPUT = {"key": "n", "value": 1}
@@ -27,16 +27,18 @@ AT_MOST = {SYNC: 1.3, ASYNC_APP: 1.8, ON_ASYNCIO: 1.8, ON_UVLOOP: 1.8}
 
 
 @contextmanager
-def async_call(socket: Path, app: str, loop_factory: object) -> Iterator[tuple[OnLoop, int]]:
+def async_call(
+    socket: Path, app: str, loop_factory: Callable[[], asyncio.AbstractEventLoop]
+) -> Iterator[tuple[OnLoop, int]]:
     """A call of the async client on a loop of its own, and the pid that it goes to."""
     with asyncio.Runner(loop_factory=loop_factory) as runner:
 
-        async def open_session():
+        async def open_session() -> tuple[AsyncClient, AsyncSession, int]:
             client = AsyncClient(socket)
             session = await client.session(app)
             return client, session, (await session.info()).pid
 
-        async def end():
+        async def end() -> None:
             await session.end()
             await client.close()
 
@@ -55,7 +57,7 @@ def main() -> None:
         async_call(client.places.socket, PLAIN, uvloop.new_event_loop) as (on_uvloop, uvloop_pid),
         call_floor() as (floor, floor_pids),
     ):
-        works = {
+        works: dict[str, Work | OnLoop] = {
             SYNC: lambda: plain.call("add", INPUT),
             ASYNC_APP: lambda: async_.call("add", INPUT),
             ON_ASYNCIO: on_asyncio,

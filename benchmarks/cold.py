@@ -8,6 +8,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 from daemon import APPS, daemon
@@ -41,12 +42,12 @@ def main() -> None:
                 "run, in a session": running(*run, "--session", session.id),
                 "run, in a new session": running(*run, "--session", "new", "--session-timeout", "1"),
             }
-            given = in_turns({name: lambda work=work: once(work) * 1e3 for name, work in works.items()}, options.rounds)
+            given = in_turns({name: partial(once, work) for name, work in works.items()}, options.rounds)
     floor, *others = given
-    rows = [Row(floor, statistics.median(given[floor]), unit="ms")]
+    rows = [Row(floor, statistics.median(given[floor]) * 1e3, unit="ms")]
     for name in others:
         ratio, note = against(given[floor], given[name])
-        rows.append(Row(name, statistics.median(given[name]), ratio, note, "ms", at_most=2.0))
+        rows.append(Row(name, statistics.median(given[name]) * 1e3, ratio, note, "ms", at_most=2.0))
     report("A command, from its start to its end", rows)
 
 

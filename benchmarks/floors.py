@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import msgpack
 import psutil  # noqa: F401  (for its weight in the fork floor)
@@ -39,11 +40,11 @@ Floor = tuple[Callable[[], object], list[int]]
 
 
 def pack(message: object) -> bytes:
-    body = msgpack.packb(message)
+    body: bytes = msgpack.packb(message)
     return struct.pack("!I", len(body)) + body
 
 
-def unpack(frame: bytes) -> dict:
+def unpack(frame: bytes) -> Any:
     (size,) = struct.unpack_from("!I", frame)
     return msgpack.unpackb(frame[4 : 4 + size])
 

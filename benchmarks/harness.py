@@ -17,10 +17,13 @@ import statistics
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 
 Work = Callable[[], object]
+Maker = Callable[[], AbstractContextManager[Work]]
+"""Gives work, with everything that it needs until it is done."""
 Points = Sequence[tuple[float, float]]
 
 
@@ -180,12 +183,16 @@ def compare(
     works: dict[str, Work | OnLoop] = {"floor": floor, **others}
     for work in works.values():
         sample(work, warmup)
-    medians = in_turns({name: lambda work=work: median_of(sample(work, count)) for name, work in works.items()}, rounds)
+    medians = in_turns({name: partial(_median, work, count) for name, work in works.items()}, rounds)
     rows = [Row("floor", statistics.median(medians["floor"]))]
     for name in others:
         ratio, note = against(medians["floor"], medians[name])
         rows.append(Row(name, statistics.median(medians[name]), ratio, note, at_most=at_most.get(name)))
     return rows
+
+
+def _median(work: Work | OnLoop, count: int) -> float:
+    return median_of(sample(work, count))
 
 
 def report(title: str, rows: Sequence[Row], plot: Plot | None = None) -> None:

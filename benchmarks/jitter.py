@@ -8,6 +8,7 @@ import select
 import statistics
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 from daemon import APPS, daemon
@@ -34,7 +35,7 @@ def beside(socket: Path, *works: Callable[[Client], None]) -> Iterator[None]:
 
     with ExitStack() as stack:
         for work in works:
-            stack.enter_context(process(lambda work=work: forever(work)))
+            stack.enter_context(process(partial(forever, work)))
         yield
 
 

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import datetime
+from functools import partial
 
 from daemon import APPS, daemon
 from floors import call_floor
@@ -66,13 +67,13 @@ def measure_calls(sessions: Sequence[Session], floor: Work, floor_pids: Sequence
     """Of some sessions that are called again and again, both ends on one core, each in turn with the floor; and of all
     of them, one call each: their processes have not run for a while.
     """
-    each = statistics.median(once(lambda one=one: one.call("add", INPUT)) for one in sessions) * 1e6
+    each = statistics.median(once(partial(one.call, "add", INPUT)) for one in sessions) * 1e6
     chosen = random.Random(1).sample(sessions, min(CHOSEN, len(sessions)))
     floors, calls = [], []
     with placed([session.info().pid for session in chosen] + [*floor_pids], ONE_CORE):
         for session in chosen:
             floors.append(median_of(sample(floor, 200, warmup=20)))
-            calls.append(median_of(sample(lambda one=session: one.call("add", INPUT), 200, warmup=20)))
+            calls.append(median_of(sample(partial(session.call, "add", INPUT), 200, warmup=20)))
     ratio, note = against(floors, calls)
     base = statistics.median(floors)
     return [

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 from apps.plain import Plain
 from daemon import APPS, daemon
@@ -32,7 +33,7 @@ def main() -> None:
     with daemon() as client, client.session(str(APPS / "plain.py")) as session:
         works: dict[str, Callable[[], float]] = {SINGLE: lambda: one_by_one(session)}
         works[BARE] = bare
-        works |= {f"map, window {window}": lambda window=window: mapped(session, window) for window in WINDOWS}
+        works |= {f"map, window {window}": partial(mapped, session, window) for window in WINDOWS}
         for placement in PLACEMENTS:
             with placed([session.info().pid], placement):
                 given = in_turns(works, ROUNDS)
@@ -65,7 +66,7 @@ def bare() -> float:
     start = time.perf_counter()
     for number in range(COUNT):
         call_id, name, value = call_from_wire(memoryview(writer.frame(("Call", number, "add", INPUT)))[HEADER_SIZE:])
-        function = functions[name]
+        function = functions[name]  # type: ignore[index]
         output = function.encode(function.method(app, *function.decode(value)))
         decode(memoryview(writer.frame(("Result", call_id, output)))[HEADER_SIZE:])
     return (time.perf_counter() - start) / COUNT * 1e6

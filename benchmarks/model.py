@@ -48,6 +48,7 @@ def alone() -> Iterator[subprocess.Popen[str]]:
 
 
 def ask(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
     print(APP, file=process.stdin, flush=True)
     return process.stdout.readline()
 

@@ -11,11 +11,12 @@ import struct
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 from daemon import APPS, daemon
 from floors import call_floor, process
-from harness import Plot, Row, Work, against, arguments, in_turns, report
+from harness import Maker, Plot, Row, Work, against, arguments, in_turns, report
 
 from warmpool import Client
 
@@ -31,7 +32,7 @@ def floor_pair() -> Iterator[Work]:
         yield work
 
 
-def session_on(path: Path) -> Callable[[], Iterator[Work]]:
+def session_on(path: Path) -> Maker:
     @contextmanager
     def a_session() -> Iterator[Work]:
         with Client(path, autostart=False) as client, client.session(str(APPS / "plain.py")) as session:
@@ -41,13 +42,13 @@ def session_on(path: Path) -> Callable[[], Iterator[Work]]:
 
 
 @contextmanager
-def callers(make: Callable[[], Iterator[Work]], count: int) -> Iterator[Callable[[float], float]]:
+def callers(make: Maker, count: int) -> Iterator[Callable[[float], float]]:
     """So many processes; the function gives how often a second they all together call, over so many seconds."""
     with ExitStack() as stack:
         ends = []
         for _ in range(count):
             ours, theirs = socket.socketpair()
-            stack.enter_context(process(lambda end=theirs: _call_when_told(make, end)))
+            stack.enter_context(process(partial(_call_when_told, make, theirs)))
             theirs.close()
             ends.append(stack.enter_context(ours))
         for end in ends:
@@ -58,7 +59,7 @@ def callers(make: Callable[[], Iterator[Work]], count: int) -> Iterator[Callable
             end.recv(1)  # it has ended what it had
 
 
-def _call_when_told(make: Callable[[], Iterator[Work]], end: socket.socket) -> None:
+def _call_when_told(make: Maker, end: socket.socket) -> None:
     os.setsid()
     with make() as work:
         for _ in range(100):
@@ -78,7 +79,7 @@ def _total(ends: list[socket.socket], seconds: float) -> float:
     start = time.monotonic()
     for end in ends:
         end.send(struct.pack("!d", seconds))
-    count = sum(_COUNT.unpack(end.recv(_COUNT.size))[0] for end in ends)
+    count: int = sum(_COUNT.unpack(end.recv(_COUNT.size))[0] for end in ends)
     return count / (time.monotonic() - start)
 
 
@@ -90,7 +91,7 @@ def main() -> None:
         path = client.places.socket
         for count in PAIRS:
             with callers(floor_pair, count) as floor, callers(session_on(path), count) as own:
-                works = {"floor": lambda run=floor: run(options.seconds), "own": lambda run=own: run(options.seconds)}
+                works = {"floor": partial(floor, options.seconds), "own": partial(own, options.seconds)}
                 given = in_turns(works, options.rounds)
             ratio, note = against(given["floor"], given["own"])
             floors.append((count, statistics.median(given["floor"])))

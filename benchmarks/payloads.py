@@ -32,26 +32,28 @@ def shared_memory_peer(size: int) -> Iterator[tuple[Work, Work, int]]:
     """As much into a shared block as there is, a byte to say so, and the other process makes bytes of it; and back."""
     ours, theirs = socket.socketpair()
     block = SharedMemory(create=True, size=size)
+    view = block.buf
+    assert view is not None
     data = b"\x5a" * size
 
     def serve() -> None:
         ours.close()
         while order := theirs.recv(1):
             if order == b"t":
-                bytes(block.buf[:size])
+                bytes(view[:size])
             else:
-                block.buf[:size] = data
+                view[:size] = data
             theirs.send(b"d")
 
     def put() -> None:
-        block.buf[:size] = data
+        view[:size] = data
         ours.send(b"t")
         ours.recv(1)
 
     def get() -> bytes:
         ours.send(b"g")
         ours.recv(1)
-        return bytes(block.buf[:size])
+        return bytes(view[:size])
 
     try:
         with ours, process(serve) as pid:
@@ -80,7 +82,7 @@ def measure(
         block[:] = data
 
     with shared_memory_peer(size) as (put, get, peer_pid), placed([*pids, peer_pid], TWO_CORES):
-        works = {
+        works: dict[str, tuple[Work, Work, Work]] = {
             "in": (send(size), partial(session.call, "take", {"data": data}), put),
             "out": (fetch(size), partial(session.call, "give"), get),
         }

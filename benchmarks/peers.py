@@ -22,10 +22,10 @@ from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from alternatives import MAKE, PEERS, Entry, Peer, Work, make_and_call, round_of
+from alternatives import MAKE, PEERS, Entry, make_and_call, round_of
 from daemon import APPS, daemon
 from floors import call_floor
-from harness import PLACEMENTS, Row, against, arguments, in_turns, report
+from harness import PLACEMENTS, Maker, Row, Work, against, arguments, in_turns, report
 
 from warmpool import Client, Session
 
@@ -100,7 +100,7 @@ def calls_of(session: Session) -> Work:
     return lambda: session.call("add", INPUT)
 
 
-def making(client: Client) -> Peer:
+def making(client: Client) -> Maker:
     @contextmanager
     def a_session() -> Iterator[Work]:
         with session_of(client) as session:
@@ -109,7 +109,7 @@ def making(client: Client) -> Peer:
     return a_session
 
 
-def measure(entry: Entry, floor: Calls, own: Calls, new: Peer, rounds: int, makings: int) -> dict[str, Rounds]:
+def measure(entry: Entry, floor: Calls, own: Calls, new: Maker, rounds: int, makings: int) -> dict[str, Rounds]:
     """Rounds of calls, by their placement, and of makings."""
     with running(entry) as ask:
         given = {

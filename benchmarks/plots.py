@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import NamedTuple
 
@@ -92,7 +92,7 @@ class _Axis:
         return self._start + part * (self._end - self._start)
 
 
-def _scale(low: float, high: float):
+def _scale(low: float, high: float) -> Callable[[float], float]:
     """A value's part of the longest."""
     if high / low < LOGARITHMIC_FROM:
         return lambda value: value / high

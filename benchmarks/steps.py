@@ -37,7 +37,7 @@ def steps() -> Iterator[dict[str, Callable[[], object]]]:
     request = writer.frame(("Call", FIRST_ID, "add", INPUT))
     body = memoryview(request)[HEADER_SIZE:]
     decoded = function.decode(INPUT)
-    output = function.method(app, AddInput(**INPUT))
+    output = function.method(app, AddInput.model_validate(INPUT))
     encoded = function.encode(output)
     answer = writer.frame(("Result", FIRST_ID, encoded))
     ours, theirs = socket.socketpair()
@@ -54,6 +54,10 @@ def steps() -> Iterator[dict[str, Callable[[], object]]]:
             ours.sendall(request)
             reader.read(theirs.recv_into)
 
+        def travel_back() -> None:
+            ours.sendall(answer)
+            reader.read(theirs.recv_into)
+
         def answered() -> None:
             calls.answer(memoryview(writer.frame(("Result", calls.start(), encoded)))[HEADER_SIZE:])
 
@@ -67,7 +71,7 @@ def steps() -> Iterator[dict[str, Callable[[], object]]]:
             "worker: run": lambda: function.method(app, *decoded),
             "worker: serialise": lambda: function.encode(output),
             "worker: pack": lambda: writer.frame(("Result", FIRST_ID, encoded)),
-            "send and recv of the answer": lambda: (ours.sendall(answer), reader.read(theirs.recv_into)),
+            "send and recv of the answer": travel_back,
             "client: new id, unpack, check (and a pack)": answered,
         }
 
