@@ -19,10 +19,8 @@ from typing import NamedTuple, TypeVar
 
 import psutil
 from floors import process
-from harness import Maker, Work, median_of, once, placed, sample
+from harness import Maker, Work, median_of, placed, sample, times_a_round
 
-ROUND = 0.05
-"""Seconds that a round of calls should last."""
 LEAST = 5
 MAKE = "make"
 
@@ -230,7 +228,7 @@ def when_it_is_there(connect: Callable[[], T]) -> T:
 def round_of(work: Work, called: Callable[[], Iterable[int]]) -> Callable[[str], float]:
     """Gives the median of a round of calls, in microseconds, by a placement. `called`: the pids of those who answer."""
     sample(work, 3 * LEAST)
-    count = max(LEAST, int(ROUND / once(work)))
+    count = times_a_round(work, LEAST)
 
     def calls(placement: str) -> float:
         with placed(called(), placement):

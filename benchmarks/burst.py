@@ -13,7 +13,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from daemon import APPS, daemon, wait_until_warm
+from daemon import PLAIN, daemon, wait_until_warm
 from floors import double_fork_floor
 from harness import Row, against, arguments, report
 
@@ -24,7 +24,6 @@ from warmpool.wire.frames import FrameReader, FrameWriter
 from warmpool.wire.messages import CONTROL_ANSWERS, PROTOCOL_VERSION, Control, Open, Opened
 from warmpool.wire.shapes import from_wire, to_wire
 
-APP = APPS / "plain.py"
 ROUNDS = 5
 
 
@@ -44,7 +43,7 @@ def burst(path: Path, count: int) -> tuple[list[str], list[float]]:
         reader = FrameReader(CONTROL_FRAME_LIMIT)
         start = time.perf_counter()
         for number in range(count):
-            control.sendall(pack(to_wire(Open(number + 1, str(APP), "new", "/", 60.0))))
+            control.sendall(pack(to_wire(Open(number + 1, PLAIN, "new", "/", 60.0))))
         for _ in range(count):
             opened = _hear(reader, passed)
             given.enter_context(passed.take())
@@ -76,7 +75,7 @@ def main() -> None:
         daemon("--warm", "0") as client,
         double_fork_floor(import_as_a_template_does, count) as (fork_all, _),
     ):
-        client.session(str(APP)).end()
+        client.session(PLAIN).end()
         for _ in range(ROUNDS):
             wait_until_warm(client, 0)
             forks.append(count / fork_all())

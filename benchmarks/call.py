@@ -13,14 +13,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import uvloop
-from daemon import APPS, daemon
+from daemon import APPS, INPUT, PLAIN, daemon
 from floors import call_floor
 from harness import PLACEMENTS, OnLoop, Work, arguments, compare, placed, report
 
 from warmpool import AsyncClient, AsyncSession
 
-PLAIN, ASYNC = str(APPS / "plain.py"), str(APPS / "async_.py")
-INPUT = {"key": "n", "value": 1}
+ASYNC = str(APPS / "async_.py")
 SYNC, ASYNC_APP = "sync client, sync app", "sync client, async app"
 ON_ASYNCIO, ON_UVLOOP = "async client, sync app", "async client on uvloop, sync app"
 AT_MOST = {SYNC: 1.3, ASYNC_APP: 1.8, ON_ASYNCIO: 1.8, ON_UVLOOP: 1.8}

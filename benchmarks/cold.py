@@ -4,6 +4,7 @@ Python takes to start and to import what any such client needs.
 
 from __future__ import annotations
 
+import json
 import shutil
 import statistics
 import subprocess
@@ -11,10 +12,8 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from daemon import APPS, daemon
+from daemon import INPUT, PLAIN, daemon
 from harness import Row, Work, against, arguments, in_turns, once, report
-
-INPUT = '{"key": "n", "value": 1}'
 
 
 def running(*command: str) -> Work:
@@ -31,11 +30,10 @@ def program() -> str:
 
 def main() -> None:
     options = arguments(__doc__, rounds=30)
-    app = str(APPS / "plain.py")
     with daemon("--warm", "4") as client:
         socket = str(client.places.socket)
-        run = (program(), "run", app, "add", "--input", INPUT, "--socket", socket)
-        with client.session(app) as session:
+        run = (program(), "run", PLAIN, "add", "--input", json.dumps(INPUT), "--socket", socket)
+        with client.session(PLAIN) as session:
             works = {
                 "python, socket, msgpack": running(sys.executable, "-c", "import socket, msgpack"),
                 "run, without a session": running(*run),

@@ -14,6 +14,9 @@ from pathlib import Path
 from warmpool import Client
 
 APPS = Path(__file__).parent / "apps"
+PLAIN = str(APPS / "plain.py")
+INPUT = {"key": "n", "value": 1}
+"""What `add` takes."""
 PATIENCE = 60.0
 
 

@@ -26,6 +26,9 @@ Maker = Callable[[], AbstractContextManager[Work]]
 """Gives work, with everything that it needs until it is done."""
 Points = Sequence[tuple[float, float]]
 
+ROUND = 0.05
+"""Seconds that a round lasts, where its count is found out."""
+
 
 @dataclass
 class Row:
@@ -143,6 +146,11 @@ def once(work: Work) -> float:
     """Seconds that it took."""
     (taken,) = sample(work, 1)
     return taken
+
+
+def times_a_round(work: Work, at_least: int = 1) -> int:
+    """How often it is done in `ROUND`, going by doing it once."""
+    return max(at_least, int(ROUND / once(work)))
 
 
 def median_of(seconds: Sequence[float]) -> float:

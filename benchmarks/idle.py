@@ -6,19 +6,17 @@ from __future__ import annotations
 
 import select
 
-from daemon import APPS, daemon, wait_for_workers
+from daemon import INPUT, PLAIN, daemon, wait_for_workers
 from harness import Row, arguments, report
 from memory import children, context_switches
 
-INPUT = {"key": "n", "value": 1}
 HOUR = 3600
 
 
 def main() -> None:
     options = arguments(__doc__, sessions=1000, seconds=10.0, settle=3.0)
-    app = str(APPS / "plain.py")
     with daemon("--max-workers", str(options.sessions + 10)) as client:
-        sessions = [client.session(app, session_timeout=HOUR) for _ in range(options.sessions)]
+        sessions = [client.session(PLAIN, session_timeout=HOUR) for _ in range(options.sessions)]
         for session in sessions:
             session.call("add", INPUT)
         wait_for_workers(client, lambda states: "starting" not in states)

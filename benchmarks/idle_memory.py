@@ -5,14 +5,13 @@ from __future__ import annotations
 import statistics
 from contextlib import ExitStack
 
-from daemon import APPS, daemon
+from daemon import APPS, INPUT, daemon
 from harness import Row, arguments, report
-from memory import private
 
 from warmpool import Client
+from warmpool.footprint import footprint_of
 
 MB = 1_000_000
-INPUT = {"key": "n", "value": 1}
 CALLS = 10
 
 
@@ -22,7 +21,7 @@ def weigh(client: Client, app: str, count: int) -> list[float]:
         for session in sessions:
             for _ in range(CALLS):
                 session.call("add", INPUT)
-        return [private(session.info()["pid"]) / MB for session in sessions]
+        return [footprint_of(session.info().pid).private / MB for session in sessions]
 
 
 def main() -> None:

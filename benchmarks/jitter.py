@@ -11,13 +11,12 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
-from daemon import APPS, daemon
+from daemon import APPS, INPUT, PLAIN, daemon
 from floors import call_floor, process
 from harness import Row, arguments, percentile, report, sample
 
 from warmpool import Client
 
-INPUT = {"key": "n", "value": 1}
 ROUNDS = 10
 PRINT_EVERY = 0.01
 OPEN_EVERY = 0.05
@@ -46,7 +45,7 @@ def print_lines(client: Client) -> None:
 
 
 def open_and_leave(client: Client) -> None:
-    session = client.session(str(APPS / "plain.py"), session_timeout=SHORTEST_WINDOW)
+    session = client.session(PLAIN, session_timeout=SHORTEST_WINDOW)
     session.call("add", INPUT)
     select.select([], [], [], OPEN_EVERY)
 
@@ -66,7 +65,7 @@ def main() -> None:
     options = arguments(__doc__, calls=50_000)
     floors: list[float] = []
     calls: list[float] = []
-    with call_floor() as (floor, _), daemon() as client, client.session(str(APPS / "plain.py")) as session:
+    with call_floor() as (floor, _), daemon() as client, client.session(PLAIN) as session:
 
         def measure(taken: list[float], work: Callable[[], object]) -> None:
             taken += sample(work, options.calls // ROUNDS)

@@ -18,14 +18,13 @@ from contextlib import closing, contextmanager
 from datetime import datetime
 from functools import partial
 
-from daemon import APPS, daemon
+from daemon import INPUT, PLAIN, daemon
 from floors import call_floor
 from harness import ONE_CORE, Row, Work, against, arguments, median_of, once, percentile, placed, report, sample
-from memory import private
 
 from warmpool import Client, Session
+from warmpool.footprint import footprint_of
 
-INPUT = {"key": "n", "value": 1}
 TEMPLATE_AND_WARM = 10
 CHOSEN = 50
 PATIENCE = 60.0
@@ -33,17 +32,16 @@ PATIENCE = 60.0
 
 def main() -> None:
     options = arguments(__doc__, sessions=3000, window=90.0, spread=30.0)
-    app = str(APPS / "plain.py")
     room = options.sessions + TEMPLATE_AND_WARM
     with daemon("--max-workers", str(room), "--open-timeout", "120") as client, call_floor() as (floor, floor_pids):
-        client.session(app).end()
+        client.session(PLAIN).end()
         pid = client.status()["pid"]
-        before = private(pid)
+        before = footprint_of(pid).private
         started = time.monotonic()
-        sessions = [_open(client, app, options.window) for _ in range(options.sessions)]
+        sessions = [_open(client, options.window) for _ in range(options.sessions)]
         opening = time.monotonic() - started
         assert client.status()["sessions"] == options.sessions
-        size = (private(pid) - before) / options.sessions
+        size = (footprint_of(pid).private - before) / options.sessions
         calls = measure_calls(sessions, floor, floor_pids)
         lateness = expire(client, sessions, options.window, options.spread)
     report(
@@ -57,8 +55,8 @@ def main() -> None:
     )
 
 
-def _open(client: Client, app: str, window: float) -> Session:
-    session = client.session(app, session_timeout=window)
+def _open(client: Client, window: float) -> Session:
+    session = client.session(PLAIN, session_timeout=window)
     session.call("add", INPUT)
     return session
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 
 from apps.plain import Plain
-from daemon import APPS, daemon
+from daemon import INPUT, PLAIN, daemon
 from harness import PLACEMENTS, Row, against, arguments, in_turns, placed, report
 
 from warmpool import Session
@@ -21,7 +21,6 @@ from warmpool.wire.messages import call_from_wire
 COUNT = 10_000
 ROUNDS = 7
 FRAME_LIMIT = 64 * 1024
-INPUT = {"key": "n", "value": 1}
 WINDOWS = (1, 8, 64, 512)
 USUAL = 64
 SINGLE = "one call after another"
@@ -30,7 +29,7 @@ BARE = "packed, dispatched and unpacked alone"
 
 def main() -> None:
     arguments(__doc__)
-    with daemon() as client, client.session(str(APPS / "plain.py")) as session:
+    with daemon() as client, client.session(PLAIN) as session:
         works: dict[str, Callable[[], float]] = {SINGLE: lambda: one_by_one(session)}
         works[BARE] = bare
         works |= {f"map, window {window}": partial(mapped, session, window) for window in WINDOWS}

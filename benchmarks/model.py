@@ -14,11 +14,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import psutil
 from daemon import daemon
 from harness import Row, arguments, report, sample
+from memory import children, shared_out
 
 from warmpool import Client, Session
+from warmpool.footprint import footprint_of
 
 APP = Path(__file__).parent.parent / "examples" / "apps" / "model_inference.py"
 CONTENT = APP.read_bytes()
@@ -89,14 +90,13 @@ def memory(client: Client) -> dict[str, dict[str, float]]:
     with ExitStack() as stack:
         for _ in range(COUNT):
             open_and_call(client, stack)
-        of_sessions = weigh([child.pid for child in psutil.Process(client.status()["pid"]).children()])
+        of_sessions = weigh(children(client.status()["pid"]))
     return {"ten processes": of_processes, "ten sessions, template, a warm worker": of_sessions}
 
 
 def weigh(pids: Sequence[int]) -> dict[str, float]:
     """PSS counts a page that n processes share as an nth for each; private pages are those that nobody shares."""
-    all_of_it = [psutil.Process(pid).memory_full_info() for pid in pids]
-    return {"pss": sum(one.pss for one in all_of_it) / MIB, "private": sum(one.uss for one in all_of_it) / MIB}
+    return {"pss": shared_out(pids) / MIB, "private": sum(footprint_of(pid).private for pid in pids) / MIB}
 
 
 def main() -> None:

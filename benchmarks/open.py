@@ -11,7 +11,7 @@ from __future__ import annotations
 import select
 import statistics
 
-from daemon import APPS, daemon, wait_until_warm
+from daemon import INPUT, PLAIN, daemon, wait_until_warm
 from floors import open_floor
 from harness import Row, Work, against, arguments, median_of, once, report, sample
 
@@ -22,21 +22,19 @@ COUNT = 40
 PAUSES = 10
 """Opens of a round that come after a pause."""
 PAUSE = 0.05
-INPUT = {"key": "n", "value": 1}
 
 
 def main() -> None:
     arguments(__doc__)
-    app = str(APPS / "plain.py")
     at_once: dict[str, list[float]] = {"floor": [], "warmpool": []}
     paused: dict[str, list[float]] = {"floor": [], "warmpool": []}
     with daemon("--warm", str(COUNT), "--max-workers", str(3 * COUNT)) as client, open_floor() as (floor, _):
         sessions: list[Session] = []
 
         def own() -> None:
-            sessions.append(opened(client, app))
+            sessions.append(opened(client))
 
-        client.session(app).end()
+        client.session(PLAIN).end()
         sample(floor, 20)
         for _ in range(ROUNDS):
             wait_until_warm(client, COUNT)
@@ -50,8 +48,8 @@ def main() -> None:
     report("Opening a session on a warm worker, with its first call", rows + rows_of(paused, "after a pause"))
 
 
-def opened(client: Client, app: str) -> Session:
-    session = client.session(app)
+def opened(client: Client) -> Session:
+    session = client.session(PLAIN)
     session.call("add", INPUT)
     return session
 

@@ -14,13 +14,12 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
-from daemon import APPS, daemon
+from daemon import INPUT, PLAIN, daemon
 from floors import call_floor, process
 from harness import Maker, Plot, Row, Work, against, arguments, in_turns, report
 
 from warmpool import Client
 
-INPUT = {"key": "n", "value": 1}
 PAIRS = (2, 8, 64)
 CALLS_A_LOOK = 20
 _COUNT = struct.Struct("!Q")
@@ -35,7 +34,7 @@ def floor_pair() -> Iterator[Work]:
 def session_on(path: Path) -> Maker:
     @contextmanager
     def a_session() -> Iterator[Work]:
-        with Client(path, autostart=False) as client, client.session(str(APPS / "plain.py")) as session:
+        with Client(path, autostart=False) as client, client.session(PLAIN) as session:
             yield lambda: session.call("add", INPUT)
 
     return a_session
@@ -87,7 +86,7 @@ def main() -> None:
     options = arguments(__doc__, rounds=7, seconds=0.5)
     rows, floors, sessions = [], [], []
     with daemon() as client:
-        client.session(str(APPS / "plain.py")).end()
+        client.session(PLAIN).end()
         path = client.places.socket
         for count in PAIRS:
             with callers(floor_pair, count) as floor, callers(session_on(path), count) as own:

@@ -15,7 +15,7 @@ from multiprocessing.shared_memory import SharedMemory
 
 from daemon import APPS, daemon
 from floors import bytes_floor, process
-from harness import TWO_CORES, Row, Work, against, arguments, in_turns, once, placed, report, sample
+from harness import TWO_CORES, Row, Work, against, arguments, in_turns, placed, report, sample, times_a_round
 
 from warmpool import Session
 
@@ -23,8 +23,6 @@ KB = 1000
 MB = 1000 * KB
 GB = 1000 * MB
 SIZES = {"1 kB": KB, "1 MB": MB, "100 MB": 100 * MB}
-ROUND = 0.05
-"""Seconds that a round of each should last."""
 
 
 @contextmanager
@@ -66,7 +64,7 @@ def shared_memory_peer(size: int) -> Iterator[tuple[Work, Work, int]]:
 
 def rate_of(work: Work, size: int) -> Callable[[], float]:
     """Gives the rate in GB/s of a round."""
-    count = max(1, int(ROUND / once(work)))
+    count = times_a_round(work)
     return lambda: size * count / sum(sample(work, count)) / GB
 
 

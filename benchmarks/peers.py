@@ -23,13 +23,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from alternatives import MAKE, PEERS, Entry, make_and_call, round_of
-from daemon import APPS, daemon
+from daemon import INPUT, PLAIN, daemon
 from floors import call_floor
 from harness import PLACEMENTS, Maker, Row, Work, against, arguments, in_turns, report
 
 from warmpool import Client, Session
 
-INPUT = {"key": "n", "value": 1}
 Calls = Callable[[str], float]
 Rounds = dict[str, list[float]]
 
@@ -93,7 +92,7 @@ def running(entry: Entry) -> Iterator[Ask]:
 
 
 def session_of(client: Client) -> Session:
-    return client.session(str(APPS / "plain.py"))
+    return client.session(PLAIN)
 
 
 def calls_of(session: Session) -> Work:

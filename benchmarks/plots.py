@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import NamedTuple
 
-Points = Sequence[tuple[float, float]]
+from harness import Points
 
 WIDTH = 760
 LABEL = 300

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 
 from apps.plain import AddInput, Plain
+from daemon import INPUT
 from harness import Row, arguments, no_collection, report
 
 from warmpool.board import CALL_ID, FINISHED, OFFSET_NS, STARTED, USED_NS, Board
@@ -20,7 +21,6 @@ from warmpool.wire.calls import OpenCalls
 from warmpool.wire.frames import HEADER_SIZE, FrameReader, FrameWriter
 from warmpool.wire.messages import call_from_wire
 
-INPUT = {"key": "n", "value": 1}
 LIMIT = 64 * 1024
 ROUNDS = 7
 FIRST_ID = 1 << 61
@@ -42,13 +42,13 @@ def steps() -> Iterator[dict[str, Callable[[], object]]]:
     answer = writer.frame(("Result", FIRST_ID, encoded))
     ours, theirs = socket.socketpair()
     with ours, theirs, closing(Board.create(1)) as board:
-        cells, number = board.cells, itertools.count()
+        cells, row, number = board.cells, board.start_of(0), itertools.count()
 
         def mark() -> None:
-            cells[8 + USED_NS] = time.monotonic_ns() + cells[OFFSET_NS]
-            cells[8 + CALL_ID] = cells[8 + STARTED] = next(number)
-            cells[8 + USED_NS] = time.monotonic_ns() + cells[OFFSET_NS]
-            cells[8 + FINISHED] = 1
+            cells[row + USED_NS] = time.monotonic_ns() + cells[OFFSET_NS]
+            cells[row + CALL_ID] = cells[row + STARTED] = next(number)
+            cells[row + USED_NS] = time.monotonic_ns() + cells[OFFSET_NS]
+            cells[row + FINISHED] = 1
 
         def travel() -> None:
             ours.sendall(request)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import statistics
 import time
 
-from daemon import APPS
+from daemon import PLAIN
 from harness import Row, arguments, percentile, report
 
 from warmpool import TestingClient, embedded
@@ -21,7 +21,7 @@ MOMENT = 0.001
 def main() -> None:
     arguments(__doc__)
     taken = []
-    with embedded(apps=[APPS / "plain.py"]) as client:
+    with embedded(apps=[PLAIN]) as client:
         client.session("plain").end()
         for _ in range(TIMES):
             start = time.perf_counter()

@@ -18,7 +18,7 @@ from collections.abc import Callable
 
 from harness import Plot, Row, arguments, no_collection, report
 
-from warmpool.board import Board
+from warmpool.board import USED_NS, Board
 from warmpool.policy.timers import Timer
 from warmpool.policy.wheel import TimerWheel
 
@@ -105,11 +105,11 @@ def _once(
 def measure_touch(count: int = 1_000_000) -> float:
     """Nanoseconds of one store in the board, the loop around it taken off."""
     board = Board.create(1)
-    cells = board.cells
+    cells, used = board.cells, board.start_of(0) + USED_NS
     with no_collection():
         start = time.thread_time()
         for number in range(count):
-            cells[8] = number
+            cells[used] = number
         stored = time.thread_time()
         for number in range(count):  # noqa: B007
             pass
