@@ -7,8 +7,8 @@
     bytes  a length and that many bytes over a Unix socket, and a short answer
 
 Each is a context manager that gives a function, which does the work once, and the pids at its other end. Other
-benchmarks run it in turns with their own work, so that both see the same machine. Alone, this file prints the three
-figures.
+benchmarks run it in turns with their own work, so that both see the same machine. Alone, this file prints what the
+first three take.
 """
 
 from __future__ import annotations
