@@ -91,20 +91,23 @@ def warmpool_async(warmpool: TestingClient) -> Iterator[AsyncTestingClient]:
 
 @pytest.fixture
 def warmpool_session(warmpool: TestingClient) -> Iterator[Callable[..., Session]]:
-    """Opens sessions, as `warmpool.session` does, and ends them when the test is over. With `primed=True` the app's
-    `setup` runs once per run, and each session begins with a copy of what it has made.
+    """Opens sessions, as `warmpool.session` does, and ends them when the test is over; not one that was there before,
+    and is only attached to. With `primed=True` the app's `setup` runs once per run, and each session begins with a copy
+    of what it has made.
     """
     from .testing.embedded import primed as as_primed
     from .testing.watch import end_all
 
-    opened: list[Session] = []
+    made: set[str] = set()
 
     def session(app: Any, *, primed: bool = False, **options: Any) -> Session:
-        opened.append(warmpool.session(as_primed(app) if primed else app, **options))
-        return opened[-1]
+        before = warmpool.opened
+        opened = warmpool.session(as_primed(app) if primed else app, **options)
+        made.update({opened.id} & warmpool.opened - before)
+        return opened
 
     yield session
-    end_all(warmpool, [session.id for session in opened])
+    end_all(warmpool, made)
 
 
 def _log_file(config: pytest.Config) -> str | None:

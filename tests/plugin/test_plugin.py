@@ -368,6 +368,24 @@ def test_what_a_wider_fixture_opens_is_no_tests(suite, run):
     run("--warmpool-strict").assert_outcomes(passed=2)
 
 
+def test_one_that_a_test_attaches_to_stays_open(suite, run):
+    suite.makepyfile("""
+        import pytest
+
+        @pytest.fixture(scope="module")
+        def shared(warmpool):
+            with warmpool.session("counter", name="shared") as session:
+                yield session
+
+        @pytest.mark.parametrize("turn", range(2))
+        def test_it(shared, warmpool_session, turn):
+            session = warmpool_session("counter", name="shared", if_exists="attach")
+            assert session.call("add") == {"total": turn + 1}
+            warmpool_session("counter", name="mine", if_exists="attach")
+    """)
+    run("--warmpool-strict").assert_outcomes(passed=2)
+
+
 def test_a_test_that_ends_its_session_itself_is_fine(suite, run):
     suite.makepyfile("""
         def test_it(warmpool, warmpool_session):
@@ -436,6 +454,38 @@ def test_a_running_daemon_stays_warm_between_runs(suite, run, daemon, monkeypatc
     assert others.call("add") == {"total": 1}, "what others have open there is not ours to end"
     assert [info.id for info in daemon.client.sessions.list()] == [others.id]
     others.end()
+
+
+def test_what_a_test_only_attaches_to_is_not_its_own(suite, run, daemon):
+    suite.makepyfile("""
+        import pytest
+
+        @pytest.mark.parametrize("turn", range(2))
+        def test_by_the_client(warmpool, turn):
+            warmpool.session("counter", name="shared", if_exists="attach").call("add")
+
+        @pytest.mark.parametrize("turn", range(2))
+        def test_by_the_fixture(warmpool_session, turn):
+            warmpool_session("counter", name="shared", if_exists="attach").call("add")
+
+        def test_a_new_one_by_the_fixture(warmpool_session):
+            warmpool_session("counter", name="mine", if_exists="attach").call("add")
+
+        def test_a_new_one_that_is_left_open(warmpool):
+            assert warmpool.sessions.list(name_prefix="mine") == []
+            warmpool.session("counter", name="mine", if_exists="attach")
+
+        def test_failing(warmpool):
+            assert warmpool.sessions.list(name_prefix="mine") == []
+            assert warmpool.session("counter", name="shared", if_exists="attach").call("add") is None
+    """)
+    shared = daemon.client.session(COUNTER, name="shared")
+    result = run(f"--warmpool-socket={daemon.socket}", "--warmpool-strict")
+    result.assert_outcomes(passed=6, failed=1, errors=1)
+    result.stdout.fnmatch_lines([f"*- warmpool session {shared.id} -*"])
+    assert shared.call("add") == {"total": 6}
+    assert [info.id for info in daemon.client.sessions.list()] == [shared.id]
+    shared.end()
 
 
 def test_a_daemon_that_stays_is_started_if_none_runs(suite, run, directory):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from ..client.requests import Data, RunRequest, app_reference
 from ..client.sync import Client, Session
 from ..client.sync_calls import CallLink
 from ..client.sync_core import SyncCore
+from ..errors import NameTakenError
 from ..paths import working_directory
 from ..wire.messages import NEW
 from ..wire.references import PRIMED
@@ -38,12 +39,16 @@ def primed(app: str | type) -> str:
 class _WatchedCore(SyncCore):
     def __init__(self, socket: str | os.PathLike[str] | None, *, autostart: bool) -> None:
         super().__init__(socket, autostart=autostart)
-        self.session_ids: set[str] = set()
+        self.met: dict[str, bool] = {}
+        """By their ids the sessions that it has been connected to, and whether it has made them."""
 
     async def open_link(self, request: RunRequest) -> CallLink:
+        if request.if_exists == "attach":  # an answer does not tell which it was, so the new one is asked for first
+            with suppress(NameTakenError):
+                return await self.open_link(request._replace(if_exists=None))
         link = await super().open_link(request)
-        if request.session == NEW and link.opened.session_id is not None:
-            self.session_ids.add(link.opened.session_id)
+        if link.opened.session_id is not None:
+            self.met.setdefault(link.opened.session_id, request.session == NEW and request.if_exists != "attach")
         return link
 
 
@@ -51,6 +56,7 @@ class TestingClient(Client):
     """A client of a daemon that was started for tests. Each of these returns when its consequences are settled."""
 
     _core_kind = _WatchedCore
+    _core: _WatchedCore
     __test__ = False  # no test case, whatever pytest thinks of its name
 
     def __init__(self, socket: str | os.PathLike[str], *, autostart: bool = False) -> None:
@@ -59,9 +65,8 @@ class TestingClient(Client):
 
     @property
     def opened(self) -> set[str]:
-        """Ids of the sessions that this client has opened."""
-        assert isinstance(self._core, _WatchedCore)
-        return self._core.session_ids
+        """Ids of the sessions that this client has opened: not of those that it has only attached to."""
+        return {id for id, is_made in list(self._core.met.items()) if is_made}
 
     def kill_worker(self, session: Session | str) -> Data:
         """SIGKILL, as the kernel does when memory is short: the session is lost. Gives its info."""

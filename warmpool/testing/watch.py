@@ -115,7 +115,7 @@ class Watch:
         """Opened, called or ended since the test began, by this run as far as that can be known."""
         told = (info.created_at, info.last_call_at, info.ended_at)
         moments = [datetime.fromisoformat(text).timestamp() for text in told if text]
-        ours = self._ledger.log is not None or info.id in self._ledger.client.opened
+        ours = self._ledger.log is not None or info.id in self._ledger.client._core.met
         return ours and max(moments) >= self._began - 0.001
 
 
