@@ -83,6 +83,7 @@ def warmpool_async(warmpool: TestingClient) -> Iterator[AsyncTestingClient]:
     from .testing.embedded_async import AsyncTestingClient
 
     client = AsyncTestingClient(warmpool.places.socket)
+    client._core.met = warmpool._core.met  # what it opens, the run is to know of
     yield client
     client._core.close()
     if client.clock.touched:

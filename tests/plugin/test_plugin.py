@@ -456,6 +456,36 @@ def test_a_running_daemon_stays_warm_between_runs(suite, run, daemon, monkeypatc
     others.end()
 
 
+def test_there_what_the_async_client_opens_is_a_tests_as_well(suite, run, daemon):
+    suite.makepyfile("""
+        import pytest
+
+        pytestmark = pytest.mark.asyncio
+
+        async def test_leaves_one_open(warmpool_async):
+            await warmpool_async.session("counter")
+
+        async def test_clean(warmpool_async):
+            assert (await warmpool_async.sessions.list()).total == 1
+            async with warmpool_async.session("counter") as session:
+                await session.call("add")
+
+        async def test_attaches(warmpool_async):
+            await warmpool_async.session("counter", name="shared", if_exists="attach").call("add")
+
+        async def test_failing(warmpool_async):
+            async with warmpool_async.session("counter") as session:
+                await session.call("add", amount="many")
+    """)
+    others = daemon.client.session(COUNTER, name="shared")
+    result = run(f"--warmpool-socket={daemon.socket}", "--warmpool-strict")
+    result.assert_outcomes(passed=3, failed=1, errors=1)
+    result.stdout.fnmatch_lines_random(["*left open: sess_* of counter*", "*- warmpool session sess_* -*"])
+    assert others.call("add") == {"total": 2}
+    assert [info.id for info in daemon.client.sessions.list()] == [others.id]
+    others.end()
+
+
 def test_what_a_test_only_attaches_to_is_not_its_own(suite, run, daemon):
     suite.makepyfile("""
         import pytest

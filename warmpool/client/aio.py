@@ -39,10 +39,14 @@ class AsyncClient:
 
     def __init__(self, socket: str | os.PathLike[str] | None = None, *, autostart: bool = True) -> None:
         """As `Client`."""
-        self._core = AsyncCore(socket, autostart=autostart)
+        self._core = self._new_core(socket, autostart=autostart)
         self.sessions = AsyncSessions(self._core)
         self.calls = AsyncCalls(self._core)
         self.apps = AsyncApps(self._core)
+
+    @staticmethod
+    def _new_core(socket: str | os.PathLike[str] | None, *, autostart: bool) -> AsyncCore:
+        return AsyncCore(socket, autostart=autostart)
 
     def __repr__(self) -> str:
         return f"<AsyncClient {self.places.socket} {self._core.broken or 'open'}>"

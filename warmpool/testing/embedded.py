@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ..client.requests import Data, RunRequest, app_reference
+from ..client.requests import Data, app_reference
 from ..client.sync import Client, Session
 from ..client.sync_calls import CallLink
 from ..client.sync_core import SyncCore
-from ..errors import NameTakenError
 from ..paths import working_directory
-from ..wire.messages import NEW
 from ..wire.references import PRIMED
 from .clock import Clock
+from .met import WatchedCore
 from .owned import OwnedDaemon, references_of
 
 if TYPE_CHECKING:
@@ -36,27 +35,15 @@ def primed(app: str | type) -> str:
     return reference if reference.endswith(PRIMED) else reference + PRIMED
 
 
-class _WatchedCore(SyncCore):
-    def __init__(self, socket: str | os.PathLike[str] | None, *, autostart: bool) -> None:
-        super().__init__(socket, autostart=autostart)
-        self.met: dict[str, bool] = {}
-        """By their ids the sessions that it has been connected to, and whether it has made them."""
-
-    async def open_link(self, request: RunRequest) -> CallLink:
-        if request.if_exists == "attach":  # an answer does not tell which it was, so the new one is asked for first
-            with suppress(NameTakenError):
-                return await self.open_link(request._replace(if_exists=None))
-        link = await super().open_link(request)
-        if link.opened.session_id is not None:
-            self.met.setdefault(link.opened.session_id, request.session == NEW and request.if_exists != "attach")
-        return link
+class _WatchedSyncCore(WatchedCore[CallLink], SyncCore):
+    pass
 
 
 class TestingClient(Client):
     """A client of a daemon that was started for tests. Each of these returns when its consequences are settled."""
 
-    _core_kind = _WatchedCore
-    _core: _WatchedCore
+    _core_kind = _WatchedSyncCore
+    _core: _WatchedSyncCore
     __test__ = False  # no test case, whatever pytest thinks of its name
 
     def __init__(self, socket: str | os.PathLike[str], *, autostart: bool = False) -> None:

@@ -7,10 +7,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from ..client.aio import AsyncClient
+from ..client.aio import AsyncClient, AsyncCore
+from ..client.aio_calls import AsyncCallLink
 from ..client.requests import Data, app_reference
 from ..client.sessions import AsyncSession
 from ..paths import working_directory
+from .met import WatchedCore
 
 Request = Callable[..., Awaitable[Any]]
 
@@ -58,9 +60,15 @@ class AsyncClock:
                 await self.thaw()
 
 
+class _WatchedAsyncCore(WatchedCore[AsyncCallLink], AsyncCore):
+    pass
+
+
 class AsyncTestingClient(AsyncClient):
     """As `TestingClient`, awaited."""
 
+    _new_core = _WatchedAsyncCore
+    _core: _WatchedAsyncCore
     __test__ = False
 
     def __init__(self, socket: str | os.PathLike[str]) -> None:
