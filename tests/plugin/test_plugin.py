@@ -67,6 +67,34 @@ def test_an_app_of_a_test_package_may_import_its_neighbours(suite, run):
     run("-W", "error").assert_outcomes(passed=1)
 
 
+def test_a_broken_edit_is_told_of_at_the_tests_own_line(suite, run):
+    suite.makepyfile(
+        edited="from warmpool import BaseApp\nclass Edited(BaseApp):\n    def run(self) -> int:\n        return 1"
+    )
+    suite.makepyfile("""
+        from pathlib import Path
+        import pytest
+        from warmpool import AppBrokenWarning
+
+        APP = Path(__file__).with_name("edited.py")
+
+        @pytest.mark.asyncio
+        async def test_it(warmpool, warmpool_async, warmpool_session):
+            warmpool.run(app=APP)
+            APP.write_text(APP.read_text() + ")")
+            with pytest.warns(AppBrokenWarning) as caught:
+                warmpool.session(APP).end()  # here
+                warmpool_session(APP)  # here
+                warmpool_session(APP, name="mine", if_exists="attach")  # here
+                async with warmpool_async.session(APP):  # here
+                    pass
+            lines = Path(__file__).read_text().splitlines()
+            asks = {number for number, line in enumerate(lines, 1) if line.endswith("  # here")}
+            assert {(warning.filename, warning.lineno) for warning in caught} == {(__file__, n) for n in asks}
+    """)
+    run("-W", "error").assert_outcomes(passed=1)
+
+
 def test_the_apps_and_settings_can_be_overridden(suite, run):
     suite.makeconftest(f"""
         import pytest

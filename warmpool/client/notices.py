@@ -15,12 +15,12 @@ def warn(notice: str) -> None:
 
 
 def _level_of_user() -> int:
-    """How far up the first frame is that is not the client's, `warn` being 1. A client's context manager is entered by
-    way of contextlib.
+    """How far up the first frame is that is not warmpool's, `warn` being 1: others stand on the client, as the fixtures
+    of tests. A client's context manager is entered by way of contextlib.
     """
     frame: FrameType | None = sys._getframe(1)
     level = 1
-    while frame is not None and str(frame.f_globals.get("__name__")).startswith((__package__ + ".", "contextlib")):
+    while frame is not None and str(frame.f_globals.get("__name__")).startswith(("warmpool.", "contextlib")):
         frame = frame.f_back
         level += 1
     return level
