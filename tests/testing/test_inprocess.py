@@ -240,6 +240,44 @@ def test_a_setup_that_fails_is_told_as_a_daemon_tells_it(client: TestingClient, 
     assert isinstance(here.value.__cause__, ValueError)
 
 
+class WarmInWords(BaseApp):
+    warm = "x"
+
+
+class NoCalls(BaseApp):
+    max_calls = 0
+
+    @classmethod
+    def preload(cls):
+        pass
+
+
+class OddVersion(BaseApp):
+    version = "a@b"
+
+
+class VersionThree(BaseApp):
+    version = 3
+
+    def told(self) -> object:
+        return self.context.version
+
+
+@pytest.mark.parametrize("kind", [WarmInWords, NoCalls, OddVersion])
+def test_what_an_app_may_not_say_of_itself_is_told_as_a_daemon_tells_it(client: TestingClient, kind):
+    with pytest.raises(AppBrokenError) as real:
+        client.session(kind)
+    for _ in range(2):
+        with pytest.raises(AppBrokenError) as here, kind.test_client():
+            pass
+        assert told(here.value) == told(real.value)
+
+
+def test_a_version_that_is_a_number_is_text_to_the_app(client: TestingClient):
+    with client.session(VersionThree) as session, VersionThree.test_client() as here:
+        assert here.call("told") == session.call("told") == "3"
+
+
 def test_in_a_running_loop_an_async_app_is_awaited(app_class):
     kind = app_class("async_counter", "AsyncCounter")
 

@@ -26,6 +26,8 @@ from ..wire.messages import Call, Stream, call_from_wire
 from ..worker.caller import Caller
 from ..worker.cancelling import Inbox
 from ..worker.failures import app_broken, print_failure
+from ..worker.loading import checked_version
+from ..worker.options import options_of
 from ..worker.runner import any_async, constructed
 
 A = TypeVar("A", bound=BaseApp)
@@ -94,13 +96,17 @@ class Life(Generic[A]):
 
     async def begin(self, step: Step) -> None:
         """All that comes before the first call. Raises APP_BROKEN."""
-        doing = "preload"
+        doing = "reading its functions"  # in the words of a template, which has read them by then
         try:
-            if self.app_class not in _preloaded:
-                await step(getattr(self.app_class, "preload", None))
-                _preloaded.add(self.app_class)
+            if (preload := getattr(self.app_class, "preload", None)) is not None:
+                doing = "preload"
+                if self.app_class not in _preloaded:
+                    await step(preload)
+                    _preloaded.add(self.app_class)
+            version = _version_of(self.app_class)
+            options_of(self.app_class)
             doing = "its setup"
-            self._construct()
+            self._construct(version)
             await step(self._hook("setup"))
         except BaseException as error:
             self.close()
@@ -108,8 +114,8 @@ class Life(Generic[A]):
             raise app_broken(self.name, doing, error) from error
         self._context.session_id, self._context.labels = self.id, self._labels
 
-    def _construct(self) -> None:
-        self._context = AppContext(self.name, _version_of(self.app_class), "w_test")
+    def _construct(self, version: str) -> None:
+        self._context = AppContext(self.name, version, "w_test")
         self._context._host = self.host
         self.app = constructed(self.app_class, self._context)
         ours, _ = map(self._resources.enter_context, pair())
@@ -235,7 +241,7 @@ def _name_of(app_class: type[BaseApp]) -> str:
 
 def _version_of(app_class: type[BaseApp]) -> str:
     if app_class.version:
-        return app_class.version
+        return checked_version(app_class)
     file = getattr(sys.modules.get(app_class.__module__), "__file__", None)
     with suppress(OSError):  # a script may come from stdin
         return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:8] if file else ""

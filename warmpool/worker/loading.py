@@ -93,7 +93,7 @@ class AppImporter:
         texts, self._texts = self._texts, None
         assert texts is not None
         if app.version:
-            return _checked_version(app)
+            return checked_version(app)
         digest = hashlib.sha256()
         for _, text in sorted(texts.items()):
             digest.update(text)
@@ -189,7 +189,8 @@ class AppImporter:
                 yield importlib.import_module(f"{module.__name__}.{file.stem}")
 
 
-def _checked_version(app: type[BaseApp]) -> str:
+def checked_version(app: type[BaseApp]) -> str:
+    """What a class says that its version is. Raises ValueError if nobody could ask for that."""
     version: object = app.version
     text = str(version)
     if not isinstance(version, str | int | float) or {*text} & {*"@:/#"} or not is_text(text):
