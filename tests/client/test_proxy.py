@@ -7,6 +7,7 @@ import copy
 import inspect
 import runpy
 from datetime import date
+from pathlib import Path
 
 import pytest
 import user_code
@@ -124,6 +125,18 @@ def test_a_strict_model_is_taken_for_what_it_is(client: Client):
                 session.call("told", wrong)
         with pytest.raises(InvalidInputError, match="of: Input should be a valid integer"):
             session.call("told_apart", of="1", tags=["b"])
+
+
+def test_a_result_that_is_not_what_is_promised_is_an_error_of_the_apps(client: Client, directory: Path):
+    file = directory / "liar.py"
+    file.write_text(
+        "from warmpool import BaseApp\nclass Liar(BaseApp):\n    def number(self) -> int:\n        return 'none'\n"
+    )
+    with client.session(str(file)) as session:
+        with pytest.raises(AppError, match=r"number gave what cannot be read .*session\.call\('number'\)") as raised:
+            session.proxy(runpy.run_path(str(file))["Liar"]).number()
+        assert raised.value.session_id == session.id
+        assert session.call("number") == "none"
 
 
 def test_what_is_computed_is_no_surprise(client: Client):

@@ -888,9 +888,21 @@ def test_scalars_of_numpy_travel_as_the_numbers_that_they_are():
         "float": numpy.float32(0.5),
         "bool": numpy.bool_(True),
         "day": numpy.datetime64("2026-01-02"),
-        "none": numpy.datetime64("nat", "s"),
+        "moment": numpy.datetime64("2026-01-02T03:04:05", "ns"),
+        "duration": numpy.timedelta64(90_000_000_000, "ns"),
+        "none": numpy.datetime64("nat", "ns"),
     }
     frame = FrameWriter(CONTROL_FRAME_LIMIT).frame(values)
-    assert decode(frame[HEADER_SIZE:]) == {"int": 3, "float": 0.5, "bool": True, "day": "2026-01-02", "none": None}
+    assert decode(frame[HEADER_SIZE:]) == {
+        "int": 3, "float": 0.5, "bool": True, "day": "2026-01-02", "moment": "2026-01-02T03:04:05",
+        "duration": "PT1M30S", "none": None,
+    }  # fmt: skip
     with pytest.raises(TypeError, match=r"numpy\.ndarray"):
         FrameWriter(CONTROL_FRAME_LIMIT).frame(numpy.zeros(3))
+
+
+def test_a_missing_moment_of_pandas_is_none():
+    pandas = pytest.importorskip("pandas")
+    records = pandas.DataFrame({"at": [pandas.Timestamp("2026-01-02"), pandas.NaT]}).to_dict("records")
+    frame = FrameWriter(CONTROL_FRAME_LIMIT).frame(records)
+    assert decode(frame[HEADER_SIZE:]) == [{"at": "2026-01-02T00:00:00"}, {"at": None}]

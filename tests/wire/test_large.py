@@ -77,6 +77,26 @@ def test_large_bytes_are_never_copied(payload: Any):
     assert any(piece is data for piece in pieces_of(("Result", 1, payload)))
 
 
+def test_what_is_too_deep_is_refused_by_who_writes_it_in_pieces_as_in_one():
+    """The deepest that one can write, the other can read."""
+    nested: Any = 1
+    depths: dict[bool, int] = {}
+    for depth in range(2000):
+        nested = [nested]
+        for in_pieces in {True, False} - depths.keys():
+            data = bytes(large.LARGE_BYTES if in_pieces else 1)
+            message = ("Result", 1, {"data": data, "nested": nested})
+            try:
+                frame = writer().message(message)
+            except ValueError:
+                depths[in_pieces] = depth
+            else:
+                assert decode(body_of(frame))[2]["data"] == data
+        if len(depths) == 2:
+            break
+    assert depths[True] == depths[False]
+
+
 # --- which way ----------------------------------------------------------------------------------------------------
 
 

@@ -17,7 +17,7 @@ from types import NoneType
 from typing import Annotated, Any, Self, TypeVar, cast, get_args, get_origin
 
 from ..checks import shorten
-from ..errors import FunctionNotFoundError, InvalidRequestError
+from ..errors import AppError, FunctionNotFoundError, InvalidRequestError
 from ..methods import Kind, hints_of, is_function, kind_of, results_of, why_no_function
 from .sessions import AsyncSession
 from .streams import AsyncStream
@@ -72,8 +72,8 @@ class Proxy:
         hints = hints_of(self._app, method)
         kind = kind_of(method, hints.get("return"))
         result, returned = results_of(kind, hints.get("return", Any))
-        bind, made = _binder(method, hints), _maker(result)
-        made_at_end = None if returned in (None, NoneType) else _maker(returned)
+        bind, made = _binder(method, hints), _maker(self._session, name, result)
+        made_at_end = None if returned in (None, NoneType) else _maker(self._session, name, returned)
         if isinstance(self._session, AsyncSession):
             call = _async_method(self._session, name, kind, bind, made)
         else:
@@ -169,10 +169,10 @@ def _binder(method: Callable[..., Any], hints: dict[str, Any]) -> Bind:
     return bind
 
 
-def _maker(annotation: Any) -> Made:
+def _maker(session: Session | AsyncSession, name: str, annotation: Any) -> Made:
     """What came over the wire into what the method is annotated to return, or to yield. It came under the fields' own
     names, what msgpack has no type for as text or a list, which a strict model would refuse, and with what is computed,
-    which a model may forbid.
+    which a model may forbid. Raises APP_ERROR if it does not fit.
     """
     from pydantic import TypeAdapter, ValidationError
 
@@ -183,6 +183,17 @@ def _maker(annotation: Any) -> Made:
         try:
             return validate(output)
         except ValidationError:
+            pass
+        try:
             return validate(output, extra="ignore")
+        except ValidationError as error:
+            found = error.errors(include_url=False, include_input=False)
+            shown = "; ".join(f"{'.'.join(map(str, item['loc'])) or 'output'}: {item['msg']}" for item in found[:5])
+            raise AppError(
+                f"{name} gave what cannot be read as what it is annotated to give: {shown}; session.call({name!r}) "
+                "gives it as it came",
+                session_id=session.id,
+                details={"type": "ValidationError", "message": shown, "traceback": ""},
+            ) from None
 
     return made

@@ -107,7 +107,9 @@ class InputWriter(MessageWriter):
 
 
 def pieces_of(message: tuple[Any, ...], carry: Callable[[Any], Any] = carry) -> list[bytes]:
-    """What msgpack makes of a message, in pieces: bytes that are its last part, or a value of that, are pieces."""
+    """What msgpack makes of a message, in pieces: bytes that are its last part, or a value of that, are pieces. What is
+    packed by itself has as many lists around it as it lies in, a byte each, so that what is too deep is refused here.
+    """
     packer = msgpack.Packer(default=carry)
     *head, payload = message
     pieces: list[bytes] = [packer.pack_array_header(len(message)), *map(packer.pack, head)]
@@ -117,7 +119,7 @@ def pieces_of(message: tuple[Any, ...], carry: Callable[[Any], Any] = carry) -> 
             pieces.append(_BIN + HEADER.pack(len(value)))
             pieces.append(value)
         else:
-            pieces.append(packer.pack(value))
+            pieces.append(packer.pack([[value]])[2:])
 
     if type(payload) is dict:
         pieces.append(packer.pack_map_header(len(payload)))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from enum import Enum
 from functools import lru_cache
 from typing import Any, Final, get_args
@@ -38,6 +39,8 @@ def carry(value: Any) -> Any:
         return dict(value)
     elif hasattr(type(value), "dtype") and getattr(value, "shape", None) == ():  # a scalar of numpy's
         item = value.item()
+        if type(item) is int and value.dtype.name.endswith("s]"):  # a moment or a duration, finer than Python's
+            item = value.astype(f"{value.dtype.kind}8[us]").item()
         if type(item) is not type(value):
             return item if isinstance(item, _NATIVE) else carry(item)
     elif isinstance(value, set | frozenset | deque | Iterator):
@@ -50,7 +53,9 @@ def carry(value: Any) -> Any:
 
     try:
         return to_jsonable_python(value)
-    except (PydanticSerializationError, ValueError) as error:
+    except (PydanticSerializationError, ValueError, TypeError) as error:
+        if isinstance(value, datetime):  # the one of pandas that is none, NaT
+            return None
         kind = type(value)
         raise TypeError(f"a value of type {kind.__module__}.{kind.__qualname__} cannot be sent") from error
 
