@@ -5,18 +5,21 @@ from __future__ import annotations
 import base64
 import py_compile
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
 from pydantic import BaseModel, ConfigDict
-from support import APPS, PATIENCE
+from support import APPS, PATIENCE, look_again
 
 from warmpool import AppError, CallTimeoutError, Client
 from warmpool.wire.process_messages import Load
 from warmpool.worker.loading import AppImporter
 
 PLAIN, ASYNC = (str(APPS / "odd_habits.py") + f":{name}" for name in ("Plain", "Async"))
+CALLS_ITSELF = str(APPS / "calls_itself.py")
 SHORT = 0.2
 
 
@@ -143,3 +146,37 @@ def test_the_library_of_python_below_an_app_is_not_its_own(directory: Path, monk
     assert importer._finder(str(directory / "helpers"))
     with pytest.raises(ImportError):
         importer._finder(str(directory / "python/lib"))
+
+
+calls_itself = pytest.mark.parametrize("kind", ["Plain", "Async"])
+
+
+@calls_itself
+@pytest.mark.parametrize("function", ["call", "stream"])
+def test_a_call_of_the_session_that_it_is_in_is_refused(client: Client, kind: str, function: str):
+    with client.session(f"{CALLS_ITSELF}:{kind}") as session:
+        with pytest.raises(AppError, match="would wait for itself"):
+            session.call(function, timeout=PATIENCE)
+        assert session.call("fine") == "fine"
+
+
+@calls_itself
+def test_what_goes_on_beside_a_call_may_call_its_session(client: Client, kind: str):
+    with client.session(f"{CALLS_ITSELF}:{kind}") as session:
+        session.call("call_later")
+        assert until(lambda: session.call("later")) == "fine"
+
+
+def test_a_child_of_an_app_may_call_the_session_of_its_parent(client: Client):
+    with client.session(f"{CALLS_ITSELF}:Plain") as session:
+        child = session.call("call_from_a_child")
+        assert until(lambda: session.call("status_of", child=child)) == 0
+
+
+def until(look: Callable[[], Any]) -> Any:
+    """What it gives when that is something."""
+    deadline = time.monotonic() + PATIENCE
+    while (found := look()) is None:
+        assert time.monotonic() < deadline
+        look_again()
+    return found

@@ -14,6 +14,7 @@ from functools import partial
 from threading import get_ident
 from typing import Any, Final, Protocol, TypeVar
 
+from .. import here
 from ..app import AppContext, BaseApp
 from ..board import CANCELLED, Board
 from ..constants import HOOK_TIMEOUT, UNLOAD_TIMEOUT
@@ -235,10 +236,20 @@ class AppProcess:
 
     def disown(self) -> None:
         """In a process that the app has forked: what this one has open is not its own."""
+        here.session_of_call = here.nowhere
         mute(self.loop.writers())
         self.loop.disown()
         if self.outlet is not None:
             self.outlet.mute()
+
+    def session_of_call(self) -> str | None:
+        """The session, for who asks from within its call: the main thread in code that may be interrupted, or a task of
+        that call's.
+        """
+        activity = self._board.read(self._row)
+        called = self.inbox.exposed if get_ident() == self._main_thread else NOTHING
+        is_inside = activity.busy and activity.call_id in (called, speaker.get(NOTHING))
+        return self._context.session_id if is_inside else None
 
     def _is_over(self, call_id: int) -> bool:
         activity = self._board.read(self._row)
