@@ -190,6 +190,27 @@ def test_editing_a_helper_is_an_edit(client: Client, app: Path):
         assert session.call() == "b"
 
 
+def test_editing_what_lies_elsewhere_on_the_path_is_an_edit(client: Client, app: Path):
+    """As what is installed for development does, or what an app puts on the path itself."""
+    library = app.parent / "library"
+    (library / "mine").mkdir(parents=True)
+    (library / "mine" / "__init__.py").write_text("from .words import WORD\n")
+    words = library / "mine" / "words.py"
+    project = app.parent / "project"
+    project.mkdir()
+    app = project / "app.py"
+    text = TEXT.format(answer="").replace('""', "WORD")
+    app.write_text(f"import sys\nsys.path.append({str(library)!r})\nfrom mine import WORD\n{text}")
+    versions: set[str] = set()
+    for word in ("one", "two"):
+        words.write_text(f"WORD = {word!r}\n")
+        with client.session(str(app)) as session:
+            assert session.call() == word
+            versions.add(session.version)
+    assert len(versions) == 2
+    assert list(library.rglob("*.pyc")) == []
+
+
 @pytest.fixture(params=["edited.py", "aside.py"])
 def faulty(app: Path, request: pytest.FixtureRequest) -> Path:
     """The app's file, or one that it imports: the one that is at fault when the app is first used."""

@@ -105,14 +105,15 @@ class AppImporter:
     # --- reading ----------------------------------------------------------------------------------------------
 
     def _finder(self, directory: str) -> FileFinder:
-        """A path hook for the directories of the app and no others."""
+        """A path hook for the directories of the user's own code: all but Python's, its libraries', and ours."""
         path = Path(directory)
-        if not path.is_relative_to(self._root) or path.is_relative_to(PACKAGE):
+        if path.is_relative_to(PACKAGE) or not path.is_dir():
             raise ImportError
-        if _LIBRARIES.intersection(path.relative_to(self._root).parts):
+        of_the_app = path.is_relative_to(self._root)
+        if _LIBRARIES.intersection(path.relative_to(self._root).parts if of_the_app else path.parts):
             raise ImportError
         for prefix in (sys.prefix, sys.base_prefix):
-            if path.is_relative_to(prefix) and not self._root.is_relative_to(prefix):
+            if path.is_relative_to(prefix) and not (of_the_app and self._root.is_relative_to(prefix)):
                 raise ImportError  # an environment beside the app, or Python itself below it
         return FileFinder(
             directory,
