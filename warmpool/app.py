@@ -82,7 +82,7 @@ class AppContext:
         """Tells whoever follows this call how far it is; nothing if nobody does."""
         done, total = _plain_number(done), None if total is None else _plain_number(total)
         if not isinstance(message, str):
-            raise TypeError(f"a message of progress is a text, not {type(message).__name__}")
+            raise TypeError(f"a progress message is a string, not {type(message).__name__}")
         if self._host is not None:
             self._host.progress(done, total, message)
 

@@ -79,7 +79,7 @@ def judge(shared_daemon: Daemon) -> Iterator[Client]:
 
 @pytest.mark.parametrize(
     ("value", "advice"),
-    [(2**64, "goes as text"), ("\ud800", "goes as bytes"), (object(), "give plain data")],
+    [(2**64, "goes as a string"), ("\ud800", "goes as bytes"), (object(), "give plain data")],
     ids=["integer", "surrogate", "object"],
 )
 def test_what_to_do_about_a_value_that_cannot_be_sent(both: Any, value: object, advice: str):

@@ -160,18 +160,18 @@ def test_what_is_said_of_a_session_goes_only_with_a_new_one(session, name, value
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ({"name": 5}, "name must be a text"),
-        ({"name": ""}, "name must be a text"),
+        ({"name": 5}, "name must be a string"),
+        ({"name": ""}, "name must be a string"),
         ({"if_exists": "replace"}, 'if_exists must be "error" or "attach"'),
         ({"if_exists": nested_list(100_000)}, 'if_exists must be "error" or "attach"'),
         ({"if_exists": "attach"}, "needs a name"),
-        ({"description": ["mine"]}, "description must be a text"),
-        ({"tags": "x"}, "tags must be a list of texts"),
-        ({"tags": [1]}, "tags must be a list of texts"),
-        ({"workers": "w_1"}, "workers must be a list of texts"),
+        ({"description": ["mine"]}, "description must be a string"),
+        ({"tags": "x"}, "tags must be a list of strings"),
+        ({"tags": [1]}, "tags must be a list of strings"),
+        ({"workers": "w_1"}, "workers must be a list of strings"),
         ({"workers": []}, "a list of one id, not of 0"),
         ({"workers": ["w_1", "w_2"]}, "a list of one id, not of 2"),
-        ({"workers": [1]}, "workers must be a list of texts"),
+        ({"workers": [1]}, "workers must be a list of strings"),
     ],
 )
 def test_what_is_no_session_option_is_refused(given, says):
@@ -201,7 +201,7 @@ def test_an_app_by_its_path_or_its_class():
 def test_a_session_is_asked_about_by_its_id():
     check_session_id({"session_id": ID})
     check_session_id({"limit": 5})
-    with pytest.raises(InvalidRequestError, match="session_id must be a text, as session.id is, not a PosixPath"):
+    with pytest.raises(InvalidRequestError, match="session_id must be a string, as session.id is, not a PosixPath"):
         check_session_id({"session_id": Path(ID)})
 
 
@@ -262,7 +262,7 @@ def test_patience_out_of_bounds(timeout):
 @pytest.mark.parametrize("name", ["session", "function"])
 @pytest.mark.parametrize("value", ["", 5, True, ["add"], {"id": ID}, b"sess_bytes", ID.encode()])
 def test_texts_are_texts(name, value):
-    with pytest.raises(InvalidRequestError, match=f"{name} must be a text, not"):
+    with pytest.raises(InvalidRequestError, match=f"{name} must be a string, not"):
         run_request({"app": "counter", name: value}, {}, CWD)
 
 

@@ -167,8 +167,8 @@ def test_a_call_that_comes_right_after_labels_were_set_sees_them(
 
 
 BAD_OPENS = {
-    "an empty name": ({"name": ""}, "name must be a text of 1 to 128"),
-    "a long name": ({"name": "x" * (NAME_MAX + 1)}, "name must be a text of 1 to 128"),
+    "an empty name": ({"name": ""}, "name must be a string of 1 to 128"),
+    "a long name": ({"name": "x" * (NAME_MAX + 1)}, "name must be a string of 1 to 128"),
     "a name with a space": ({"name": "a b"}, "without white space"),
     "a name with a newline": ({"name": "a\n"}, "without white space"),
     "a name with a control character": ({"name": "a\x07"}, "printable"),

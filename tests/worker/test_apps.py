@@ -583,7 +583,7 @@ def test_a_version_that_cannot_be_asked_for_is_refused(client: Client, directory
     (directory / "odd.py").write_text(
         f"from warmpool import BaseApp\nclass Odd(BaseApp):\n    {version}\n    def run(self): return 1\n"
     )
-    with pytest.raises(AppBrokenError, match="Odd.version must be text without"):
+    with pytest.raises(AppBrokenError, match="Odd.version must be a string without"):
         client.run(app=str(directory / "odd.py"))
 
 

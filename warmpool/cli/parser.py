@@ -16,8 +16,8 @@ from ..version import __version__
 _EXIT_CODES = """\
 exit codes:
   0  done                       4  the app raised, or is broken
-  1  a bug in warmpool, or      5  the session is over, lost or not there, or its
-     stdout takes nothing          name, app or version is another one
+  1  a bug in warmpool, or      5  the session is over, lost or not found, or its
+     stdout cannot be written      name, app or version is another one
   2  wrong usage                6  no daemon, or no room in it
   3  the request is wrong       7  the call was cancelled, or took too long
                               130  interrupted
@@ -106,66 +106,72 @@ def _json(parser: argparse.ArgumentParser, help: str = _ONE_DOCUMENT) -> None:
 def _add_serve(commands: _Commands) -> None:
     serve = _add(commands, "serve", "run the daemon", "serve:serve")
     serve.add_argument("apps", nargs="*", metavar="APP", help="files or packages of apps, or directories of these")
-    serve.add_argument("--max-workers", type=int, metavar="N", help="live workers of all apps (256)")
-    serve.add_argument("--warm", type=int, metavar="N", help="workers kept ready for each app that is used (1)")
-    serve.add_argument("--min-free-mb", type=int, metavar="MB", help="no new worker below this free memory (256)")
-    serve.add_argument("--open-timeout", type=float, metavar="S", help="how long an open waits in line (30)")
-    serve.add_argument("--call-frame-limit", type=int, metavar="BYTES", help="largest call in a stream (16 MiB)")
-    serve.add_argument("--call-memory-limit", type=int, metavar="BYTES", help="largest call passed as memory (1 GiB)")
-    serve.add_argument("--idle-exit", type=float, metavar="S", help="leave after so long without sessions (never)")
+    serve.add_argument("--max-workers", type=int, metavar="N", help="live workers of all apps at most (256)")
+    serve.add_argument("--warm", type=int, metavar="N", help="workers kept warm for each app in use (1)")
+    serve.add_argument("--min-free-mb", type=int, metavar="MB", help="fork no worker with less memory free (256)")
+    serve.add_argument("--open-timeout", type=float, metavar="S", help="seconds an open waits for a worker (30)")
+    serve.add_argument("--start-timeout", type=float, metavar="S", help="seconds an import, or a setup, may take (300)")
+    serve.add_argument("--call-frame-limit", type=int, metavar="BYTES", help="largest message over a socket (16 MiB)")
+    serve.add_argument(
+        "--call-memory-limit", type=int, metavar="BYTES", help="largest one in shared memory (1 GiB)"
+    )
+    serve.add_argument("--idle-exit", type=float, metavar="S", help="exit after so many idle seconds (never)")
+    serve.add_argument("--app-idle-timeout", type=float, metavar="S", help="unload an app after so many (600)")
     serve.add_argument("--detach", action="store_true", help="run in the background, with a log file")
-    serve.add_argument("--log-cap-mb", type=int, metavar="MB", help="how much of a session's log is kept (10)")
-    serve.add_argument("--tail", action="store_true", help="show what the apps print, line by line, in the log")
-    serve.add_argument("--log-json", action="store_true", help="log lines as JSON")
+    serve.add_argument("--log-cap-mb", type=int, metavar="MB", help="size of a session's log (10)")
+    serve.add_argument("--tail", action="store_true", help="copy what apps print to the daemon's log")
+    serve.add_argument("--log-json", action="store_true", help="write the log as JSON lines")
 
 
 def _add_run(commands: _Commands) -> None:
     run = _add(commands, "run", "call a function of an app", "run:run")
     run.add_argument("app", metavar="APP", help="a name, name@version, path.py or package.module:Class")
-    run.add_argument("function", nargs="?", metavar="FUNCTION", help="the app's default one if left out")
-    run.add_argument("--input", metavar="JSON", help="@FILE to read it from a file, - from stdin")
-    run.add_argument("--session", metavar="new|ID", help="in a new session, or in this one; left out: in none")
-    run.add_argument("--session-timeout", type=float, metavar="S", help="a new session's sliding window (60)")
-    run.add_argument("--open-timeout", type=float, metavar="S", help="how long to wait for a free worker (30)")
-    run.add_argument("--timeout", type=float, metavar="S", help="cancel the call after so long")
-    run.add_argument("--stream", action="store_true", default=None, help="a line for each event, as they come")
-    run.add_argument("--name", help="a new session's: one living session at most has it")
-    run.add_argument("--if-exists", choices=("error", "attach"), help="if a living session has that name (error)")
+    run.add_argument("function", nargs="?", metavar="FUNCTION", help="the app's default function, `run`, if omitted")
+    run.add_argument("--input", metavar="JSON", help="the input; @FILE reads a file, - stdin")
+    run.add_argument("--session", metavar="new|ID", help="a new session, or an open one (default: none)")
+    run.add_argument("--session-timeout", type=float, metavar="S", help="sliding window of a new session (60)")
+    run.add_argument("--open-timeout", type=float, metavar="S", help="seconds to wait for a worker (30)")
+    run.add_argument("--timeout", type=float, metavar="S", help="cancel the call after so many seconds")
+    run.add_argument("--stream", action="store_true", default=None, help="print a line per event, as it arrives")
+    run.add_argument("--name", help="of a new session; unique among open ones")
+    run.add_argument("--if-exists", choices=("error", "attach"), help="if an open session has that name (error)")
     _labels(run, "of a new session")
     run.add_argument("--description", metavar="TEXT", help="of a new session")
-    run.add_argument("--tag", dest="tags", action="append", metavar="TEXT", help="of a new session; again for more")
-    run.add_argument("--worker", dest="workers", action="append", metavar="ID", help="that worker and no other")
+    run.add_argument("--tag", dest="tags", action="append", metavar="TEXT", help="of a new session; repeatable")
+    run.add_argument("--worker", dest="workers", action="append", metavar="ID", help="use this worker and no other")
     _json(run, "with --stream: progress and log lines on stdout too")
 
 
 def _add_session(commands: _Commands) -> None:
-    session = commands.add_parser("session", help="list, look at, keep alive and end sessions")
+    session = commands.add_parser("session", help="list, inspect, keep alive and end sessions")
     actions = session.add_subparsers(title="commands", required=True, metavar="COMMAND", prog=session.prog)
-    shown = _add(actions, "list", "the open sessions, newest first", "sessions:list_sessions")
+    shown = _add(actions, "list", "list open sessions, newest first", "sessions:list_sessions")
     _filters(shown)
-    shown.add_argument("--cursor", metavar="TEXT", help="the next page, as the last one has told")
+    shown.add_argument("--cursor", metavar="TEXT", help="the next page, as told by the last one")
     _json(shown)
-    live = _add(actions, "top", "the list, live", "sessions:top")
+    live = _add(actions, "top", "show the list, live", "sessions:top")
     _filters(live)
-    live.add_argument("--interval", type=_seconds, default=1.0, metavar="S", help="between two looks (1)")
+    live.add_argument("--interval", type=_seconds, default=1.0, metavar="S", help="seconds between two looks (1)")
     found = {name: _of_one_session(actions, name, help) for name, help in _OF_ONE_SESSION.items()}
-    found["get"].add_argument("--memory", action="store_true", help="measure the worker's memory too")
-    found["end"].add_argument("--force", action="store_true", help="kill a call that runs")
-    found["cancel"].add_argument("--call", type=int, metavar="ID", help="this call, and not the one that runs")
-    found["cancel"].add_argument("--force", action="store_true", help="and the session, if it does not stop at once")
+    found["get"].add_argument("--memory", action="store_true", help="also measure the worker's memory")
+    found["end"].add_argument("--force", action="store_true", help="kill a running call")
+    found["cancel"].add_argument("--call", type=int, metavar="ID", help="this call instead of the running one")
+    found["cancel"].add_argument(
+        "--force", action="store_true", help="end the session if it does not stop at once"
+    )
     found["labels"].add_argument(
-        "label", nargs="*", default=(), type=_label, metavar="KEY=VALUE", help="instead of those it has"
+        "label", nargs="*", default=(), type=_label, metavar="KEY=VALUE", help="replace its labels by these"
     )
     found["labels"].add_argument("--clear", action="store_true", help="remove all")
     found["logs"].add_argument("-f", "--follow", action="store_true", help="until the session is over")
 
 
 _OF_ONE_SESSION = {
-    "get": "all about a session",
+    "get": "show everything about a session",
     "keepalive": "slide a session's window",
     "labels": "show a session's labels, or replace them",
-    "logs": "what a session has printed and logged",
-    "why": "what has happened to a session",
+    "logs": "show what a session printed and logged",
+    "why": "show a session's history",
     "cancel": "cancel a session's call",
     "end": "end a session",
 }
@@ -179,18 +185,20 @@ def _of_one_session(actions: _Commands, name: str, help: str) -> argparse.Argume
 
 
 def _filters(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--app", metavar="NAME", help="of this app")
+    parser.add_argument("--app", metavar="NAME", help="only of this app")
     status = parser.add_mutually_exclusive_group()
     status.add_argument("--status", choices=("active", "ended", "expired", "all"), help="(active)")
-    status.add_argument("--all", dest="status", action="store_const", const="all", help="also those that are over")
-    _labels(parser, "that have this label")
-    parser.add_argument("--name-prefix", metavar="TEXT", help="whose names begin so")
-    parser.add_argument("--limit", type=int, metavar="N", help="at most so many (100)")
+    status.add_argument(
+        "--all", dest="status", action="store_const", const="all", help="also those that are over"
+    )
+    _labels(parser, "only with this label")
+    parser.add_argument("--name-prefix", metavar="TEXT", help="only with a name that begins so")
+    parser.add_argument("--limit", type=int, metavar="N", help="maximum number of sessions (100)")
 
 
 def _labels(parser: argparse.ArgumentParser, help: str) -> None:
     parser.add_argument(
-        "--label", dest="labels", action=_AddLabel, type=_label, metavar="KEY=VALUE", help=f"{help}; again for more"
+        "--label", dest="labels", action=_AddLabel, type=_label, metavar="KEY=VALUE", help=f"{help}; repeatable"
     )
 
 
@@ -214,7 +222,7 @@ def _seconds(text: str) -> float:
 
 
 def _add_status(commands: _Commands) -> None:
-    _json(_add(commands, "status", "how the daemon fares", "daemon:status"))
+    _json(_add(commands, "status", "show the daemon's status", "daemon:status"))
 
 
 def _add_stop(commands: _Commands) -> None:
@@ -222,7 +230,7 @@ def _add_stop(commands: _Commands) -> None:
 
 
 def _add_completion(commands: _Commands) -> None:
-    script = commands.add_parser("completion", help="print a script that completes what is typed in a shell")
+    script = commands.add_parser("completion", help="print a shell completion script")
     script.add_argument("shell", choices=("bash", "zsh", "fish"))
     script.set_defaults(command=_later("completion:completion"))
 
@@ -230,8 +238,8 @@ def _add_completion(commands: _Commands) -> None:
 def _add_app(commands: _Commands) -> None:
     app = commands.add_parser("app", help="list and describe apps")
     actions = app.add_subparsers(title="commands", required=True, metavar="COMMAND", prog=app.prog)
-    _json(_add(actions, "list", "the apps that the daemon knows by name", "apps:list_apps"))
-    describe = _add(actions, "describe", "an app's functions with their schemas", "apps:describe")
+    _json(_add(actions, "list", "list the apps the daemon knows by name", "apps:list_apps"))
+    describe = _add(actions, "describe", "show an app's functions with their schemas", "apps:describe")
     describe.add_argument("app", metavar="APP")
     _json(describe)
 

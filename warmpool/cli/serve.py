@@ -45,7 +45,7 @@ def _settings(options: argparse.Namespace) -> Settings:
     given: dict[str, Any] = {}
     for name, (low, high) in BOUNDS.items():
         option, unit = _IN_UNITS.get(name, (name, 1))
-        value = getattr(options, option, None)
+        value = getattr(options, option)
         if value is not None:
             check_number(f"--{option.replace('_', '-')}", value, ceil(low / unit), high // unit)
             given[name] = value * unit

@@ -249,7 +249,7 @@ def run_result(opened: Opened, output: object) -> Data:
 def text_or_none(name: str, value: object) -> str | None:
     if value is None or (isinstance(value, str) and value):
         return value
-    raise InvalidRequestError(f"{name} must be a text, not {shorten(value)}")
+    raise InvalidRequestError(f"{name} must be a string, not {shorten(value)}")
 
 
 def call_named(opened: Opened, call_id: int) -> dict[str, Any]:
@@ -262,7 +262,7 @@ def check_session_id(params: Mapping[str, Any]) -> None:
     """A control request about a session names it by its id. Raises INVALID_REQUEST for a Session, say."""
     given = params.get("session_id", "")
     if not isinstance(given, str):
-        raise InvalidRequestError(f"session_id must be a text, as session.id is, not a {type(given).__name__}")
+        raise InvalidRequestError(f"session_id must be a string, as session.id is, not a {type(given).__name__}")
 
 
 def labels_or_none(value: object) -> dict[str, str] | None:
@@ -270,7 +270,7 @@ def labels_or_none(value: object) -> dict[str, str] | None:
         return None
     if isinstance(value, Mapping) and all(isinstance(k, str) and isinstance(v, str) for k, v in value.items()):
         return dict(value)
-    raise InvalidRequestError("labels must be a dict of texts by texts")
+    raise InvalidRequestError("labels must be a dict of strings by strings")
 
 
 def _texts(name: str, value: object) -> list[str] | None:
@@ -278,7 +278,7 @@ def _texts(name: str, value: object) -> list[str] | None:
         return None
     if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
         return list(value)
-    raise InvalidRequestError(f"{name} must be a list of texts, not {shorten(value)}")
+    raise InvalidRequestError(f"{name} must be a list of strings, not {shorten(value)}")
 
 
 def _yes_or_no(name: str, value: object) -> bool:

@@ -37,7 +37,7 @@ class Parameters:
     def text(self, name: str) -> str:
         value = self._left.pop(name, None)
         if not isinstance(value, str) or not value:
-            raise InvalidRequestError(f"{self._method} needs {name}, a text, not {shorten(value)}")
+            raise InvalidRequestError(f"{self._method} needs {name}, a string, not {shorten(value)}")
         return value
 
     def text_or_none(self, name: str) -> str | None:
@@ -79,7 +79,7 @@ class Parameters:
     def texts(self, name: str) -> list[str]:
         value = self._left.pop(name, None)
         if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
-            raise InvalidRequestError(f"{self._method} needs {name}, a list of texts, not {shorten(value)}")
+            raise InvalidRequestError(f"{self._method} needs {name}, a list of strings, not {shorten(value)}")
         return value
 
     def flag(self, name: str) -> bool:
@@ -153,9 +153,9 @@ def check_timeouts(wish: Open, open_timeout: float) -> tuple[float, float]:
 
 
 def check_labels(labels: object) -> dict[str, str]:
-    """At most 64 texts by texts, none of them empty. Raises INVALID_REQUEST."""
+    """At most 64 strings by strings, none of them empty. Raises INVALID_REQUEST."""
     if not isinstance(labels, dict):
-        raise InvalidRequestError(f"labels must be a map of at most {LABELS_MAX} texts by texts, not {shorten(labels)}")
+        raise InvalidRequestError(f"labels must be at most {LABELS_MAX} strings by strings, not {shorten(labels)}")
     if len(labels) > LABELS_MAX:
         raise InvalidRequestError(f"a session has at most {LABELS_MAX} labels, not {len(labels)}")
     for key, value in labels.items():
@@ -193,5 +193,5 @@ def check_if_exists(value: str, name: str | None) -> str:
 
 def _check_text(what: str, value: object, longest: int) -> str:
     if not isinstance(value, str) or not 1 <= len(value) <= longest:
-        raise InvalidRequestError(f"{what} must be a text of 1 to {longest} characters, not {shorten(value)}")
+        raise InvalidRequestError(f"{what} must be a string of 1 to {longest} characters, not {shorten(value)}")
     return value

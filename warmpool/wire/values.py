@@ -227,7 +227,7 @@ def _collect_models(annotation: Any, found: set[Any]) -> None:
 def advice(error: BaseException, verb: str) -> str:
     """What to do about a value that cannot be packed. `verb`: what is done with it, in the imperative."""
     if isinstance(error, OverflowError):
-        return "an integer of more than 64 bits goes as text"
+        return "an integer of more than 64 bits goes as a string"
     if isinstance(error, UnicodeError):
         return "text that is no Unicode goes as bytes"
     return f"{verb} plain data, a pydantic model or a dataclass"

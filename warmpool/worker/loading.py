@@ -195,7 +195,7 @@ def checked_version(app: type[BaseApp]) -> str:
     version: object = app.version
     text = str(version)
     if not isinstance(version, str | int | float) or {*text} & {*"@:/#"} or not is_text(text):
-        raise ValueError(f"{app.__name__}.version must be text without @, :, / and #, not {version!r}")
+        raise ValueError(f"{app.__name__}.version must be a string without @, :, / and #, not {version!r}")
     return text
 
 
