@@ -13,7 +13,8 @@
             self.total += input.amount
             return {"total": self.total}
 
-Each public method with annotated parameters is a function of the app; a generator, plain or async, is one that streams.
+Each public method, whose parameters are annotated or have defaults, is a function of the app; a generator, plain or
+async, is one that streams.
 Hooks, all optional, plain or `async def`: `preload` (a classmethod, once in the template, shared by all sessions),
 `setup` (once per worker, before any call), `on_cancel()` (after a call was told to stop, 2 s at most), `on_end(reason)`
 (2 s at most; what it returns is kept with the session), `unload` (last of all).
@@ -46,7 +47,7 @@ class BaseAppOutput(BaseModel):
 
 class CallCancelled(BaseException):
     """Raised in a plain function whose call is cancelled, wherever it is. Clean up and let it pass: the session lives
-    on. No Exception, so that `except Exception` does not stop it. In an async function it is asyncio's CancelledError.
+    on. (A BaseException, lest `except Exception` swallows it.) In an async function it is asyncio's CancelledError.
     """
 
 
@@ -63,7 +64,7 @@ class Host(Protocol):
 @dataclass(slots=True)
 class AppContext:
     """What an app may know of its session, as `self.context`, and may say of it. `session_id` is None until a session
-    has the worker (so in `setup`), and in stateless calls. Outside of a worker nothing listens, and nothing happens.
+    has the worker (so in `setup`), and in stateless calls. Outside of a worker nobody listens, and nothing happens.
     """
 
     app: str = ""
@@ -79,7 +80,7 @@ class AppContext:
         return self._host is not None and self._host.cancel_requested()
 
     def progress(self, done: float, total: float | None = None, message: str = "") -> None:
-        """Tells whoever follows this call how far it is; nothing if nobody does."""
+        """Reports how far the call is to whoever streams it; without such a reader, does nothing."""
         done, total = _plain_number(done), None if total is None else _plain_number(total)
         if not isinstance(message, str):
             raise TypeError(f"a progress message is a string, not {type(message).__name__}")
@@ -122,7 +123,7 @@ class BaseApp:
     """A session ends after so many calls. This limit and the next are looked at after each call, once its reply is
     sent."""
     max_private_bytes: ClassVar[int | None] = None
-    """A session ends when its process has more memory than this that it shares with no other."""
+    """Bytes. A session ends when its process has more memory than this that it shares with no other."""
     max_lifetime: ClassVar[float | None] = None
     """A session ends so many seconds after it began; if it is in a call, at the end of that."""
 

@@ -89,6 +89,8 @@ class InvalidInputError(RequestError):
 
 
 class AppNotFoundError(RequestError):
+    """No app is called so: no file, no module, no name that the daemon knows."""
+
     code = "APP_NOT_FOUND"
     status_code = 404
 
@@ -128,31 +130,43 @@ class SessionError(WarmpoolError):
 
 
 class SessionNotFoundError(SessionError):
+    """The daemon knows no such session, or knows it no more: 10,000 that are over are remembered, for 24 h."""
+
     code = "SESSION_NOT_FOUND"
     status_code = 404
 
 
 class SessionExpiredError(SessionError):
+    """Its window has passed without a call: `end_reason` is "idle"."""
+
     code = "SESSION_EXPIRED"
     status_code = 410
 
 
 class SessionEndedError(SessionError):
+    """It was ended: by a client, by its app, by a limit of that, or with the daemon."""
+
     code = "SESSION_ENDED"
     status_code = 410
 
 
 class WorkerLeasedError(SessionError):
+    """The worker that was asked for serves another session."""
+
     code = "WORKER_LEASED"
     status_code = 409
 
 
 class AppMismatchError(SessionError):
+    """The session is of another app than the one that was named."""
+
     code = "APP_MISMATCH"
     status_code = 400
 
 
 class VersionMismatchError(SessionError):
+    """The session, or the app as it is now, has another version than the one that was named."""
+
     code = "VERSION_MISMATCH"
     status_code = 400
 
@@ -224,11 +238,15 @@ class UnavailableError(WarmpoolError):
 
 
 class PoolExhaustedError(UnavailableError):
+    """No worker was free within `open_timeout`; the message says what was missing."""
+
     code = "POOL_EXHAUSTED"
     status_code = 503
 
 
 class DaemonUnavailableError(UnavailableError):
+    """No daemon listens, it is leaving, or it could not be started; the message names its log."""
+
     code = "DAEMON_UNAVAILABLE"
     status_code = 503
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import collections.abc
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from enum import Enum
 from typing import Any, Final, Never, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
@@ -38,29 +38,20 @@ class Kind(Enum):
 
 
 def is_function(name: str, value: object) -> bool:
-    """Whether what a class has under this name is a public method, no hook, whose parameters are all annotated. One in
-    a wrapper that is no function itself, as that of `functools.lru_cache`, is one too.
+    """Whether what a class has under this name is a public method, no hook, each parameter annotated or with a default.
+    One in a wrapper that is no function itself, as that of `functools.lru_cache`, is one too.
     """
-    if name.startswith("_") or name in HOOKS or isinstance(value, staticmethod | classmethod) or not callable(value):
-        return False
-    return inspect.isfunction(inspect.unwrap(value)) and _is_annotated(value)
-
-
-def _is_annotated(method: Callable[..., Any]) -> bool:
-    return next(_bare(method), None) is None
-
-
-def _bare(method: Callable[..., Any]) -> Iterator[str]:
-    """Names of parameters of which nothing is said."""
-    parameters = list(inspect.signature(method).parameters.values())[1:]
-    return (one.name for one in parameters if one.annotation is one.empty and one.default is one.empty)
+    return not _obstacle(name, value)
 
 
 def why_no_function(app: type, name: str) -> str:
     """Why what an app has under this name is none of its functions, for its author; empty if it has nothing there."""
     value = inspect.getattr_static(app, name, None)
-    if not callable(value) and not hasattr(type(value), "__get__"):
-        return ""
+    return _obstacle(name, value) if callable(value) or hasattr(type(value), "__get__") else ""
+
+
+def _obstacle(name: str, value: object) -> str:
+    """Why this is no function; empty if it is one."""
     if name.startswith("_"):
         return "its name begins with _"
     if name in HOOKS:
@@ -71,8 +62,10 @@ def why_no_function(app: type, name: str) -> str:
         return f"it is a {type(value).__name__}, and no plain method"
     if not inspect.isfunction(inspect.unwrap(value)):
         return "it is no method, or in a wrapper that does not say so by `functools.wraps`"
-    bare = next(_bare(value), None)
-    return "" if bare is None else f"its parameter {bare} has no annotation"
+    for parameter in list(inspect.signature(value).parameters.values())[1:]:
+        if parameter.annotation is parameter.empty and parameter.default is parameter.empty:
+            return f"its parameter {parameter.name} has no annotation"
+    return ""
 
 
 def refuse_generators(app: type) -> None:

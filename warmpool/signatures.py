@@ -130,7 +130,7 @@ def select(
     since = f", since {why}" if why else ""
     raise FunctionNotFoundError(
         f"app {app} does not have {wanted}{since}; it has {', '.join(sorted(functions)) or 'none'} "
-        "(a function is a public method whose parameters are all annotated)",
+        "(a function is a public method whose parameters have annotations, or defaults)",
         details={"functions": sorted(functions)},
     )
 

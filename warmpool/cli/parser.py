@@ -112,9 +112,7 @@ def _add_serve(commands: _Commands) -> None:
     serve.add_argument("--open-timeout", type=float, metavar="S", help="seconds an open waits for a worker (30)")
     serve.add_argument("--start-timeout", type=float, metavar="S", help="seconds an import, or a setup, may take (300)")
     serve.add_argument("--call-frame-limit", type=int, metavar="BYTES", help="largest message over a socket (16 MiB)")
-    serve.add_argument(
-        "--call-memory-limit", type=int, metavar="BYTES", help="largest one in shared memory (1 GiB)"
-    )
+    serve.add_argument("--call-memory-limit", type=int, metavar="BYTES", help="largest one in shared memory (1 GiB)")
     serve.add_argument("--idle-exit", type=float, metavar="S", help="exit after so many idle seconds (never)")
     serve.add_argument("--app-idle-timeout", type=float, metavar="S", help="unload an app after so many (600)")
     serve.add_argument("--detach", action="store_true", help="run in the background, with a log file")
@@ -156,9 +154,7 @@ def _add_session(commands: _Commands) -> None:
     found["get"].add_argument("--memory", action="store_true", help="also measure the worker's memory")
     found["end"].add_argument("--force", action="store_true", help="kill a running call")
     found["cancel"].add_argument("--call", type=int, metavar="ID", help="this call instead of the running one")
-    found["cancel"].add_argument(
-        "--force", action="store_true", help="end the session if it does not stop at once"
-    )
+    found["cancel"].add_argument("--force", action="store_true", help="end the session if it does not stop at once")
     found["labels"].add_argument(
         "label", nargs="*", default=(), type=_label, metavar="KEY=VALUE", help="replace its labels by these"
     )
@@ -188,9 +184,7 @@ def _filters(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--app", metavar="NAME", help="only of this app")
     status = parser.add_mutually_exclusive_group()
     status.add_argument("--status", choices=("active", "ended", "expired", "all"), help="(active)")
-    status.add_argument(
-        "--all", dest="status", action="store_const", const="all", help="also those that are over"
-    )
+    status.add_argument("--all", dest="status", action="store_const", const="all", help="also those that are over")
     _labels(parser, "only with this label")
     parser.add_argument("--name-prefix", metavar="TEXT", help="only with a name that begins so")
     parser.add_argument("--limit", type=int, metavar="N", help="maximum number of sessions (100)")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from math import isnan
-from types import TracebackType
 from typing import Final, Self, TextIO
 
 WIDTH: Final = 24
@@ -19,9 +18,7 @@ class Bar:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.clear()
 
     def show(self, done: float, total: float | None, message: str) -> None:

@@ -15,7 +15,6 @@ import socket as sockets
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
-from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeVar, Unpack, overload
 
 from ..errors import WarmpoolError
@@ -53,18 +52,18 @@ class AsyncClient:
 
     @property
     def places(self) -> Places:
+        """As `Client.places`."""
         return self._core.places
 
     @property
     def started_daemon(self) -> bool:
+        """As `Client.started_daemon`."""
         return self._core.started_daemon
 
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def close(self) -> None:

@@ -24,7 +24,7 @@ def session(
     **options: Unpack[SessionOptions],
 ) -> Callable[[Callable[..., R]], Callable[..., R]]:
     """Calls the function with `session=`: a new session each time, which is ended when the function returns or raises.
-    An `async def` function has an AsyncSession. What is wrong in `options` is said at once.
+    An `async def` function has an AsyncSession. Raises what is wrong with `options` at once.
 
     A type checker knows what the decorated function gives and not what it takes: no type says "all but `session`".
     """

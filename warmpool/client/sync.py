@@ -13,7 +13,6 @@ import builtins
 import os
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
 from ..paths import Places, working_directory
@@ -46,6 +45,7 @@ class Client:
 
     @property
     def places(self) -> Places:
+        """Where the daemon's files are: `socket`, `log`, …"""
         return self._core.places
 
     @property
@@ -56,9 +56,7 @@ class Client:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -135,10 +133,8 @@ class Session:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        finish(self._twin.__aexit__(kind, error, trace))
+    def __exit__(self, *how: Any) -> None:
+        finish(self._twin.__aexit__(*how))
 
     def open(self) -> Self:
         """Connects again, if it is not connected; raises what has become of the session if it is over."""
@@ -146,8 +142,8 @@ class Session:
         return self
 
     def close(self) -> None:
-        """What leaving the `with` block does: ends a session that was opened here, and lets go of one that was
-        attached to, or that `if_exists="attach"` was said of.
+        """As leaving the `with` block: ends a session that was opened here; one that was attached to, or opened with
+        `if_exists="attach"`, it lets go of.
         """
         finish(self._twin.close())
 
@@ -208,7 +204,7 @@ class Session:
 
     def map(self, function: str | None, inputs: Iterable[Any], *, window: int = 64) -> Generator[Any, None, None]:
         """The outputs of a call for each input, in order, as they come. Up to `window` calls are under way at once, so
-        that nobody waits for the way there and back. The first error by position is raised, and ends it.
+        that the ways there and back overlap. The first error by position is raised, and ends it.
         """
         return drive(self._twin.map(function, inputs, window=window))
 
@@ -225,6 +221,10 @@ class Session:
         return finish(self._twin.cancel(force=force))
 
     def info(self) -> Data:
+        """What is known of it, and was when it is over: `status`, `end_reason`, `busy`, `call_count`, `created_at`,
+        `last_call_at`, `expires_at` (ISO 8601 with UTC), `session_timeout` (seconds), `app`, `version`, `worker_id`,
+        `pid`, `labels` and more. Does not slide the window.
+        """
         return finish(self._twin.info())
 
     def keepalive(self) -> Data:
@@ -236,6 +236,7 @@ class Session:
         return finish(self._twin.set_labels(labels))
 
     def get_labels(self) -> dict[str, str]:
+        """The session's labels, as they are by now."""
         return finish(self._twin.get_labels())
 
 
@@ -296,9 +297,7 @@ class Stream:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         finish(self._twin.leave(error))
 
     def close(self) -> None:
@@ -354,6 +353,7 @@ class Sessions:
         return finish(self._twin.set_labels(session_id, labels))
 
     def get_labels(self, session_id: str) -> dict[str, str]:
+        """A session's labels."""
         return finish(self._twin.get_labels(session_id))
 
     def why(self, session_id: str) -> Data:

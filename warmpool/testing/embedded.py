@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ..client.requests import Data, app_reference
@@ -109,9 +108,7 @@ class embedded:  # noqa: N801  (used as a function: `with embedded() as client`)
         self._client = TestingClient(self._daemon.places.socket)
         return self._client
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         assert self._client is not None
         assert self._daemon is not None
         self._client.close()
@@ -126,9 +123,7 @@ class embedded:  # noqa: N801  (used as a function: `with embedded() as client`)
         self._async_client = AsyncTestingClient(self._daemon.places.socket)
         return self._async_client
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         from asyncio import to_thread
 
         assert self._async_client is not None

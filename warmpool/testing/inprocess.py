@@ -17,7 +17,6 @@ import inspect
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
-from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from ..app import BaseApp
@@ -81,9 +80,7 @@ class AppClient(_AnyClient[A]):
             raise
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         try:
             self.end()
         finally:
@@ -139,9 +136,7 @@ class AppClient(_AnyClient[A]):
         await self._life.begin(_awaited)
         return AsyncAppClient(self._life)
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         try:
             await AsyncAppClient(self._life).end()
         finally:
