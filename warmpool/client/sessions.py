@@ -9,7 +9,6 @@ from __future__ import annotations
 import builtins
 from collections.abc import AsyncGenerator, Generator, Iterable, Mapping
 from contextlib import suppress
-from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from ..errors import DaemonUnavailableError, InvalidRequestError, SessionNotFoundError, WarmpoolError
@@ -101,9 +100,7 @@ class AsyncSession(Served):
     async def __aenter__(self) -> Self:
         return await self.open()
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, kind: object, *_: object) -> None:
         if kind is None:
             await self.close()
         else:

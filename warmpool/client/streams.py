@@ -10,7 +10,6 @@ import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
-from types import TracebackType
 from typing import Any, Final, Self
 
 from ..errors import InvalidRequestError, WarmpoolError
@@ -168,9 +167,7 @@ class AsyncStream(Served):
     async def __aenter__(self) -> Self:
         return await self.begin()
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
         await self.leave(error)
 
     async def leave(self, error: BaseException | None) -> None:

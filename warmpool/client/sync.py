@@ -133,7 +133,7 @@ class Session:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *how: Any) -> None:
+    def __exit__(self, *how: object) -> None:
         finish(self._twin.__aexit__(*how))
 
     def open(self) -> Self:
