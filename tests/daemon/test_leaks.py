@@ -479,6 +479,25 @@ def test_an_app_that_breaks_in_a_process_of_its_own_is_called_by_its_name(client
         client.session(str(app))
 
 
+def test_a_process_of_its_own_in_which_an_app_does_not_load_is_gone_though_it_has_a_thread(
+    client: Client, directory: Path
+):
+    app = directory / "alone.py"
+    app.write_text(
+        "import os, threading\nfrom pathlib import Path\nfrom warmpool import BaseApp\n"
+        "threading.Thread(target=threading.Event().wait).start()\n"
+        "with Path(__file__).with_name('pids').open('a') as pids:\n    pids.write(f'{os.getpid()}\\n')\n"
+        "Path(__file__).with_name('mark').touch(exist_ok=False)\n"
+        "class Alone(BaseApp):\n    def run(self) -> str:\n        return 'never'\n"
+    )
+    with pytest.raises(AppBrokenError, match="FileExistsError"):
+        client.session(str(app))
+    template, *others = map(int, (directory / "pids").read_text().split())
+    assert others
+    for pid in (template, *others):
+        assert wait_for_exit(pid, 5), "it has failed, and stays"
+
+
 def test_more_opens_than_a_stopped_template_has_room_for_cost_no_cpu(
     start_daemon: Callable[..., Daemon], stopped: Callable[[int], None]
 ):

@@ -38,6 +38,7 @@ class LoneTemplate:
         self._ends = ends
         self._under = under
         self._failed = failed
+        self._child = child
         self._channel = Channel(channel, loop, FROM_TEMPLATE, self._heed, lambda: None)
         self._channel.send(load, (board,))
         child.on_exit = self._exited
@@ -49,6 +50,7 @@ class LoneTemplate:
                 self._close_ends()
             case LoadFailed():
                 self._close_ends()
+                self._child.kill()  # a thread that the import has started would hold it
                 self._failed(message.error)
 
     def _exited(self, end: Exit) -> None:
