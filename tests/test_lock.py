@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import builtins
 import errno
+import io
 import os
 
 import pytest
@@ -47,3 +49,17 @@ def test_who_holds_it_can_be_asked_without_taking_it(tmp_path):
     lock.release()
     path.write_text("4711")
     assert holder(path) is None, "left over"
+
+
+def test_who_has_locked_another_file_of_that_number_does_not_hold_it(tmp_path, monkeypatch):
+    """On each device there may be one, and it is a stranger who would be told to go."""
+    path = tmp_path / "lock"
+    path.write_text("4711")
+    table = f"1: FLOCK  ADVISORY  WRITE {os.getpid()} 00:7f:{path.stat().st_ino} 0 EOF\n"
+    real = builtins.open
+    monkeypatch.setattr(
+        builtins, "open", lambda name, *how: io.StringIO(table) if name == "/proc/locks" else real(name, *how)
+    )
+    assert holder(path) is None
+    with path.open():
+        assert holder(path) == os.getpid()

@@ -26,15 +26,27 @@ def holder(path: Path) -> int | None:
     this moment must not find it taken.
     """
     try:
-        inode = str(path.stat().st_ino)
+        file = path.stat()
         with open("/proc/locks") as locks:
             for line in locks:
                 kind, _, _, pid, place = line.split()[1:6]  # place: major:minor:inode of the file
-                if kind == "FLOCK" and place.rpartition(":")[2] == inode:
+                if kind == "FLOCK" and place.rpartition(":")[2] == str(file.st_ino) and _has_open(pid, file):
                     return int(pid)
     except OSError:
         pass
     return None
+
+
+def _has_open(pid: str, file: os.stat_result) -> bool:
+    """Whether a process that has locked a file with the number of this one's inode means this one: on another device
+    there may be another of that number, and the device that `/proc/locks` names need not be the one that `stat` knows.
+    """
+    with suppress(OSError):  # it is gone, or another user's
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            with suppress(OSError):  # closed meanwhile
+                if os.path.samestat(os.stat(f"/proc/{pid}/fd/{fd}"), file):
+                    return True
+    return False
 
 
 class LockFile:
