@@ -15,6 +15,8 @@ from typing import Any, Final
 PACKAGE: Final = Path(__file__).resolve().parent
 INSTALLATION: Final = str(PACKAGE.parent)
 """The directory from which warmpool is imported."""
+PATH_ENV: Final = "WARMPOOL_PATH"
+"""Where templates are told of further places of modules, which come behind all others. It is for nobody else."""
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _libc: Final = ctypes.CDLL(None, use_errno=True)  # in the template, whose workers would each make classes for it

@@ -120,6 +120,24 @@ def test_modules_that_the_owner_finds_its_apps_find(marked, tmp_path, monkeypatc
         assert client.run(app=str(tmp_path / "app.py"), function="word").output == "found"
 
 
+def test_modules_of_the_owners_stand_in_for_none_of_pythons(marked, tmp_path, monkeypatch):
+    """Where it has a module called as one of those, it has long imported the other."""
+    (tmp_path / "lib").mkdir()
+    for name in ("inspect", "logging"):
+        (tmp_path / "lib" / f"{name}.py").write_text("raise ImportError('not this one')\n")
+    (tmp_path / "app.py").write_text(
+        "import logging, os\nfrom warmpool import BaseApp\n\n"
+        "class App(BaseApp):\n"
+        "    def level(self) -> int:\n        return logging.WARNING\n"
+        "    def given(self) -> list:\n        return [os.environ.get(name) for name in ('PYTHONPATH', 'WARMPOOL_PATH')]\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path / "lib"))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with embedded() as client:
+        assert client.run(app=str(tmp_path / "app.py"), function="level").output == 30
+        assert client.run(app="app", function="given").output == [str(tmp_path), None], "what it starts has it as we do"
+
+
 def test_a_module_is_named_as_its_owner_finds_it(marked, tmp_path, monkeypatch):
     (tmp_path / "only_there.py").write_text(
         "from warmpool import BaseApp\n\nclass Found(BaseApp):\n    def run(self) -> str:\n        return __name__\n"

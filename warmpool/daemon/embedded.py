@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from ..errors import InternalError, InvalidRequestError, WarmpoolError
 from ..handshake import READY, refusal
-from ..launch import close_all_but
+from ..launch import PATH_ENV, close_all_but
 from ..paths import Places
 from ..settings import Settings
 from .main import serve
@@ -68,9 +68,9 @@ def _settings(given: dict[str, Any]) -> Settings:
 
 def _add_to_path(entries: list[str]) -> None:
     """The owner's places of modules are its apps' too, behind what this interpreter has of itself and was given. Here
-    they are looked for by their names.
+    they are looked for by their names. (Refused: to tell templates of them by PYTHONPATH. What that names comes first,
+    so a file of a test's that is called as a module of Python's, and which its owner never imports, would be theirs.)
     """
-    given = os.environ.get("PYTHONPATH")
     added = [entry for entry in entries if entry not in sys.path]
     sys.path.extend(added)
-    os.environ["PYTHONPATH"] = os.pathsep.join([given, *added] if given else added)
+    os.environ[PATH_ENV] = os.pathsep.join(added)

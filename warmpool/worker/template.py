@@ -24,7 +24,7 @@ from ..app import AppContext, BaseApp
 from ..board import Board
 from ..descriptors import adopt, close_all
 from ..errors import AppBrokenError
-from ..launch import be_subreaper, die_with
+from ..launch import PATH_ENV, be_subreaper, die_with
 from ..packets import expect_fds, receive, send
 from ..signatures import Function, functions_of
 from ..wire.process_messages import (
@@ -224,6 +224,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (load.open_files, hard))
     keep_freed_memory()
     sys.dont_write_bytecode = True
+    sys.path += filter(None, os.environ.pop(PATH_ENV, "").split(os.pathsep))
     sys.argv = [load.file or load.module]
     replace_streams()
     template = _load_app(channel, load, board)
