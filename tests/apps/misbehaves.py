@@ -70,9 +70,9 @@ class Misbehaves(BaseApp):
     def leave_generations(self) -> None:
         subprocess.Popen(["sh", "-c", "sh -c 'sh -c \"sleep 1000; true\"; true'; true"])
 
-    def leave_runners(self, pipe: str) -> None:
+    def leave_runners(self, pipe: str, step: str) -> None:
         """Each forks the next one and goes. Who lives has the pipe open."""
-        code = "import os, sys, time\npipe = open(sys.argv[1], 'w')\nwhile not os.fork():\n    time.sleep(0.02)\n"
+        code = f"import os, sys, time\npipe = open(sys.argv[1], 'w')\nwhile not os.fork():\n    {step}\n    time.sleep(0.02)\n"
         subprocess.Popen([sys.executable, "-c", code, pipe])
 
     def share_memory(self) -> tuple[str, int]:

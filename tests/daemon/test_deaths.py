@@ -172,11 +172,22 @@ def test_shared_memory_goes_with_its_session(daemon: Daemon, end: Callable[[Daem
         shared.unlink(missing_ok=True)
 
 
-def test_what_is_forked_by_what_an_app_has_left_is_not_spared_anew(client: Client, directory: Path):
+def test_what_an_app_leaves_has_time_to_remove_its_files(client: Client, directory: Path):
+    """As a daemon that it has embedded, which is in a kernel session of its own."""
+    session = client.session(str(APPS / "leaves_a_daemon.py"))
+    pid, files = session.call("leave", directory=str(directory))
+    assert Path(files).is_dir()
+    session.end()
+    assert wait_for_exit(pid)
+    assert not Path(files).exists()
+
+
+@pytest.mark.parametrize("step", ["pass", "os.setsid()"], ids=["near", "far"])
+def test_what_is_forked_by_what_an_app_has_left_is_not_spared_anew(client: Client, directory: Path, step: str):
     pipe = directory / "pipe"
     os.mkfifo(pipe)
     session = client.session(MISBEHAVES)
-    session.call("leave_runners", pipe=str(pipe))
+    session.call("leave_runners", pipe=str(pipe), step=step)
     with pipe.open() as runners:
         session.end()
         assert runners.read() == "", "the last of them is dead"

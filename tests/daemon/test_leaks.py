@@ -281,6 +281,7 @@ def test_a_worker_that_was_just_born_is_never_taken_for_an_orphan(tmp_path: Path
         return [newborn.pid]
 
     monkeypatch.setattr(family, "children_of_this_process", adopted_now)
+    monkeypatch.setattr(family, "ORPHAN_GRACE", 0)
     try:
         hands.family.sweep()
         channel.drain()

@@ -5,8 +5,10 @@ not know is such an orphan, and is killed. They are looked for when a child that
 died that we do not know; but not after each of many, since a look takes longer the more children there are.
 
 Some orphans end by themselves when they see that their worker is dead, and must: multiprocessing has a process that
-removes then what shared memory is left. So who is in the kernel's session of one that has just died is spared for a
-moment. That is counted from the death, so whatever is forked meanwhile gains nothing by it.
+removes then what shared memory is left, and a daemon that an app has embedded removes its files. So who is in the
+kernel's session of one that has just died is spared for a moment, which is counted from the death; and so is anybody,
+counted from when there were no orphans yet. Whatever an orphan forks is found while that is there or when it has died,
+so it gains nothing by it.
 """
 
 from __future__ import annotations
@@ -46,6 +48,8 @@ class Family:
         """Those of them that nobody has told us of."""
         self._recently_dead: dict[int, float] = {}
         """By the pid of a dead child that was no orphan, until when its session is spared."""
+        self._spared_until: float | None = None
+        """Until when all orphans are, whenever they come. None: the last look has found none."""
         self._pipes: set[Pipe] = set()
         """What those whom we have started print to. One is open for as long as anybody can write to it: that may be a
         worker, long after its template.
@@ -133,13 +137,22 @@ class Family:
                     pass  # reaped meanwhile
                 except OSError:
                     self._sweep_later()
-        now = time.monotonic()
-        self._recently_dead = {pid: until for pid, until in self._recently_dead.items() if until > now}
-        spared = [pid for pid in self._orphans if os.getsid(pid) in self._recently_dead]
+        spared = self._spared(time.monotonic())
         if spared:
-            self._loop.call_later(ORPHAN_GRACE, self._sweep_soon)
+            self._loop.call_later(ORPHAN_GRACE + SWEEP_PAUSE, self._sweep_soon)  # and not a moment too early
         for pid in self._orphans.keys() - spared:
             self._orphans[pid].kill()
+
+    def _spared(self, now: float) -> set[int]:
+        """The orphans that may live on for a while."""
+        self._recently_dead = {pid: until for pid, until in self._recently_dead.items() if until > now}
+        if not self._orphans:
+            self._spared_until = None
+        elif self._spared_until is None:
+            self._spared_until = now + ORPHAN_GRACE
+        if self._spared_until is not None and now < self._spared_until:
+            return set(self._orphans)
+        return {pid for pid in self._orphans if os.getsid(pid) in self._recently_dead}
 
     def close(self) -> None:
         """The last to die may have left something, and that again: sweeps until nothing is left, and waits for it."""
