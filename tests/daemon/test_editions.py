@@ -211,6 +211,34 @@ def test_editing_what_lies_elsewhere_on_the_path_is_an_edit(client: Client, app:
     assert list(library.rglob("*.pyc")) == []
 
 
+def test_an_edit_while_a_process_of_its_own_imports_the_app_is_not_called_by_the_version_before(
+    client: Client, directory: Path, app: Path
+):
+    """Its first import starts a thread, so each worker imports it for itself: the second of all has to wait."""
+    turns, latch = directory / "turns", directory / "latch"
+    turns.touch()
+    os.mkfifo(latch)
+    app.write_text(
+        "import threading\nfrom pathlib import Path\n"
+        "threading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+        f"turns = Path({str(turns)!r})\nturns.write_text(turns.read_text() + 'x')\n"
+        f"if turns.read_text() == 'xx':\n    open({str(latch)!r}).read()\n"
+        "import words\n" + TEXT.replace('"{answer}"', "words.ANSWER").replace("(BaseApp):", "(BaseApp):\n    warm = 0")
+    )
+    words = directory / "words.py"
+    words.write_text("ANSWER = 'one'\n")
+    with ThreadPoolExecutor() as threads:
+        opens = threads.submit(client.session, str(app))
+        with latch.open("w"):
+            words.write_text("ANSWER = 'two'\n")
+        session = opens.result()
+    with session:
+        assert session.call() == "two"
+        assert session.version == hashlib.sha256(app.read_bytes() + words.read_bytes()).hexdigest()[:8]
+        with client.session(f"{app}@{session.version}") as pinned:
+            assert pinned.call() == "two"
+
+
 @pytest.fixture(params=["edited.py", "aside.py"])
 def faulty(app: Path, request: pytest.FixtureRequest) -> Path:
     """The app's file, or one that it imports: the one that is at fault when the app is first used."""

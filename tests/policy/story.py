@@ -483,6 +483,10 @@ class Story:
     def of_app(self, app: str) -> list[str]:
         return [w.id for w in self.workers.values() if self._is_of(w.pool, app)]
 
+    def imports(self, worker: str, version: str, *, app: str = "counter", revision: int) -> None:
+        """A worker that is no fork finds this version, while the app's files are of this revision."""
+        self.happens(ev.WorkerLoaded(worker, version, self.edition(app, revision)))
+
     def forked(self, worker: str) -> None:
         self._pids += 1
         self.workers[worker].forked = True

@@ -433,6 +433,14 @@ class BrokerMachine(RuleBasedStateMachine):
     def a_worker_is_forked(self, pick: int) -> None:
         self.world.forked(choose(pick, [w.id for w in self.workers() if not w.forked]))
 
+    @precondition(lambda self: any(not w.forked for w in self.workers()))
+    @rule(pick=picks)
+    def a_worker_imports_the_app_as_it_is_now(self, pick: int) -> None:
+        worker = choose(pick, [w for w in self.workers() if not w.forked])
+        app, _ = self.world.edition_of[worker.pool]
+        revision = self.revisions[app]
+        self.world.imports(worker.id, f"v{revision}", app=app, revision=revision)
+
     @precondition(lambda self: self.world.unborn())
     @rule(pick=picks)
     def a_worker_is_ready(self, pick: int) -> None:

@@ -4,8 +4,10 @@ back when nobody needs them.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
-from policy.story import NOTHING, PLENTY, Story, kinds
+from policy.story import NOTHING, PLENTY, Client, Story, kinds
 
 from warmpool.constants import BACKOFF_FIRST, BACKOFF_LIMIT, MEMORY_RECHECK, REFILL_QUIET, SPARE_IDLE, STOP_GRACE
 from warmpool.errors import AppBrokenError, PoolExhaustedError, VersionMismatchError
@@ -1374,6 +1376,7 @@ def test_who_asked_for_functions_and_left_is_not_answered():
 
 
 LATE = [
+    ev.WorkerLoaded("w_2", "v2", ev.AppEdition("/apps/counter.py", "counter", 2)),
     ev.WorkerForked("w_2", 5),
     ev.WorkerReady("w_2"),
     ev.WorkerFailed("w_2", {"code": "APP_BROKEN", "message": "x", "details": {}}),
@@ -1413,7 +1416,7 @@ def test_what_is_said_of_the_template_of_a_retired_edition_changes_nothing(event
 
 @pytest.mark.parametrize("state", ["warm", "leased", "serving", "spare", "stopping"])
 @pytest.mark.parametrize(
-    "event", [e for e in LATE[:6] if type(e) is not ev.WorkerForked], ids=lambda e: type(e).__name__
+    "event", [e for e in LATE[:7] if type(e) is not ev.WorkerForked], ids=lambda e: type(e).__name__
 )
 def test_what_does_not_fit_the_state_of_a_worker_changes_nothing(state, event):
     story = Story()
@@ -1431,7 +1434,7 @@ def test_what_does_not_fit_the_state_of_a_worker_changes_nothing(state, event):
     fits = goes or (type(event), state) == (ev.WorkerReleased, "serving")
     if not fits:
         before = repr(story.broker)
-        assert story.happens(type(event)(worker, *([event.error] if type(event) is ev.WorkerFailed else []))) == []
+        assert story.happens(replace(event, worker=worker)) == []
         assert repr(story.broker) == before
 
 
@@ -1533,6 +1536,57 @@ def test_that_an_app_cannot_be_forked_is_told():
     effects = story.happens(ev.TemplateLoaded(pool, "v1", None, None, threads=("a", "b")))
     why = "its import has left threads running (a, b)"
     assert fx.Log(f"app counter cannot be forked, {why}: each session imports it anew") in effects
+
+
+def imports_for_itself() -> tuple[Story, Client, str]:
+    """Somebody waits for a worker of the first edition, of which there is a session already; and that worker."""
+    story = Story(warm=0)
+    story.session()
+    client = story.open()
+    (worker,) = story.unborn()
+    return story, client, worker
+
+
+def test_a_worker_that_finds_an_edit_is_killed_and_who_waits_gets_one_of_the_new_edition():
+    story, client, worker = imports_for_itself()
+    story.imports(worker, "v2", revision=2)
+    assert story.workers[worker].killed
+    assert story.unborn() == [worker], "another one would find the same"
+    story.loads(version="v2")
+    story.rest()
+    assert (story.look(client.session).version, client.notice) == ("v2", None)
+
+
+def test_so_it_is_where_nobody_has_had_a_worker_yet():
+    story = Story(warm=0)
+    client = story.open()
+    story.loads(version="v1")
+    (worker,) = story.unborn()
+    story.imports(worker, "v2", revision=2)
+    story.loads(version="v2")
+    story.rest()
+    assert story.look(client.session).version == "v2"
+    assert story.loaded() == [story.workers[client.worker].pool]
+
+
+def test_an_edit_that_a_worker_finds_may_be_known_to_be_broken():
+    story, client, worker = imports_for_itself()
+    other = story.open(revision=2)
+    story.does_not_load()
+    workers = story.unborn()
+    for found in workers:
+        story.imports(found, "v2", revision=2)
+    assert "bad syntax" in str(client.error)
+    assert "bad syntax" in str(other.error)
+    assert story.told_to_stop() == story.unborn() == workers == [worker, "w_5"]
+
+
+@pytest.mark.parametrize(("version", "revision"), [("v1", 2), ("v2", 1)], ids=["read before it", "by chance"])
+def test_a_worker_that_finds_no_edit_goes_on(version: str, revision: int):
+    story, client, worker = imports_for_itself()
+    story.imports(worker, version, revision=revision)
+    story.rest()
+    assert client.worker == worker
 
 
 def test_an_import_may_be_overdue_when_its_app_is_given_back():

@@ -28,15 +28,18 @@ class LoneTemplate:
         ends: tuple[int, ...],
         *,
         under: Callable[[str], str],
+        loaded: Callable[[str], None],
         failed: Callable[[dict[str, Any]], None],
     ) -> None:
         """`board`: the descriptor. `ends` go with `fork` when the app is loaded, and are closed in any case. `under`
-        adds to an exit status under which interpreter it was; `failed` is told why there will be no worker.
+        adds to an exit status under which interpreter it was; `loaded` is told the version that was imported, before
+        the worker is born, and `failed` why there will be none.
         """
         self._app = load.app
         self._fork = fork
         self._ends = ends
         self._under = under
+        self._loaded = loaded
         self._failed = failed
         self._child = child
         self._channel = Channel(channel, loop, FROM_TEMPLATE, self._heed, lambda: None)
@@ -46,6 +49,7 @@ class LoneTemplate:
     def _heed(self, message: Message) -> None:
         match message:
             case Loaded():
+                self._loaded(message.version)
                 self._channel.send(self._fork, self._ends)
                 self._close_ends()
             case LoadFailed():

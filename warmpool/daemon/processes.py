@@ -251,8 +251,12 @@ class Processes:
         self._workers[worker].child = child
         LoneTemplate(
             child, ours, self._loop, load, self._board_fd, Fork(worker, row, in_place=True), ends,
-            under=partial(_under, interpreter), failed=partial(self._never_born, worker),
+            under=partial(_under, interpreter), loaded=partial(self._loaded_alone, app_key, worker),
+            failed=partial(self._never_born, worker),
         )  # fmt: skip
+
+    def _loaded_alone(self, app_key: str, worker: str, version: str) -> None:
+        self._report(ev.WorkerLoaded(worker, version, self._catalog.by_key(app_key).edition()))
 
     def tell(self, worker: str, message: Message) -> None:
         known = self._workers.get(worker)

@@ -192,6 +192,8 @@ class Broker:
         match event:
             case ev.ForkRefused():
                 self.fleet.fork_refused(worker, event.why, now)
+            case ev.WorkerLoaded():
+                self.fleet.worker_loaded(worker, event, now)
             case ev.WorkerForked():
                 worker.pid = event.pid
             case ev.WorkerReady():

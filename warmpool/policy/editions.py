@@ -302,6 +302,16 @@ class Editions:
             self._effects.append(fx.StopTemplate(pool.id))
             pool.step_template(TemplateEvent.LOSE)
 
+    def edited(self, pool: Pool, edition: AppEdition, now: float) -> None:
+        """No worker can be made of an edition any more: each reads the files for itself, and they are of this one."""
+        if pool.template is not TemplateState.READY:
+            return
+        self.replace_template(pool)
+        try:
+            self.pool_for(edition, now)
+        except AppBrokenError as error:
+            self.fail(pool, error.to_wire(), now)
+
     def load_overdue(self, pool: Pool, now: float) -> None:
         what = f"its import and `preload` took longer than {self._settings.start_timeout:g} s"
         self.template_failed(pool, refusals.broken(pool.app, what), now)

@@ -201,6 +201,15 @@ class ForkRefused:
 
 
 @fact
+class WorkerLoaded:
+    """One that is no fork has imported the app, and found this version. `edition`: of the files as they are now."""
+
+    worker: str
+    version: str
+    edition: AppEdition
+
+
+@fact
 class WorkerForked:
     worker: str
     pid: int
@@ -278,6 +287,7 @@ TemplateReport: TypeAlias = TemplateLoaded | TemplateRefused | TemplateFailed | 
 
 WorkerReport: TypeAlias = (
     ForkRefused
+    | WorkerLoaded
     | WorkerForked
     | WorkerReady
     | WorkerFailed

@@ -67,6 +67,17 @@ class Fleet:
 
     # --- what workers report ----------------------------------------------------------------------------------
 
+    def worker_loaded(self, worker: Worker, event: ev.WorkerLoaded, now: float) -> None:
+        """It is not of its edition if there has been an edit before it came to read the files. (Another version alone
+        says nothing: what an import reads may be up to chance.)
+        """
+        pool = worker.pool
+        is_other = event.version != pool.version and event.edition.revision != pool.revision
+        if is_other and worker.state is WorkerState.STARTING:
+            self.stop_worker(worker, "outdated", now)
+            self._effects.append(fx.Kill(worker.id))
+            self.editions.edited(pool, event.edition, now)
+
     def worker_ready(self, worker: Worker, now: float) -> None:
         self._timers.cancel(Timer("start", worker.id))
         if worker.state is not WorkerState.STARTING:
