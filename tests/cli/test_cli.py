@@ -1374,6 +1374,18 @@ def test_serve_a_directory(free_socket: Path, apps: Path):
     assert "no_such_module_anywhere" in "".join(daemon.log)
 
 
+def test_serve_two_directories_with_an_app_of_one_name(free_socket: Path, apps: Path):
+    other = apps.with_name("others") / "simple.py"
+    other.parent.mkdir()
+    other.write_text((apps / "simple.py").read_text())
+    assert warmpool(free_socket, "serve", "--detach", str(apps), str(other.parent)).returncode == 0
+    assert wait_until_warm(free_socket, "simple", str(other)) == [str(other), "broken", "shop", "simple"]
+    listed = {row["NAME"]: row["SOURCE"] for row in rows(warmpool(free_socket, "app", "list"))}
+    assert (listed["simple"], listed[str(other)]) == (str(apps / "simple.py"), str(other))
+    log = Path(f"{free_socket}.log").read_text()
+    assert log.count(f"simple is the name of {apps / 'simple.py'}; name {other} by its path\n") == 1
+
+
 def test_a_name_that_is_no_text_is_no_apps(free_socket: Path, apps: Path):
     odd = os.fsencode(apps) + b"/odd\xff.py"
     with open(odd, "wb") as file:

@@ -560,6 +560,25 @@ def test_of_two_served_apps_with_one_name_the_first_has_it(directory: Path):
         catalog.entries()
 
 
+def test_of_two_served_apps_with_one_name_the_other_is_known_by_its_path(directory: Path):
+    """And stays so when the first is gone."""
+    paths = [directory / place / "twin.py" for place in ("one", "other")]
+    for path in paths:
+        path.parent.mkdir()
+        path.write_text("from warmpool import BaseApp\nclass App(BaseApp):\n    def run(self): return 1\n")
+    catalog = Catalog()
+    first, other = catalog.serve([str(path.parent) for path in paths])
+    said: list[str] = []
+    catalog.log_to(said.append)
+    assert said == [f"twin is the name of {paths[0]}; name {paths[1]} by its path"]
+    for _ in range(2):
+        assert catalog.entries() == [(str(paths[1]), other), ("twin", first)]
+        assert catalog.resolve(parse("twin"), "/") is first
+        assert catalog.resolve(parse(str(paths[1])), "/") is other
+        paths[0].unlink(missing_ok=True)
+    assert len(said) == 1
+
+
 def test_a_file_that_becomes_a_package_keeps_its_name(directory: Path, start_daemon: Any):
     apps = directory / "apps"
     apps.mkdir()

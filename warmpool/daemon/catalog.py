@@ -1,8 +1,9 @@
 """Which apps there are, where their files lie, and whether these have changed.
 
 An app is known by what it is loaded from, not by its name: two files called `counter.py` are two apps. Names come
-from `serve`, and from every path that is used; a name that nobody claimed leads to its latest use. A module is no
-such name: `main:App` is another app in each directory where it is said.
+from `serve`, and from every path that is used; a name that nobody claimed leads to its latest use. Of two apps that are
+served under one name the first has it, and the other goes by its path. A module is no such name: `main:App` is another
+app in each directory where it is said.
 
 Whether an app has been edited is asked at every open, by a stat of each of its source files; only if one differs is
 it read, and only if its text differs is that a new edition. That it is to run under another interpreter counts as an
@@ -31,6 +32,7 @@ from ..paths import is_text, working_directory
 from ..policy.events import AppEdition
 from ..wire.references import PRIMED, AppReference, parse
 from .interpreters import Interpreter, interpreter_for
+from .log import Log
 
 
 @fact
@@ -118,13 +120,22 @@ class AppEntry:
 
 class Catalog:
     def __init__(self) -> None:
+        self._untold: list[str] = []
+        self._log: Log = self._untold.append
         self._entries: dict[str, AppEntry] = {}
         self._names: dict[str, str] = {}
+        self._served_keys: set[str] = set()
         self._claimed: set[str] = set()
-        """Names of what was served. They lead nowhere else."""
+        """Names of what was served. They lead nowhere else, so of some that are served there is only the key to say."""
         self._modules: dict[tuple[str, str], AppEntry] = {}
         """By the directory they were seen from, and how they are called there."""
         self._directories: list[Path] = []
+
+    def log_to(self, log: Log) -> None:
+        """`log` is told of apps that are served and whose name is another's: of those that there are, and will be."""
+        for line in self._untold:
+            log(line)
+        self._log = log
 
     def serve(self, paths: Iterable[str]) -> list[AppEntry]:
         """Registers apps, and directories of apps. Raises APP_NOT_FOUND for what is neither."""
@@ -146,11 +157,12 @@ class Catalog:
         return [self._claim(_entry_of_path(path, None))]
 
     def entries(self) -> list[tuple[str, AppEntry]]:
-        """Names and their apps, by name."""
+        """Names and their apps, by name. One that is served, and whose name is another's, is listed by its path."""
         self._scan_all()
         named = [(name, self._entries[key]) for name, key in self._names.items()]
+        others = [(key, self._entries[key]) for key in self._served_keys.difference(self._names.values())]
         seen = [(name, entry) for (_, name), entry in self._modules.items()]
-        return sorted(named + seen, key=lambda item: item[0])
+        return sorted(named + others + seen, key=lambda item: item[0])
 
     def by_key(self, key: str) -> AppEntry:
         return self._entries[key]
@@ -176,11 +188,15 @@ class Catalog:
         )
 
     def _look_for_successor(self, name: str) -> None:
-        """The app of this name is gone: a file that has become a package has the name, if one is served."""
+        """The app of this name is gone: a file that has become a package has the name, if one is served. One elsewhere
+        has not: it is another app, and known by its path.
+        """
         key = self._names.pop(name)
+        directory = Path(self._entries[key].place).parent
         was_claimed = name in self._claimed
         self._claimed.discard(name)
-        self._scan_all()
+        if directory in self._directories:
+            self._scan(directory)
         if name not in self._names:
             self._names[name] = key
             self._claimed |= {name} if was_claimed else set()
@@ -221,6 +237,10 @@ class Catalog:
         """An app that is served: its name is its own from now on, unless it was served before."""
         known = self._register(entry)
         self._claimed.add(known.name)
+        holder = self._names[known.name]
+        if holder != known.key and known.key not in self._served_keys:
+            self._log(f"{known.name} is the name of {holder}; name {known.key} by its path")
+        self._served_keys.add(known.key)
         return known
 
     def _scan_all(self) -> None:

@@ -7,7 +7,7 @@ import resource
 import shutil
 import socket
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import uvloop
@@ -63,12 +63,12 @@ def serve(
             listener = _listen(places.socket)
         except OSError as error:
             raise _cannot_serve(places, error) from error
-        loop = uvloop.new_event_loop()
-        stack.callback(loop.close)
+        loop = stack.enter_context(closing(uvloop.new_event_loop()))
         printed = tail_to(log) if tail else None
         server = Server(loop, places, settings, board, catalog, listener, open_files, log, printed)
         stack.callback(server.close)
         log(f"listening on {places.socket}, pid {os.getpid()}; whoever can open it can run code as you")
+        catalog.log_to(log)
         if apps and not entries:
             log(f"there is no app in {', '.join(apps)} yet: no file or package with a subclass of warmpool.BaseApp")
         for entry in entries:
