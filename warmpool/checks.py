@@ -13,6 +13,13 @@ def check_number(name: str, value: object, low: float, high: float) -> float:
     return value
 
 
+def check_whole(name: str, value: object, low: int, high: int) -> int:
+    """As `check_number`, for a whole one."""
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise InvalidRequestError(f"{name} must be a whole number from {low} to {high}, not {shorten(value)}")
+    return value
+
+
 def check_session_timeout(value: object) -> float:
     """A sliding window in seconds, 1 to 3600."""
     return float(check_number("session_timeout", value, SESSION_TIMEOUT_MIN, SESSION_TIMEOUT_MAX))

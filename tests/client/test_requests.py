@@ -219,7 +219,7 @@ def test_windows_of_a_map():
     assert map_window(1) == 1
     assert map_window(4096) == 4096
     for value in (0, 4097, -1, True):
-        with pytest.raises(InvalidRequestError, match="window must be a number from 1 to 4096"):
+        with pytest.raises(InvalidRequestError, match="window must be a whole number from 1 to 4096"):
             map_window(value)
     for value in (1.0, "5", None):
         with pytest.raises(InvalidRequestError, match="window must be a whole number"):

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final, Literal, NamedTuple, TypedDict
 
-from ..checks import check_number, check_open_timeout, check_session_timeout, shorten
+from ..checks import check_number, check_open_timeout, check_session_timeout, check_whole, shorten
 from ..errors import InvalidRequestError
 from ..wire.messages import NEW, Open, Opened
 from ..wire.references import absolute, parse
@@ -298,9 +298,7 @@ def call_timeout(timeout: object, timeout_seconds: object = None) -> float | Non
 
 def map_window(window: object) -> int:
     """How many calls of one `map` may be under way."""
-    if not isinstance(window, int):
-        raise InvalidRequestError(f"window must be a whole number, not {shorten(window)}")
-    return int(check_number("window", window, 1, WINDOW_MAX))
+    return check_whole("window", window, 1, WINDOW_MAX)
 
 
 def function_name(function: object) -> str | None:

@@ -5,10 +5,13 @@ What is wrong is refused by its name with the bounds that it breaks, and nothing
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from functools import cache
+from types import MethodType
+from typing import Any, Final, cast
 
-from ..checks import check_number, check_open_timeout, check_session_timeout, shorten
+from ..checks import check_open_timeout, check_session_timeout, shorten
 from ..constants import (
     DESCRIPTION_MAX,
     LABEL_KEY_MAX,
@@ -19,85 +22,42 @@ from ..constants import (
     TAGS_MAX,
 )
 from ..errors import InvalidRequestError
-from ..policy.events import Ticket
 from ..wire.messages import Open
+from ..wire.shapes import kinds_of
 
 TESTING: Final = "testing."
 """How the names begin of what only a daemon that was started for tests does."""
-Params = Mapping[str, Any]
+Handler = Callable[..., None]
+"""A method that does what is asked. It is given the ticket, and by their names the parameters: its signature says which
+there are, of which types.
+"""
+
+_WORDS: Final = {str: "a string", bool: "true or false", int: "a whole number", float: "a number", list: "a list"}
 
 
-class Parameters:
-    """The parameters of one request, taken out one by one; `done` refuses what is left."""
-
-    def __init__(self, method: str, params: Params) -> None:
-        self._method = method
-        self._left = dict(params)
-
-    def text(self, name: str) -> str:
-        value = self._left.pop(name, None)
-        if not isinstance(value, str) or not value:
-            raise InvalidRequestError(f"{self._method} needs {name}, a string, not {shorten(value)}")
-        return value
-
-    def text_or_none(self, name: str) -> str | None:
-        if self._left.get(name) is None:
-            self._left.pop(name, None)
-            return None
-        return self.text(name)
-
-    def integer(self, name: str, default: int, low: int, high: int) -> int:
-        value = self._left.pop(name, None)
-        if value is None:
-            return default
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise InvalidRequestError(
-                f"{name} of {self._method} must be a whole number from {low} to {high}, not {shorten(value)}"
-            )
-        return value
-
-    def one_of(self, name: str, choices: tuple[str, ...]) -> str:
-        """The first choice if nothing was given."""
-        value = self._left.pop(name, None)
-        if value is None:
-            return choices[0]
-        if value not in choices:
-            raise InvalidRequestError(
-                f"{name} of {self._method} must be one of {', '.join(choices)}, not {shorten(value)}"
-            )
-        return str(value)
-
-    def labels(self, name: str) -> dict[str, str]:
-        return check_labels(self._left.pop(name, None))
-
-    def labels_or_none(self, name: str) -> dict[str, str]:
-        if self._left.get(name) is None:
-            self._left.pop(name, None)
-            return {}
-        return self.labels(name)
-
-    def texts(self, name: str) -> list[str]:
-        value = self._left.pop(name, None)
-        if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
-            raise InvalidRequestError(f"{self._method} needs {name}, a list of strings, not {shorten(value)}")
-        return value
-
-    def flag(self, name: str) -> bool:
-        value = self._left.pop(name, False)
-        if not isinstance(value, bool):
-            raise InvalidRequestError(f"{name} of {self._method} must be true or false, not {shorten(value)}")
-        return value
-
-    def number(self, name: str, low: float, high: float) -> float:
-        return check_number(f"{name} of {self._method}", self._left.pop(name, None), low, high)
-
-    def done(self) -> None:
-        if self._left:
-            names = [name[:60] if isinstance(name, str) else shorten(name) for name in self._left]
-            raise InvalidRequestError(f"{self._method} does not take {', '.join(names)}")
+def arguments(method: str, handler: Handler, params: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The parameters of a request, if they are what its handler takes. Raises INVALID_REQUEST for one that is missing,
+    that nobody knows, or of another type; an empty string is none.
+    """
+    known = _known(cast("MethodType", handler).__func__)
+    if unknown := [name for name in params if name not in known]:
+        names = [name[:60] if isinstance(name, str) else shorten(name) for name in unknown]
+        raise InvalidRequestError(f"{method} does not take {', '.join(names)}")
+    for name, (kinds, is_required) in known.items():
+        words = _WORDS.get(kinds[0], "a dict")
+        if name not in params:
+            if is_required:
+                raise InvalidRequestError(f"{method} needs {name}, {words}")
+        elif type(value := params[name]) not in kinds or value == "":
+            raise InvalidRequestError(f"{name} of {method} must be {words}, not {shorten(value)}")
+    return params
 
 
-Method = Callable[[Ticket, Parameters], None]
+@cache
+def _known(handler: Callable[..., None]) -> dict[str, tuple[tuple[type, ...], bool]]:
+    """By the names of its parameters, the types that each may have, and whether it must be there."""
+    _self, _ticket, *parameters = inspect.signature(handler).parameters.values()
+    return {one.name: (kinds_of(one.annotation), one.default is one.empty) for one in parameters}
 
 
 def not_for_tests(method: str) -> InvalidRequestError:
@@ -164,6 +124,12 @@ def check_labels(labels: object) -> dict[str, str]:
     return labels
 
 
+def check_strings(name: str, value: list[Any]) -> list[str]:
+    if not all(isinstance(item, str) and item for item in value):
+        raise InvalidRequestError(f"{name} must be a list of strings, none of them empty")
+    return value
+
+
 def check_name(name: str | None) -> str | None:
     """A session's name: 1 to 128 characters, printable, without white space."""
     if name is not None:
@@ -181,6 +147,12 @@ def check_tags(tags: list[Any]) -> tuple[str, ...]:
     if len(tags) > TAGS_MAX:
         raise InvalidRequestError(f"a session has at most {TAGS_MAX} tags, not {len(tags)}")
     return tuple(_check_text("a tag", tag, LABEL_VALUE_MAX) for tag in tags)
+
+
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> str:
+    if value not in choices:
+        raise InvalidRequestError(f"{name} must be one of {', '.join(choices)}, not {shorten(value)}")
+    return value
 
 
 def check_if_exists(value: str, name: str | None) -> str:

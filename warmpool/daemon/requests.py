@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..board import Board
-from ..checks import shorten
+from ..checks import check_whole, shorten
 from ..constants import PAGE_DEFAULT, PAGE_MAX
 from ..errors import InvalidRequestError
 from ..paths import Places
@@ -29,14 +29,16 @@ from ..wire.references import parse
 from .catalog import AppEntry, Catalog
 from .parameters import (
     TESTING,
-    Method,
-    Parameters,
+    Handler,
+    arguments,
     check_attach,
+    check_choice,
     check_description,
     check_directory,
     check_if_exists,
     check_labels,
     check_name,
+    check_strings,
     check_tags,
     check_timeouts,
     not_for_tests,
@@ -62,7 +64,7 @@ class Requests:
         report: Callable[[ev.Event], None],
         reply: Callable[[ev.Ticket, object], None],
         imports: Callable[[int, str], bool],
-        more: dict[str, Method],
+        more: dict[str, Handler],
         wall_time: Callable[[float], float] | None,
     ) -> None:
         """`imports`: whether the process with this pid imports the app with this key. `more`: what tests may ask
@@ -81,7 +83,7 @@ class Requests:
         self._wall_time = wall_time or self._real_wall_time
         self._followers: dict[str, list[tuple[ev.Ticket, int]]] = {}
         """By worker: who waits for more of its log, and from where."""
-        self._methods: dict[str, Method] = {
+        self._methods: dict[str, Handler] = {
             "sessions.get": self._sessions_get,
             "sessions.list": self._sessions_list,
             "sessions.keepalive": self._sessions_keepalive,
@@ -146,7 +148,7 @@ class Requests:
             raise InvalidRequestError(
                 f"there is no method {shorten(request.method)}; there are {', '.join(self._methods)}"
             )
-        method(ticket, Parameters(request.method, request.params))
+        method(ticket, **arguments(request.method, method, request.params))
 
     def forget(self, connection: int) -> None:
         """Nobody waits behind these tickets any more."""
@@ -165,9 +167,7 @@ class Requests:
 
     # --- sessions ---------------------------------------------------------------------------------------------
 
-    def _sessions_get(self, ticket: ev.Ticket, params: Parameters) -> None:
-        session_id, settle, memory = params.text("session_id"), params.flag("settle"), params.flag("memory")
-        params.done()
+    def _sessions_get(self, ticket: ev.Ticket, session_id: str, *, settle: bool = False, memory: bool = False) -> None:
         if not memory:
             self._report(ev.SessionAsked(ticket, session_id, settle))
             return
@@ -175,40 +175,40 @@ class Requests:
         used = memory_of(session.pid if session.ended_at is None else None)
         self._reply(ticket, {**self.shown(self._broker.leases.view(session, self._board.now())), **used})
 
-    def _sessions_list(self, ticket: ev.Ticket, params: Parameters) -> None:
+    def _sessions_list(
+        self,
+        ticket: ev.Ticket,
+        app: str | None = None,
+        status: str | None = None,
+        labels: dict[str, str] | None = None,
+        name_prefix: str | None = None,
+        limit: int | None = None,
+        cursor: str | None = None,
+    ) -> None:
         query = Query(
-            app=params.text_or_none("app"),
-            status=params.one_of("status", _STATUSES),
-            labels=params.labels_or_none("labels"),
-            name_prefix=params.text_or_none("name_prefix"),
-            limit=params.integer("limit", PAGE_DEFAULT, 1, PAGE_MAX),
-            before=_serial(params.text_or_none("cursor")),
+            app=app,
+            status=_STATUSES[0] if status is None else check_choice("status", status, _STATUSES),
+            labels={} if labels is None else check_labels(labels),
+            name_prefix=name_prefix,
+            limit=PAGE_DEFAULT if limit is None else check_whole("limit", limit, 1, PAGE_MAX),
+            before=_serial(cursor),
         )
-        params.done()
         now = self._board.now()
         page = self._broker.leases.page(query, now)
         views = [summary(self._broker.leases.view(session, now), self._wall_time) for session in page.sessions]
-        cursor = None if page.before is None else str(page.before)
-        self._reply(ticket, {"sessions": views, "total": page.total, "cursor": cursor})
+        further = None if page.before is None else str(page.before)
+        self._reply(ticket, {"sessions": views, "total": page.total, "cursor": further})
 
-    def _sessions_keepalive(self, ticket: ev.Ticket, params: Parameters) -> None:
-        session_id = params.text("session_id")
-        params.done()
+    def _sessions_keepalive(self, ticket: ev.Ticket, session_id: str) -> None:
         self._report(ev.KeepaliveRequested(ticket, session_id))
 
-    def _sessions_end(self, ticket: ev.Ticket, params: Parameters) -> None:
-        session_id, force = params.text("session_id"), params.flag("force")
-        params.done()
+    def _sessions_end(self, ticket: ev.Ticket, session_id: str, *, force: bool = False) -> None:
         self._report(ev.EndRequested(ticket, session_id, force=force))
 
-    def _sessions_set_labels(self, ticket: ev.Ticket, params: Parameters) -> None:
-        session_id, labels = params.text("session_id"), params.labels("labels")
-        params.done()
-        self._report(ev.LabelsRequested(ticket, session_id, labels))
+    def _sessions_set_labels(self, ticket: ev.Ticket, session_id: str, labels: dict[str, str]) -> None:
+        self._report(ev.LabelsRequested(ticket, session_id, check_labels(labels)))
 
-    def _sessions_why(self, ticket: ev.Ticket, params: Parameters) -> None:
-        session_id = params.text("session_id")
-        params.done()
+    def _sessions_why(self, ticket: ev.Ticket, session_id: str) -> None:
         session = self._session(session_id)
         view = self._broker.leases.view(session, self._board.now())
         entries = session.history.entries()
@@ -221,10 +221,8 @@ class Requests:
         self._logs.catch_up(session.worker_id)
         self._reply(ticket, {**shown, "log": self._logs.last_lines(session.worker_id, LAST_LINES)})
 
-    def _sessions_logs(self, ticket: ev.Ticket, params: Parameters) -> None:
-        session_id, wait = params.text("session_id"), params.flag("wait")
-        offset = params.integer("offset", 0, 0, _ANY_ID)
-        params.done()
+    def _sessions_logs(self, ticket: ev.Ticket, session_id: str, offset: int = 0, *, wait: bool = False) -> None:
+        check_whole("offset", offset, 0, _ANY_ID)
         worker = self._session(session_id).worker_id
         self._logs.catch_up(worker)
         if wait and self._logs.is_open(worker) and not self._logs.read(worker, offset).text:
@@ -241,28 +239,35 @@ class Requests:
 
     # --- calls ------------------------------------------------------------------------------------------------
 
-    def _calls_cancel(self, ticket: ev.Ticket, params: Parameters) -> None:
-        worker, call_id = params.text_or_none("worker_id"), params.integer("call_id", 0, 1, _ANY_ID) or None
-        if worker is not None:
-            params.done()
-            if call_id is None:
-                raise InvalidRequestError("calls.cancel with a worker_id needs the call_id: a worker has many callers")
-            self._report(ev.StatelessCancelRequested(ticket, worker, call_id))
+    def _calls_cancel(
+        self,
+        ticket: ev.Ticket,
+        session_id: str | None = None,
+        worker_id: str | None = None,
+        call_id: int | None = None,
+        *,
+        force: bool = False,
+    ) -> None:
+        if call_id is not None:
+            check_whole("call_id", call_id, 1, _ANY_ID)
+        if worker_id is None:
+            if session_id is None:
+                raise InvalidRequestError("calls.cancel needs session_id, a string; or a worker_id and the call_id")
+            self._report(ev.CancelRequested(ticket, session_id, call_id, force))
             return
-        session_id, force = params.text("session_id"), params.flag("force")
-        params.done()
-        self._report(ev.CancelRequested(ticket, session_id, call_id, force))
+        if session_id is not None or force:
+            raise InvalidRequestError("calls.cancel with a worker_id does not take force, nor a session_id")
+        if call_id is None:
+            raise InvalidRequestError("calls.cancel with a worker_id needs the call_id: a worker has many callers")
+        self._report(ev.StatelessCancelRequested(ticket, worker_id, call_id))
 
     # --- apps and the daemon ----------------------------------------------------------------------------------
 
-    def _apps_list(self, ticket: ev.Ticket, params: Parameters) -> None:
-        params.done()
+    def _apps_list(self, ticket: ev.Ticket) -> None:
         self._reply(ticket, [self._view_of_app(name, entry) for name, entry in self._catalog.entries()])
 
-    def _apps_get(self, ticket: ev.Ticket, params: Parameters) -> None:
-        app, cwd = params.text("app"), check_directory(params.text("cwd"))
-        params.done()
-        entry = self._catalog.resolve(parse(app), cwd)
+    def _apps_get(self, ticket: ev.Ticket, app: str, cwd: str) -> None:
+        entry = self._catalog.resolve(parse(app), check_directory(cwd))
         self._reply(ticket, self._view_of_app(entry.name, entry))
 
     def _view_of_app(self, name: str, entry: AppEntry) -> dict[str, Any]:
@@ -273,23 +278,18 @@ class Requests:
             **state_of(self._broker.fleet.editions.apps.get(entry.key)),
         }
 
-    def _apps_describe(self, ticket: ev.Ticket, params: Parameters) -> None:
-        app, cwd = params.text("app"), check_directory(params.text("cwd"))
-        params.done()
-        entry = self._catalog.resolve(parse(app), cwd)
+    def _apps_describe(self, ticket: ev.Ticket, app: str, cwd: str) -> None:
+        entry = self._catalog.resolve(parse(app), check_directory(cwd))
         self._report(ev.DescribeRequested(ticket, entry.edition()))
 
-    def _apps_serve(self, ticket: ev.Ticket, params: Parameters) -> None:
+    def _apps_serve(self, ticket: ev.Ticket, apps: list[str]) -> None:
         """As if the daemon had been started with these."""
-        apps = params.texts("apps")
-        params.done()
-        entries = self._catalog.serve(apps)
+        entries = self._catalog.serve(check_strings("apps", apps))
         for entry in entries:
             self._report(ev.WarmUpRequested(entry.edition()))
         self._reply(ticket, [entry.name for entry in entries])
 
-    def _status(self, ticket: ev.Ticket, params: Parameters) -> None:
-        params.done()
+    def _status(self, ticket: ev.Ticket) -> None:
         fleet = self._broker.fleet
         states: dict[str, int] = {}
         for worker in fleet.workers.values():
@@ -311,8 +311,7 @@ class Requests:
             },
         )
 
-    def _stop(self, ticket: ev.Ticket, params: Parameters) -> None:
-        params.done()
+    def _stop(self, ticket: ev.Ticket) -> None:
         self._reply(ticket, {"pid": os.getpid()})
         self._report(ev.StopRequested())
 

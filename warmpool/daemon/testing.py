@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+from ..checks import check_number
 from ..errors import InvalidRequestError, WarmpoolError
 from ..policy import events as ev
 from ..policy import refusals
@@ -25,7 +26,7 @@ from ..wire.process_messages import HangNext
 from ..wire.references import PRIMED, parse
 from .catalog import Catalog
 from .movable_board import MovableBoard
-from .parameters import TESTING, Method, Parameters, check_directory
+from .parameters import TESTING, Handler, check_directory
 from .processes import Processes
 
 ADVANCE_MAX: Final = 10 * 365 * 86_400.0
@@ -68,7 +69,7 @@ class TestControls:
         self._awaited: list[tuple[Callable[[], bool], Callable[[], None]]] = []
         self._arming: dict[str, list[tuple[ev.Ticket, Session]]] = {}
         """By worker: who waits for it to hear that it is to hang."""
-        self.methods: dict[str, Method] = {
+        self.methods: dict[str, Handler] = {
             f"{TESTING}now": self._now,
             f"{TESTING}advance": self._advance,
             f"{TESTING}freeze": self._freeze,
@@ -100,13 +101,10 @@ class TestControls:
 
     # --- time -------------------------------------------------------------------------------------------------
 
-    def _now(self, ticket: ev.Ticket, params: Parameters) -> None:
-        params.done()
+    def _now(self, ticket: ev.Ticket) -> None:
         self._in_turn(lambda: self._tell_time(ticket))
 
-    def _freeze(self, ticket: ev.Ticket, params: Parameters) -> None:
-        params.done()
-
+    def _freeze(self, ticket: ev.Ticket) -> None:
         def freeze() -> None:
             stood = self._board.stands
             self._board.stop()
@@ -114,18 +112,15 @@ class TestControls:
 
         self._in_turn(freeze)
 
-    def _thaw(self, ticket: ev.Ticket, params: Parameters) -> None:
-        params.done()
-
+    def _thaw(self, ticket: ev.Ticket) -> None:
         def thaw() -> None:
             self._tell_time(ticket)
             self._board.go_on()
 
         self._in_turn(thaw)
 
-    def _advance(self, ticket: ev.Ticket, params: Parameters) -> None:
-        seconds = params.number("seconds", 0, ADVANCE_MAX)
-        params.done()
+    def _advance(self, ticket: ev.Ticket, seconds: float) -> None:
+        check_number(f"seconds of {TESTING}advance", seconds, 0, ADVANCE_MAX)
 
         def advance() -> None:
             stood = self._board.stands
@@ -173,19 +168,19 @@ class TestControls:
 
     # --- faults -----------------------------------------------------------------------------------------------
 
-    def _kill_worker(self, ticket: ev.Ticket, params: Parameters) -> None:
-        session = self._live_session(params)
+    def _kill_worker(self, ticket: ev.Ticket, session_id: str) -> None:
+        session = self._live_session(session_id)
         self._processes.lose(session.worker_id)
         self._report(ev.SessionAsked(ticket, session.id, settle=True))
 
-    def _expire_now(self, ticket: ev.Ticket, params: Parameters) -> None:
-        session = self._live_session(params)
+    def _expire_now(self, ticket: ev.Ticket, session_id: str) -> None:
+        session = self._live_session(session_id)
         if self._board.read(session.row).busy:
             raise InvalidRequestError(f"session {session.id} cannot expire now: a call of it runs")
         self._report(ev.EndRequested(ticket, session.id, "idle"))
 
-    def _hang_next_call(self, ticket: ev.Ticket, params: Parameters) -> None:
-        session = self._live_session(params)
+    def _hang_next_call(self, ticket: ev.Ticket, session_id: str) -> None:
+        session = self._live_session(session_id)
         self._arming.setdefault(session.worker_id, []).append((ticket, session))
         self._processes.tell(session.worker_id, HangNext())
 
@@ -194,10 +189,8 @@ class TestControls:
         for ticket, _ in self._arming.pop(worker, []):
             self._reply(ticket, None)
 
-    def _lose_template(self, ticket: ev.Ticket, params: Parameters) -> None:
-        app, cwd = params.text("app"), check_directory(params.text("cwd"))
-        params.done()
-        key = self._catalog.resolve(parse(app), cwd).key
+    def _lose_template(self, ticket: ev.Ticket, app: str, cwd: str) -> None:
+        key = self._catalog.resolve(parse(app), check_directory(cwd)).key
         fleet = self._broker.fleet
         pools = [
             pool
@@ -214,19 +207,15 @@ class TestControls:
 
         self._awaited.append((lambda: all(map(is_lost, pools)), lambda: self._reply(ticket, None)))
 
-    def _fill_pool(self, ticket: ev.Ticket, params: Parameters) -> None:
-        params.done()
+    def _fill_pool(self, ticket: ev.Ticket) -> None:
         was_full, self._broker.fleet.full = self._broker.fleet.full, True
         self._reply(ticket, {"was_full": was_full})
 
-    def _free_pool(self, ticket: ev.Ticket, params: Parameters) -> None:
-        params.done()
+    def _free_pool(self, ticket: ev.Ticket) -> None:
         self._broker.fleet.full = False
         self._meet(self._board.now())
         self._reply(ticket, None)
 
-    def _live_session(self, params: Parameters) -> Session:
-        """The session that is meant. Raises what has become of it if it is not open."""
-        session_id = params.text("session_id")
-        params.done()
+    def _live_session(self, session_id: str) -> Session:
+        """Raises what has become of it if it is not open."""
         return self._broker.leases.usable(session_id, self._board.now())

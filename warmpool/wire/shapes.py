@@ -42,13 +42,15 @@ _WORDS: Final[dict[str, tuple[type, ...]]] = {
 }
 
 
-def _accepted(annotation: ForwardRef) -> tuple[type, ...]:
-    words = [word.strip().partition("[")[0] for word in annotation.__forward_arg__.split("|")]
+def kinds_of(annotation: str) -> tuple[type, ...]:
+    """The types that a value may have, of such as msgpack carries. (Not subclasses of them: True is no number.)"""
+    words = [word.strip().partition("[")[0] for word in annotation.split("|")]
     return tuple(kind for word in words for kind in _WORDS[word])
 
 
 def _shape(kind: type[Message]) -> Shape:
-    fields = tuple(map(_accepted, vars(kind)["__annotations__"].values()))
+    annotations: dict[str, ForwardRef] = vars(kind)["__annotations__"]
+    fields = tuple(kinds_of(annotation.__forward_arg__) for annotation in annotations.values())
     return Shape(kind, len(fields) - len(vars(kind)["_field_defaults"]), fields, set())
 
 
@@ -85,7 +87,7 @@ def from_parts(parts: Any, conversation: Conversation) -> Message:
     if not required <= len(values) <= len(fields):
         raise ProtocolError(f"{name} has {len(fields)} fields, not {len(values)}")
     for field, value, types in zip(kind.__annotations__, values, fields, strict=False):
-        if type(value) not in types and object not in types:  # not isinstance: True is no number
+        if type(value) not in types and object not in types:
             raise ProtocolError(f"{name}.{field} cannot be {shorten(value)}")
     if len(values) == len(fields):
         accepted.add(types_of)
