@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -17,7 +18,7 @@ from pathlib import Path
 import pytest
 from support import APPS, MARK, PATIENCE, Daemon, processes_marked, wait_for_exit
 
-from warmpool import Client, DaemonUnavailableError, InvalidRequestError, WorkerLostError
+from warmpool import AsyncClient, Client, DaemonUnavailableError, InvalidRequestError, WorkerLostError
 from warmpool.paths import Places
 
 COUNTER = str(APPS / "counter.py")
@@ -297,3 +298,43 @@ def test_a_daemon_that_a_client_started_leaves_after_ten_idle_minutes(free_socke
     with Client(free_socket) as client, open(f"/proc/{client.status().pid}/cmdline") as file:
         arguments = file.read().split("\0")
     assert arguments[arguments.index("--idle-exit") + 1] == "600.0"
+
+
+STAYS = """\
+import time
+from warmpool import BaseApp
+
+class Stays(BaseApp):
+    def run(self) -> int:
+        return 1
+
+    def unload(self):
+        time.sleep(1000)
+"""
+
+
+@pytest.mark.parametrize("kind", ["blocking", "async"])
+def test_who_comes_while_a_daemon_leaves_waits_for_that_and_starts_another(free_socket: Path, kind: str):
+    """It leaves when its workers have, who are given a second for their last hook."""
+    app = free_socket.parent / "stays.py"
+    app.write_text(STAYS)
+
+    async def run_async() -> tuple[int, int]:
+        async with AsyncClient(free_socket) as client:
+            await client.status()
+            first.stop()
+            return (await client.run(app=str(app))).output, (await client.status()).pid
+
+    def run() -> tuple[int, int]:
+        with Client(free_socket) as client:
+            client.status()
+            first.stop()
+            return client.run(app=str(app)).output, client.status().pid
+
+    with Client(free_socket) as first:
+        assert first.run(app=str(app)).output == 1
+        leaving = first.status().pid
+        output, pid = run() if kind == "blocking" else asyncio.run(run_async())
+    assert output == 1
+    assert pid != leaving
+    assert wait_for_exit(leaving, 0)

@@ -174,6 +174,11 @@ class AsyncCore(Core[AsyncCallLink]):
     async def settle(self, link: AsyncCallLink, call_id: int) -> None:
         await link.settle(call_id)
 
+    async def outlast_daemon(self) -> None:
+        from .autostart import outlast
+
+        await asyncio.get_running_loop().run_in_executor(None, outlast, self.places)
+
     async def interrupted(self, link: AsyncCallLink) -> None:
         if link.broken is None:
             calls = link.under_way()

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
-from ..constants import AUTOSTART_IDLE_EXIT
+from ..constants import AUTOSTART_IDLE_EXIT, STOP_GRACE
 from ..errors import DaemonUnavailableError
-from ..launch import python_command, spawn_afresh
-from ..lock import LockFile
+from ..launch import has_exited, python_command, spawn_afresh
+from ..lock import LockFile, holder
 from ..paths import Places, make_private
 
+LEAVING: Final = STOP_GRACE + 5.0
+"""Seconds after which a daemon that said that it leaves is stuck."""
 _SHOWN_LINES: Final = 12
 
 
@@ -36,6 +39,22 @@ def start_daemon(places: Places, is_running: Callable[[], bool]) -> bool:
         return True
     finally:
         lock.release()
+
+
+def outlast(places: Places) -> None:
+    """Waits for the end of a daemon that has said that it leaves, which may take as long as its apps' `unload` does.
+    Raises DAEMON_UNAVAILABLE if it stays.
+    """
+    pid = holder(places.lock)
+    if pid is None:
+        return
+    with suppress(ProcessLookupError):
+        pidfd = os.pidfd_open(pid)
+        try:
+            if not has_exited(pidfd, LEAVING):
+                raise DaemonUnavailableError(f"the daemon, pid {pid}, is stopping and does not end; see {places.log}")
+        finally:
+            os.close(pidfd)
 
 
 def _run_detached(places: Places) -> None:

@@ -143,6 +143,10 @@ class Core(ABC, Generic[L]):
         """Returns when a call that was given up has been answered. Raises HangupError."""
 
     @abstractmethod
+    async def outlast_daemon(self) -> None:
+        """Waits until the daemon, which has said that it leaves, is gone."""
+
+    @abstractmethod
     async def interrupted(self, link: L) -> None:
         """An exception has fallen anywhere while the link was in hand, a Ctrl-C or the end of a task: closes it, unless
         the step in which it fell has seen to that, and cancels what was under way.
@@ -166,16 +170,23 @@ class Core(ABC, Generic[L]):
         """One control request. For one about a session or a call no daemon is started: they are gone with theirs."""
         check_session_id(params)
         start = params.keys().isdisjoint(("session_id", "worker_id"))
-        return await self._twice(partial(self.ask, method, params, start=start))
+        return await self._twice(partial(self.ask, method, params), start=start)
 
-    async def _twice(self, step: Callable[[], Awaitable[T]]) -> T:
-        """What is asked of the daemon; once more over a new connection if the old one has broken."""
+    async def _twice(self, step: Callable[..., Awaitable[T]], *, start: bool) -> T:
+        """What is asked of the daemon, of one that is started for it if `start`; once more over a new connection if the
+        old one has broken, or when a daemon has gone that was about to.
+        """
         try:
-            return await step()
+            return await step(start=start)
         except HangupError:
             pass
+        except DaemonUnavailableError as error:
+            if not (start and self._autostart and "stopping" in error.details):
+                raise
+            await self.outlast_daemon()
+            return await self._twice(step, start=start)
         try:
-            return await step()
+            return await step(start=start)
         except HangupError:
             raise DaemonUnavailableError(
                 f"the daemon at {self.places.socket} hangs up; see {self.places.log}"
@@ -225,13 +236,13 @@ class Core(ABC, Generic[L]):
                 "in here, would wait for itself; call the method on `self`"
             )
         is_new = request.session in (None, NEW)  # any other session is gone with its daemon: why start another
-        step = partial(self.open, request, start=is_new)
+        step = partial(self.open, request)
         try:
-            link = await self._twice(step)
+            link = await self._twice(step, start=is_new)
         except OSError as error:  # there is no descriptor for it
             if error.errno != errno.EMFILE or not self.kept.let_all_go():
                 raise
-            link = await self._twice(step)
+            link = await self._twice(step, start=is_new)
         with self._lock:
             self._opened.add(link)
         if link.opened.notice:

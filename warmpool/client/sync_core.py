@@ -118,6 +118,11 @@ class SyncCore(Core[CallLink]):
     def turns(self) -> AbstractAsyncContextManager[Any]:
         return _Turns()
 
+    async def outlast_daemon(self) -> None:
+        from .autostart import outlast
+
+        outlast(self.places)
+
     async def interrupted(self, link: CallLink) -> None:
         link.interrupt()
         self.tell_interrupted(link)

@@ -150,4 +150,6 @@ def exhausted(pool: Pool, waiter: Waiter, why: str) -> PoolExhaustedError:
 
 
 def stopping() -> DaemonUnavailableError:
-    return DaemonUnavailableError("the daemon is stopping; try again, and a new one will be started")
+    return DaemonUnavailableError(
+        "the daemon is stopping; try again, and a new one will be started", details={"stopping": True}
+    )
