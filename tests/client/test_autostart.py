@@ -168,6 +168,7 @@ def test_a_daemon_that_cannot_start_is_explained_by_its_log(free_socket: Path):
             assert str(places.log) in message
             assert "Is a directory" in message, "the end of the log"
             assert len(message.splitlines()) < 16
+            assert message.count("Is a directory") == 1, "not what was tried before"
         assert client.started_daemon is False
         assert files_beside(free_socket) == ["d.sock.lock", "d.sock.log"]
         places.lock.rmdir()

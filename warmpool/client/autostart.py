@@ -62,6 +62,7 @@ def _run_detached(places: Places) -> None:
         "warmpool.cli", "serve", "--detach", "--socket", str(places.socket), "--idle-exit", str(AUTOSTART_IDLE_EXIT)
     )
     null = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 1, 2)]
+    before = places.log.stat().st_size if places.log.exists() else 0
     pid = spawn_afresh(command, null)
     try:
         _, status = os.waitpid(pid, 0)
@@ -70,13 +71,17 @@ def _run_detached(places: Places) -> None:
     if status:
         raise DaemonUnavailableError(
             f"the daemon did not start (status {os.waitstatus_to_exitcode(status)}); "
-            f"the end of its log, {places.log}:\n{_last_lines(places)}"
+            f"the end of its log, {places.log}:\n{_last_lines(places, before)}"
         )
 
 
-def _last_lines(places: Places) -> str:
+def _last_lines(places: Places, before: int) -> str:
+    """`before`: how long the log was when daemons before this one had written to it."""
     try:
-        lines = places.log.read_text(errors="replace").splitlines()
+        with places.log.open(errors="replace") as log:
+            is_same = os.fstat(log.fileno()).st_size >= before  # or else it was full, and this is a new one
+            log.seek(before if is_same else 0)
+            lines = log.read().splitlines()
     except OSError as error:
         return f"(cannot be read: {error})"
     return "\n".join(lines[-_SHOWN_LINES:])
