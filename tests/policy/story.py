@@ -461,7 +461,7 @@ class Story:
         assert self.templates[pool] is False
         del self.templates[pool]
         self.refused[pool] = self.now
-        self.happens(ev.TemplateRefused(pool, "no process is to be had"))
+        self.happens(ev.NoRoomForTemplate(pool, "no process is to be had"))
         return pool
 
     def template_dies(self, pool: str | None = None, *, app: str | None = None) -> str:
@@ -516,7 +516,7 @@ class Story:
         process = self.workers.pop(worker)
         self.dead.append(process)
         self.refused[process.pool] = self.now
-        self.happens(ev.ForkRefused(worker, why))
+        self.happens(ev.NoRoomForWorker(worker, why))
 
     def is_refused(self, pool: str) -> bool:
         """There was no room for a process of it a moment ago."""

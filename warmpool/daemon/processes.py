@@ -124,7 +124,7 @@ class Processes:
             child, ours = self._spawn(load.app, interpreter)
         except OSError as error:
             if is_shortage(error):
-                self._report(ev.TemplateRefused(pool, why_no_room(error)))
+                self._report(ev.NoRoomForTemplate(pool, why_no_room(error)))
             else:
                 self._report(ev.TemplateFailed(pool, _no_process(load.app, error)))
             return
@@ -203,7 +203,7 @@ class Processes:
                 first, served = map(undo.enter_context, socket.socketpair())
                 log = self._logs.open(worker, row)
             except OSError as error:
-                self._report(ev.ForkRefused(worker, why_no_room(error)))
+                self._report(ev.NoRoomForWorker(worker, why_no_room(error)))
                 return
             undo.pop_all()
         channel = Channel(
@@ -224,20 +224,20 @@ class Processes:
             template.unsent.append(ends)
             return
         except BlockingIOError:
-            self._refused(fork.worker_id, "its template has many others to fork first")
+            self._no_room(fork.worker_id, "its template has many others to fork first")
         except OSError as error:
-            self._refused(fork.worker_id, why_no_room(error))
+            self._no_room(fork.worker_id, why_no_room(error))
         close_all(ends)
 
     def _not_made(self, name: str, cause: OSError, error: dict[str, Any]) -> None:
         """There is no process for a worker. That is nobody's fault if the machine has no room, and else the `error`."""
         if is_shortage(cause):
-            self._refused(name, why_no_room(cause))
+            self._no_room(name, why_no_room(cause))
         else:
             self._never_born(name, error)
 
-    def _refused(self, name: str, why: str) -> None:
-        self._strike_off(name, ev.ForkRefused(name, why))
+    def _no_room(self, name: str, why: str) -> None:
+        self._strike_off(name, ev.NoRoomForWorker(name, why))
 
     def _fork_alone(self, app_key: str, worker: str, row: int, ends: tuple[int, ...]) -> None:
         """A process of its own imports the app and becomes the worker: for an app that cannot be forked."""
@@ -333,7 +333,7 @@ class Processes:
         try:
             worker.child = self.family.watch(pid)
         except OSError as error:  # its channel closes, so it will go, and the sweep finds it
-            self._refused(name, why_no_room(error))
+            self._no_room(name, why_no_room(error))
             return
         worker.child.on_exit = lambda end: self._worker_exited(name, end)
         self._report(ev.WorkerForked(name, pid))

@@ -48,6 +48,6 @@ def state_of(app: App | None) -> dict[str, Any]:
     state = "ready" if app.current else "loading" if app.candidate else "broken" if app.failure else "not loaded"
     error = app.failure.error["message"] if app.failure else None
     if error is None and app.candidate is not None:
-        error = app.candidate.refused
+        error = app.candidate.no_room
     version = app.current.version if app.current else None
     return {"state": state, "version": version, "workers": app.live, "error": error}

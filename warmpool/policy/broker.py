@@ -176,8 +176,8 @@ class Broker:
         match event:
             case ev.TemplateLoaded():
                 self.fleet.editions.template_loaded(pool, event, now)
-            case ev.TemplateRefused():
-                self.fleet.editions.template_refused(pool, event.why, now)
+            case ev.NoRoomForTemplate():
+                self.fleet.editions.no_room_for_template(pool, event.why, now)
             case ev.TemplateFailed():
                 self.fleet.editions.template_failed(pool, event.error, now)
             case ev.TemplateExited():
@@ -190,8 +190,8 @@ class Broker:
         if worker is None:
             return
         match event:
-            case ev.ForkRefused():
-                self.fleet.fork_refused(worker, event.why, now)
+            case ev.NoRoomForWorker():
+                self.fleet.no_room_for_worker(worker, event.why, now)
             case ev.WorkerLoaded():
                 self.fleet.worker_loaded(worker, event, now)
             case ev.WorkerForked():
@@ -270,7 +270,7 @@ class Broker:
                     self.fleet.editions.load_overdue(pool, now)
             case "idle app", str() as app_key:
                 self.fleet.editions.app_idle(app_key, now)
-            case "memory" | "refused" | "refill", _:
+            case "memory" | "no room" | "refill", _:
                 pass  # `settle` looks again
             case _:
                 raise AssertionError(f"{timer} is the deadline of nobody")

@@ -67,7 +67,7 @@ class Editions:
             pool = newest or self._candidate(app, now)
             self._revive(pool, now)
             if current is not None and self._must_wait_for_room(pool, current):
-                return current, refusals.no_room_for_edit(current, pool.refused)
+                return current, refusals.no_room_for_edit(current, pool.no_room)
             return pool, None
         if newest is not None:
             if newest.ready_for(session_id):
@@ -85,8 +85,8 @@ class Editions:
     def describe(self, edition: AppEdition, ticket: Ticket, now: float) -> None:
         """Raises APP_BROKEN as `pool_for` does, and POOL_EXHAUSTED while the machine has no room for a template."""
         pool, _ = self.pool_for(edition, now)
-        if pool.template is TemplateState.LOST and pool.refused is not None and self._has_no_room(pool):
-            raise refusals.no_room(pool.app, pool.refused)
+        if pool.template is TemplateState.LOST and pool.no_room is not None and self._has_no_room(pool):
+            raise refusals.no_room(pool.app, pool.no_room)
         if pool.template is TemplateState.LOST:
             failure = self._app(edition).failure
             gone = refusals.broken(pool.app, "its template is gone and cannot be made again")
@@ -169,7 +169,7 @@ class Editions:
         """No more workers of this edition; its sessions live on."""
         pool.step_template(TemplateEvent.RETIRE)
         pool.warm_target = 0
-        for kind in ("load", "refill", "refused"):
+        for kind in ("load", "refill", "no room"):
             self._timers.cancel(Timer(kind, pool.id))
         self._effects.append(fx.StopTemplate(pool.id))
         for worker in [*pool.warm.values(), *pool.spare.values()]:
@@ -232,24 +232,24 @@ class Editions:
 
     def _has_no_room(self, pool: Pool) -> bool:
         """Whether a process has just been refused: there will be another try."""
-        return Timer("refused", pool.id) in self._timers
+        return Timer("no room", pool.id) in self._timers
 
     def _must_wait_for_room(self, pool: Pool, before: Pool) -> bool:
         """Whether there is no room for its template, and the edition before it has a worker that is ready."""
         return before is not pool and self._has_no_room(pool) and len(before.warm) > len(before.waiters)
 
-    def refused(self, pool: Pool, what: str, why: str, now: float) -> None:
+    def put_off(self, pool: Pool, what: str, why: str, now: float) -> None:
         """The machine has no room for a process of it. Nobody is to blame: it is tried again after a while."""
-        if pool.refused is None:
+        if pool.no_room is None:
             self._effects.append(fx.Log(f"app {pool.app}: {what}"))
-        pool.refused = why
-        self._timers.set(Timer("refused", pool.id), now + MEMORY_RECHECK)
+        pool.no_room = why
+        self._timers.set(Timer("no room", pool.id), now + MEMORY_RECHECK)
 
-    def template_refused(self, pool: Pool, why: str, now: float) -> None:
+    def no_room_for_template(self, pool: Pool, why: str, now: float) -> None:
         """Those who wait for a worker stay in line, but for those for whom the edition before has one."""
         self._timers.cancel(Timer("load", pool.id))
         pool.step_template(TemplateEvent.LOSE)
-        self.refused(pool, f"it cannot be started: {why}", why, now)
+        self.put_off(pool, f"it cannot be started: {why}", why, now)
         self._effects.extend(fx.Refuse(ticket, refusals.no_room(pool.app, why)) for ticket in pool.describers)
         pool.describers.clear()
         before = self.apps[pool.app_key].current
@@ -264,7 +264,7 @@ class Editions:
     def template_loaded(self, pool: Pool, event: TemplateLoaded, now: float) -> None:
         self._timers.cancel(Timer("load", pool.id))
         pool.step_template(TemplateEvent.LOADED)
-        pool.refused = None
+        pool.no_room = None
         pool.version = event.version
         pool.warm_target = self._settings.warm if event.warm is None else event.warm
         pool.max_workers = self._settings.max_workers if event.max_workers is None else event.max_workers

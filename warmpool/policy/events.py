@@ -171,7 +171,7 @@ class TemplateLoaded:
 
 
 @fact
-class TemplateRefused:
+class NoRoomForTemplate:
     """The machine has no room for its process."""
 
     pool: str
@@ -193,7 +193,7 @@ class TemplateExited:
 
 
 @fact
-class ForkRefused:
+class NoRoomForWorker:
     """The machine has no room for this worker now; `why` in words. It never was."""
 
     worker: str
@@ -283,10 +283,10 @@ Request: TypeAlias = (
 )
 """Somebody waits for its answer, with a ticket."""
 
-TemplateReport: TypeAlias = TemplateLoaded | TemplateRefused | TemplateFailed | TemplateExited
+TemplateReport: TypeAlias = TemplateLoaded | NoRoomForTemplate | TemplateFailed | TemplateExited
 
 WorkerReport: TypeAlias = (
-    ForkRefused
+    NoRoomForWorker
     | WorkerLoaded
     | WorkerForked
     | WorkerReady

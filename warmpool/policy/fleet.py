@@ -84,16 +84,16 @@ class Fleet:
             return
         worker.pool.step(worker, WorkerEvent.READY)
         worker.pool.stillborn = 0
-        if Timer("refused", worker.pool.id) not in self._timers:
-            worker.pool.refused = None
+        if Timer("no room", worker.pool.id) not in self._timers:
+            worker.pool.no_room = None
         if worker.pool.template is TemplateState.RETIRED or self.stopping:
             self.stop_worker(worker, "retired", now)
         else:
             self.editions.promote(worker.pool, now)
 
-    def fork_refused(self, worker: Worker, why: str, now: float) -> None:
+    def no_room_for_worker(self, worker: Worker, why: str, now: float) -> None:
         pool = worker.pool
-        self.editions.refused(pool, f"no worker could be made: {why}", why, now)
+        self.editions.put_off(pool, f"no worker could be made: {why}", why, now)
         self._forget(worker)
         self.editions.forget_if_empty(pool)
 
@@ -178,7 +178,7 @@ class Fleet:
         """See the head of this file. Calling it once more changes nothing."""
         if self.stopping or self.full:
             return
-        wanted = any(pool.waiters or pool.describers or pool.refused for pool in self._pools.values())
+        wanted = any(pool.waiters or pool.describers or pool.no_room for pool in self._pools.values())
         blocked = self._provide(now) if wanted else []
         may_refill = all(map(self._is_full, blocked))
         for pool in list(self._pools.values()):
@@ -249,7 +249,7 @@ class Fleet:
     def _may_fork(self, pool: Pool, now: float) -> bool:
         if pool.template is not TemplateState.READY or self.editions.apps[pool.app_key].failing(pool.revision, now):
             return False
-        if not self._rows or self._is_full(pool) or Timer("refused", pool.id) in self._timers:
+        if not self._rows or self._is_full(pool) or Timer("no room", pool.id) in self._timers:
             return False
         if self._free_memory() < self._settings.min_free_bytes:
             self._timers.set(Timer("memory"), now + MEMORY_RECHECK)
@@ -308,8 +308,8 @@ class Fleet:
         """What an open on this pool waits for, in words."""
         if self.full:
             return f"{self._settings.max_workers} of {self._settings.max_workers} workers are in use (--max-workers)"
-        if pool.template is not TemplateState.READY and pool.refused is not None:
-            return pool.refused
+        if pool.template is not TemplateState.READY and pool.no_room is not None:
+            return pool.no_room
         if pool.template is not TemplateState.READY:
             return "the app is still being imported"
         if pool.starting:
@@ -318,8 +318,8 @@ class Fleet:
             return f"the app has its {pool.max_workers} workers (its `max_workers`), all in use"
         if self._free_memory() < self._settings.min_free_bytes:
             return "the machine is short of memory (--min-free-mb)"
-        if pool.refused is not None:
-            return pool.refused
+        if pool.no_room is not None:
+            return pool.no_room
         return f"{len(self.workers)} of {self._settings.max_workers} workers are in use (--max-workers)"
 
     def stop_all(self, now: float) -> None:

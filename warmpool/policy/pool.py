@@ -71,7 +71,7 @@ class Pool:
     waiters: deque[Waiter] = field(default_factory=deque)
     stillborn: int = 0
     """Workers in a row that were asked for and never came to be."""
-    refused: str | None = None
+    no_room: str | None = None
     """Why the machine had no room for a worker, until one is ready that was asked for later."""
     refill_at: float = 0.0
     """When warm workers may be made, for nobody in particular."""

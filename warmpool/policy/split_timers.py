@@ -16,7 +16,7 @@ from .timers import Kind, Timer, Timers, tick_of
 LEASE_TIME: Final = frozenset[Kind]({"lease", "lifetime", "spare", "idle app", "idle exit"})
 """Kinds of deadlines that come in lease time alone."""
 
-WAITS: Final = frozenset[Kind]({"answer", "explain", "load", "start", "kill", "memory", "refused", "refill", "stopped"})
+WAITS: Final = frozenset[Kind]({"answer", "explain", "load", "start", "kill", "memory", "no room", "refill", "stopped"})
 """Those that come in real time alone."""
 
 EITHER: Final = frozenset[Kind]({"open", "cancel"})

@@ -15,7 +15,7 @@ seconds, must meet the deadlines that lie there.
 
 
 Kind: TypeAlias = Literal[
-    "open", "explain", "cancel", "memory", "refused", "refill", "idle app", "idle exit", "stopped",
+    "open", "explain", "cancel", "memory", "no room", "refill", "idle app", "idle exit", "stopped",
     "load", "start", "spare", "kill", "lease", "answer", "lifetime",
 ]  # fmt: skip
 
