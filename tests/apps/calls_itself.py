@@ -13,6 +13,24 @@ class Plain(BaseApp):
         with Client() as client:
             return client.run(session=self.context.session_id, function="fine").output
 
+    def call_by_name(self) -> object:
+        with Client() as client:
+            name = client.sessions.get(self.context.session_id).name
+            return client.session(f"{__file__}:Plain", name=name, if_exists="attach").call("fine")
+
+    def call_by_a_handle(self) -> object:
+        with Client() as client:
+            return client.sessions.attach(self.context.session_id).call("fine")
+
+    def map(self) -> object:
+        with Client() as client:
+            return list(client.sessions.attach(self.context.session_id).map("fine", [{}]))
+
+    def set_label(self) -> object:
+        with Client() as client, client.sessions.attach(self.context.session_id) as session:
+            session.set_labels({"set": "from within"})
+            return session.get_labels()
+
     def stream(self) -> object:
         with Client() as client:
             return list(client.stream(session=self.context.session_id, function="fine"))
@@ -46,12 +64,33 @@ class Async(BaseApp):
         async with AsyncClient() as client:
             return (await client.run(session=self.context.session_id, function="fine")).output
 
+    async def call_by_name(self) -> object:
+        async with AsyncClient() as client:
+            name = (await client.sessions.get(self.context.session_id)).name
+            session = await client.session(f"{__file__}:Async", name=name, if_exists="attach")
+            return await session.call("fine")
+
+    async def call_by_a_handle(self) -> object:
+        async with AsyncClient() as client:
+            return await (await client.sessions.attach(self.context.session_id)).call("fine")
+
+    async def map(self) -> object:
+        async with AsyncClient() as client:
+            session = await client.sessions.attach(self.context.session_id)
+            return [output async for output in session.map("fine", [{}])]
+
+    async def set_label(self) -> object:
+        async with AsyncClient() as client, client.sessions.attach(self.context.session_id) as session:
+            await session.set_labels({"set": "from within"})
+            return await session.get_labels()
+
     async def stream(self) -> object:
         async with AsyncClient() as client:
             return [event async for event in client.stream(session=self.context.session_id, function="fine")]
 
-    def call_later(self) -> None:
-        self.task = asyncio.ensure_future(self.call())
+    async def call_later(self) -> None:
+        self.task = asyncio.create_task(self.call())
+        await asyncio.sleep(0)  # it has begun while this call runs
 
     async def later(self) -> object:
         return self.task.result() if self.task.done() else None

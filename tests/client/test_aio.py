@@ -12,7 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -302,6 +302,33 @@ def test_a_reader_that_stops_stops_the_generator(run: Run, monkeypatch: pytest.M
                 assert len(stream._link._queues[stream._call_id]._parts) < 5
             (_, closed) = await session.call("heard")
             assert int(closed.removeprefix("closed after ")) < 100
+
+    run(main)
+
+
+def test_who_closes_a_generator_around_a_stream_has_no_need_of_more_and_cancels_nothing(run: Run):
+    """As who breaks off reading: a function that is no generator runs to its end."""
+
+    async def main(client: AsyncClient) -> None:
+        async with client.session(PLAIN) as session:
+
+            async def within() -> AsyncGenerator[object, None]:
+                async with session.stream("blink") as stream:
+                    yield stream
+
+            block = within()
+            await anext(block)
+            await block.aclose()
+            assert await session.call("seen") == [[], 0]
+
+            async def read() -> None:
+                async for _ in session.stream("blink"):
+                    pass
+
+            reading = read()
+            reading.send(None)  # as far as it gets without a loop
+            reading.close()
+            assert await session.call("seen") == [[], 0]
 
     run(main)
 

@@ -16,7 +16,7 @@ import tracemalloc
 import types
 import uuid
 from contextlib import contextmanager, suppress
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import msgpack
 import pydantic
@@ -899,6 +899,29 @@ def test_scalars_of_numpy_travel_as_the_numbers_that_they_are():
     }  # fmt: skip
     with pytest.raises(TypeError, match=r"numpy\.ndarray"):
         FrameWriter(CONTROL_FRAME_LIMIT).frame(numpy.zeros(3))
+
+
+def test_a_scalar_of_another_library_travels_as_the_number_that_it_is():
+    class Tensor:
+        """As torch has it, whose types have no name."""
+
+        shape = ()
+        dtype = object()
+
+        def item(self) -> int:
+            return 7
+
+    frame = FrameWriter(CONTROL_FRAME_LIMIT).frame({"label": Tensor()})
+    assert decode(frame[HEADER_SIZE:]) == {"label": 7}
+
+
+def test_a_moment_that_cannot_be_written_is_refused():
+    class Zone(dt.tzinfo):
+        def utcoffset(self, moment: dt.datetime | None) -> NoReturn:
+            raise ValueError("there is no such zone any more")
+
+    with pytest.raises(TypeError, match="cannot be sent"):
+        FrameWriter(CONTROL_FRAME_LIMIT).frame(dt.datetime(2026, 1, 2, tzinfo=Zone()))
 
 
 def test_a_missing_moment_of_pandas_is_none():

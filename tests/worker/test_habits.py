@@ -152,12 +152,18 @@ calls_itself = pytest.mark.parametrize("kind", ["Plain", "Async"])
 
 
 @calls_itself
-@pytest.mark.parametrize("function", ["call", "stream"])
+@pytest.mark.parametrize("function", ["call", "call_by_name", "call_by_a_handle", "map", "stream"])
 def test_a_call_of_the_session_that_it_is_in_is_refused(client: Client, kind: str, function: str):
-    with client.session(f"{CALLS_ITSELF}:{kind}") as session:
+    with client.session(f"{CALLS_ITSELF}:{kind}", name=f"{kind}/{function}") as session:
         with pytest.raises(AppError, match="would wait for itself"):
             session.call(function, timeout=PATIENCE)
         assert session.call("fine") == "fine"
+
+
+@calls_itself
+def test_what_is_no_call_may_be_asked_of_the_session_that_one_is_in(client: Client, kind: str):
+    with client.session(f"{CALLS_ITSELF}:{kind}") as session:
+        assert session.call("set_label", timeout=PATIENCE) == {"set": "from within"}
 
 
 @calls_itself

@@ -21,7 +21,6 @@ from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
-from .. import here
 from ..errors import (
     AppBrokenWarning,
     DaemonUnavailableError,
@@ -230,11 +229,6 @@ class Core(ABC, Generic[L]):
 
     async def open_link(self, request: RunRequest) -> L:
         """A connection to a worker."""
-        if request.session is not None and request.session == here.session_of_call():
-            raise InvalidRequestError(
-                f"this code is in a call of session {request.session}, and calls run one at a time: another one, from "
-                "in here, would wait for itself; call the method on `self`"
-            )
         is_new = request.session in (None, NEW)  # any other session is gone with its daemon: why start another
         step = partial(self.open, request)
         try:

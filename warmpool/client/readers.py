@@ -1,8 +1,8 @@
-"""Who is in the middle of reading a stream.
+"""Who is in the middle of reading a stream, or of a call.
 
 Calls of a session run one at a time, so a call that is made from where a stream of it is read would wait for its own
-reader: it is refused. (A task that has another one read for it, as `asyncio.wait_for` does before Python 3.12, is not
-known for the reader.)
+reader, and one that an app makes in a call of its own session for that: they are refused. (A task that has another one
+read or call for it, as `asyncio.wait_for` does before Python 3.12, is not known for who does.)
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 from weakref import ref
 
+from .. import here
 from ..errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -34,8 +35,15 @@ class Readers:
         self.begun.pop(id(stream), None)
 
     def refuse(self, session_id: str | None) -> None:
-        """Raises INVALID_REQUEST if who asks for a call of this session is one of them."""
-        if not self.begun or session_id is None:
+        """Raises INVALID_REQUEST if who asks for a call of this session is one of them, or in one of its calls."""
+        if session_id is None:
+            return
+        if session_id == here.session_of_call():
+            raise InvalidRequestError(
+                f"this code is in a call of session {session_id}, and calls run one at a time: another one, from in "
+                "here, would wait for itself; call the method on `self`"
+            )
+        if not self.begun:
             return
         me = self._me()
         if any(stream is not None and stream.is_read_by(me, session_id) for stream in self._all()):

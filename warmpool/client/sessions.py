@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Generator, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Self, TypeVar
 
+from .. import here
 from ..errors import DaemonUnavailableError, InvalidRequestError, SessionNotFoundError, WarmpoolError
 from ..paths import working_directory
 from ..wire.messages import NEW, Opened
@@ -114,7 +115,6 @@ class AsyncSession(Served):
 
     async def _reopen(self) -> AnyCallLink:
         """The link that others use too; a new one if there is none, or a broken one."""
-        self._core.readers.refuse(self._known_id)
         async with self._turns:
             link: AnyCallLink | None = self.link
             if link is None or link.broken is not None:
@@ -163,7 +163,7 @@ class AsyncSession(Served):
             function, input = call_arguments(function, input, fields)
         if timeout is not None or timeout_seconds is not None:
             timeout = call_timeout(timeout, timeout_seconds)
-        if self._core.readers.begun:
+        if self._core.readers.begun or here.session_of_call is not here.nowhere:
             self._core.readers.refuse(self._known_id)
         return await self._core.perform(function, input, timeout, self.link, self._reopen)
 

@@ -142,7 +142,7 @@ class AsyncStream(Served):
                     raise self._events.take_error() or StopAsyncIteration
             event = await self._next(link)
         except BaseException as error:
-            if not isinstance(error, WarmpoolError | StopAsyncIteration):
+            if not isinstance(error, WarmpoolError | StopAsyncIteration | GeneratorExit):
                 await self._cancel()
             self.close_now()
             raise
@@ -172,9 +172,9 @@ class AsyncStream(Served):
 
     async def leave(self, error: BaseException | None) -> None:
         """Closes it at the end of a block. An interruption of the block (a Ctrl-C, the cancel of its task) cancels what
-        it was for.
+        it was for; who closes the generator that the block is in has no need of more.
         """
-        if not isinstance(error, Exception | None):
+        if not isinstance(error, Exception | GeneratorExit | None):
             await self._cancel()
         self.close_now()
 

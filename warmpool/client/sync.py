@@ -15,6 +15,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
+from .. import here
 from ..paths import Places, working_directory
 from .connections import HangupError
 from .core import finish
@@ -174,7 +175,7 @@ class Session:
         if link is None or timeout is not None or timeout_seconds is not None:
             slow = self._twin.call(function, input, timeout=timeout, timeout_seconds=timeout_seconds, **fields)
             return finish(slow)
-        if self._readers.begun:
+        if self._readers.begun or here.session_of_call is not here.nowhere:
             self._readers.refuse(self.id)
         if fields or type(function) is not str:
             function, input = call_arguments(function, input, fields)

@@ -16,6 +16,8 @@ from typing import Any, Final, get_args
 
 _NATIVE: Final = (str, bytes, int, float, list, tuple, dict, type(None))
 """What msgpack packs without asking."""
+_FINER: Final = ("[ns]", "[ps]", "[fs]", "[as]")
+"""Units of numpy's moments and durations that Python's do not have: cut to microseconds, they travel like these."""
 _OF_FIELDS: Final = ("model-fields", "dataclass-args")
 _PARTS: Final = ("choices", "steps")
 """Besides what ends in `schema`, where a core schema has others in it."""
@@ -39,7 +41,7 @@ def carry(value: Any) -> Any:
         return dict(value)
     elif hasattr(type(value), "dtype") and getattr(value, "shape", None) == ():  # a scalar of numpy's
         item = value.item()
-        if type(item) is int and value.dtype.name.endswith("s]"):  # a moment or a duration, finer than Python's
+        if type(item) is int and str(value.dtype).endswith(_FINER):
             item = value.astype(f"{value.dtype.kind}8[us]").item()
         if type(item) is not type(value):
             return item if isinstance(item, _NATIVE) else carry(item)
@@ -49,13 +51,13 @@ def carry(value: Any) -> Any:
         return value.__fspath__()
     elif type(value).__module__ == "zoneinfo":
         return str(value)
+    elif isinstance(value, datetime) and value != value:  # noqa: PLR0124  (pandas' NaT)
+        return None
     from pydantic_core import PydanticSerializationError, to_jsonable_python
 
     try:
         return to_jsonable_python(value)
-    except (PydanticSerializationError, ValueError, TypeError) as error:
-        if isinstance(value, datetime):  # the one of pandas that is none, NaT
-            return None
+    except (PydanticSerializationError, ValueError) as error:
         kind = type(value)
         raise TypeError(f"a value of type {kind.__module__}.{kind.__qualname__} cannot be sent") from error
 

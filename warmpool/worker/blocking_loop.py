@@ -121,6 +121,9 @@ class BlockingLoop:
     def is_calling(self) -> bool:
         return False  # a call has the only thread
 
+    def is_in_call(self) -> bool:
+        return False  # there are no tasks
+
     def owes(self) -> bool:
         return any(connection.outbox.waiting for connection in self._connections.values())
 

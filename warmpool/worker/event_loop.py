@@ -95,9 +95,8 @@ class EventLoop:
 
     def add(self, connection: Connection) -> None:
         connection.socket.setblocking(False)
-        fd = connection.socket.fileno()
-        self._connections[fd] = connection
-        self._loop.add_reader(fd, self._on_bytes, connection)
+        self._connections[connection.socket.fileno()] = connection
+        self._loop.add_reader(connection.socket.fileno(), self._on_bytes, connection)
 
     def meet_newcomers(self) -> None:
         for _ in LARGE_ATTACH:
@@ -109,6 +108,9 @@ class EventLoop:
 
     def is_calling(self) -> bool:
         return self._running is not None
+
+    def is_in_call(self) -> bool:
+        return self._running is not None and self._running is asyncio.current_task()
 
     def owes(self) -> bool:
         return self._running is not None or any(connection.outbox.waiting for connection in self._connections.values())
@@ -300,10 +302,9 @@ class EventLoop:
         return None
 
     def unstick(self, outlet: Outlet) -> None:
-        if outlet is self._stuck:
-            return  # seen to already
-        self._stuck = outlet
-        self._loop.call_soon_threadsafe(self._push_when_writable, outlet)
+        if outlet is not self._stuck:  # or else it is seen to already
+            self._stuck = outlet
+            self._loop.call_soon_threadsafe(self._push_when_writable, outlet)
 
     def _push_when_writable(self, outlet: Outlet) -> None:
         self._stuck = outlet
@@ -395,6 +396,5 @@ class EventLoop:
         self._occupied.discard(connection)
         self._paused.discard(connection)
         self._loop.remove_reader(fd)
-        if connection.outbox.waiting:
-            self._loop.remove_writer(fd)
+        self._loop.remove_writer(fd)
         connection.close()

@@ -89,6 +89,9 @@ class Loop(Protocol):
     def is_calling(self) -> bool:
         """Whether a call runs while the daemon is heeded."""
 
+    def is_in_call(self) -> bool:
+        """Whether the task that asks is a call's."""
+
     def owes(self) -> bool:
         """Whether a call runs, or a client has not taken all of an answer."""
 
@@ -243,12 +246,8 @@ class AppProcess:
             self.outlet.mute()
 
     def session_of_call(self) -> str | None:
-        """The session, for who asks from within its call: the main thread in code that may be interrupted, or a task of
-        that call's.
-        """
-        activity = self._board.read(self._row)
-        called = self.inbox.exposed if get_ident() == self._main_thread else NOTHING
-        is_inside = activity.busy and activity.call_id in (called, speaker.get(NOTHING))
+        """The session, for who asks from within its call: plain code of it, or its task."""
+        is_inside = get_ident() == self._main_thread and (self.inbox.exposed != NOTHING or self.loop.is_in_call())
         return self._context.session_id if is_inside else None
 
     def _is_over(self, call_id: int) -> bool:
