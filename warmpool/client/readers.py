@@ -7,7 +7,7 @@ read or call for it, as `asyncio.wait_for` does before Python 3.12, is not known
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 from weakref import ref
 
@@ -33,6 +33,10 @@ class Readers:
 
     def discard(self, stream: AsyncStream) -> None:
         self.begun.pop(id(stream), None)
+
+    def reasons(self) -> Collection[object]:
+        """Empty as long as there is no reason to ask `refuse` before a call. There always is in a worker."""
+        return self.begun if here.session_of_call is here.nowhere else (here,)
 
     def refuse(self, session_id: str | None) -> None:
         """Raises INVALID_REQUEST if who asks for a call of this session is one of them, or in one of its calls."""

@@ -11,7 +11,6 @@ from collections.abc import AsyncGenerator, Generator, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Self, TypeVar
 
-from .. import here
 from ..errors import DaemonUnavailableError, InvalidRequestError, SessionNotFoundError, WarmpoolError
 from ..paths import working_directory
 from ..wire.messages import NEW, Opened
@@ -42,6 +41,7 @@ class AsyncSession(Served):
         self.link: Any = None
         """The connection for calls. None: a stream has it, or it is not open."""
         self._core = core
+        self._reasons = core.readers.reasons()
         self._request = request
         self._opened: Opened | None = None
         self._is_ours = request.session == NEW and request.if_exists != "attach"
@@ -163,7 +163,7 @@ class AsyncSession(Served):
             function, input = call_arguments(function, input, fields)
         if timeout is not None or timeout_seconds is not None:
             timeout = call_timeout(timeout, timeout_seconds)
-        if self._core.readers.begun or here.session_of_call is not here.nowhere:
+        if self._reasons:
             self._core.readers.refuse(self._known_id)
         return await self._core.perform(function, input, timeout, self.link, self._reopen)
 

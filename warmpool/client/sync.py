@@ -15,7 +15,6 @@ from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
-from .. import here
 from ..paths import Places, working_directory
 from .connections import HangupError
 from .core import finish
@@ -120,7 +119,7 @@ class Session:
 
     def __init__(self, core: SyncCore, twin: AsyncSession) -> None:
         self._core = core
-        self._readers = core.readers
+        self._readers, self._reasons = core.readers, core.readers.reasons()
         self._twin = finish(twin.open())
         self.id: str = twin.id
         opened = twin.opened
@@ -175,7 +174,7 @@ class Session:
         if link is None or timeout is not None or timeout_seconds is not None:
             slow = self._twin.call(function, input, timeout=timeout, timeout_seconds=timeout_seconds, **fields)
             return finish(slow)
-        if self._readers.begun or here.session_of_call is not here.nowhere:
+        if self._reasons:
             self._readers.refuse(self.id)
         if fields or type(function) is not str:
             function, input = call_arguments(function, input, fields)
