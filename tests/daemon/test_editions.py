@@ -211,11 +211,12 @@ def test_editing_what_lies_elsewhere_on_the_path_is_an_edit(client: Client, app:
     assert list(library.rglob("*.pyc")) == []
 
 
-def test_an_edit_while_a_process_of_its_own_imports_the_app_is_not_called_by_the_version_before(
-    client: Client, directory: Path, app: Path
-):
-    """Its first import starts a thread, so each worker imports it for itself: the second of all has to wait."""
-    turns, latch = directory / "turns", directory / "latch"
+@pytest.fixture
+def imported_alone(directory: Path, app: Path) -> tuple[Path, Path]:
+    """A module of an app whose import starts a thread, so that each worker imports it for itself, and a latch, at which
+    the second of all imports waits.
+    """
+    turns, latch, words = directory / "turns", directory / "latch", directory / "words.py"
     turns.touch()
     os.mkfifo(latch)
     app.write_text(
@@ -225,8 +226,14 @@ def test_an_edit_while_a_process_of_its_own_imports_the_app_is_not_called_by_the
         f"if turns.read_text() == 'xx':\n    open({str(latch)!r}).read()\n"
         "import words\n" + TEXT.replace('"{answer}"', "words.ANSWER").replace("(BaseApp):", "(BaseApp):\n    warm = 0")
     )
-    words = directory / "words.py"
     words.write_text("ANSWER = 'one'\n")
+    return words, latch
+
+
+def test_an_edit_while_a_process_of_its_own_imports_the_app_is_not_called_by_the_version_before(
+    client: Client, app: Path, imported_alone: tuple[Path, Path]
+):
+    words, latch = imported_alone
     with ThreadPoolExecutor() as threads:
         opens = threads.submit(client.session, str(app))
         with latch.open("w"):
@@ -237,6 +244,20 @@ def test_an_edit_while_a_process_of_its_own_imports_the_app_is_not_called_by_the
         assert session.version == hashlib.sha256(app.read_bytes() + words.read_bytes()).hexdigest()[:8]
         with client.session(f"{app}@{session.version}") as pinned:
             assert pinned.call() == "two"
+
+
+def test_a_broken_edit_that_such_a_process_finds_is_not_blamed_on_the_version_before(
+    client: Client, app: Path, imported_alone: tuple[Path, Path]
+):
+    words, latch = imported_alone
+    sound = words.read_text()
+    with ThreadPoolExecutor() as threads:
+        opens = threads.submit(client.session, str(app))
+        with latch.open("w"):
+            words.write_text("1 / 0\n")
+        assert isinstance(opens.exception(), AppBrokenError)
+    words.write_text(sound)
+    assert client.run(app=str(app)).output == "one", "an edit ends the pause"
 
 
 @pytest.fixture(params=["edited.py", "aside.py"])

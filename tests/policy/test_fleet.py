@@ -1589,6 +1589,18 @@ def test_a_worker_that_finds_no_edit_goes_on(version: str, revision: int):
     assert client.worker == worker
 
 
+def test_an_app_that_writes_its_own_files_is_served_all_the_same():
+    """Each import finds another version, of files that have changed: once is an edit, and twice is the app."""
+    story, client, worker = imports_for_itself()
+    story.imports(worker, "v2", revision=2)
+    story.loads(version="v3")
+    (second,) = [found for found in story.unborn() if found != worker]
+    story.imports(second, "v4", revision=3)
+    assert not story.workers[second].killed
+    story.rest()
+    assert client.worker == second
+
+
 def test_an_import_may_be_overdue_when_its_app_is_given_back():
     story = Story(start_timeout=30, app_idle_timeout=30)
     story.leave(story.open())

@@ -32,8 +32,8 @@ class LoneTemplate:
         failed: Callable[[dict[str, Any]], None],
     ) -> None:
         """`board`: the descriptor. `ends` go with `fork` when the app is loaded, and are closed in any case. `under`
-        adds to an exit status under which interpreter it was; `loaded` is told the version that was imported, before
-        the worker is born, and `failed` why there will be none.
+        adds to an exit status under which interpreter it was; `loaded` is told the version that was imported, or "" if
+        none could be, and then `failed` why there will be no worker.
         """
         self._app = load.app
         self._fork = fork
@@ -53,15 +53,18 @@ class LoneTemplate:
                 self._channel.send(self._fork, self._ends)
                 self._close_ends()
             case LoadFailed():
-                self._close_ends()
                 self._child.kill()  # a thread that the import has started would hold it
-                self._failed(message.error)
+                self._fail(message.error)
 
     def _exited(self, end: Exit) -> None:
-        self._close_ends()
         self._channel.close()
         what = f"its own process {self._under(end.status)} while it imported or preloaded the app"
-        self._failed(broken(self._app, what))
+        self._fail(broken(self._app, what))
+
+    def _fail(self, error: dict[str, Any]) -> None:
+        self._close_ends()
+        self._loaded("")  # of another edition, perhaps, whose fault it is then
+        self._failed(error)
 
     def _close_ends(self) -> None:
         close_all(self._ends)

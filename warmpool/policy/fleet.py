@@ -73,7 +73,7 @@ class Fleet:
         """
         pool = worker.pool
         is_other = event.version != pool.version and event.edition.revision != pool.revision
-        if is_other and worker.state is WorkerState.STARTING:
+        if is_other and worker.state is WorkerState.STARTING and not pool.takes_any_version:
             self.stop_worker(worker, "outdated", now)
             self._effects.append(fx.Kill(worker.id))
             self.editions.edited(pool, event.edition, now)

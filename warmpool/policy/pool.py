@@ -79,6 +79,10 @@ class Pool:
     """The back-off before a warm worker is replaced that died before anybody had it; 0 after one was taken."""
     drained_since: float | None = None
     """When the first worker was taken that has not been made up for."""
+    takes_any_version: bool = False
+    """Made for an edit that a worker of the edition before it has found. If its own find another again, the app writes
+    its files itself.
+    """
     describers: list[Ticket] = field(default_factory=list)
     """Wait to be told the functions, until the template has loaded."""
 
