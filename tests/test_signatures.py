@@ -987,7 +987,7 @@ class Beginner(BaseApp):
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("bare", ", since its parameter amount has no annotation;"),
+        ("bare", ", since its parameter amount has neither an annotation nor a default;"),
         ("static", ", since it is a staticmethod, and a function takes self;"),
         ("of_the_class", ", since it is a classmethod, and a function takes self;"),
         ("_hidden", ", since its name begins with _;"),

@@ -13,7 +13,7 @@
             self.total += input.amount
             return {"total": self.total}
 
-Each public method, whose parameters are annotated or have defaults, is a function of the app; a generator, plain or
+Each public method whose parameters all have an annotation or a default is a function of the app; a generator, plain or
 async, is one that streams.
 Hooks, all optional, plain or `async def`: `preload` (a classmethod, once in the template, shared by all sessions),
 `setup` (once per worker, before any call), `on_cancel()` (after a call was told to stop, 2 s at most), `on_end(reason)`

@@ -64,7 +64,7 @@ def _obstacle(name: str, value: object) -> str:
         return "it is no method, or in a wrapper that does not say so by `functools.wraps`"
     for parameter in list(inspect.signature(value).parameters.values())[1:]:
         if parameter.annotation is parameter.empty and parameter.default is parameter.empty:
-            return f"its parameter {parameter.name} has no annotation"
+            return f"its parameter {parameter.name} has neither an annotation nor a default"
     return ""
 
 

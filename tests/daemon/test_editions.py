@@ -260,6 +260,43 @@ def test_a_broken_edit_that_such_a_process_finds_is_not_blamed_on_the_version_be
     assert client.run(app=str(app)).output == "one", "an edit ends the pause"
 
 
+def test_editing_what_an_import_hook_has_found_is_an_edit(client: Client, app: Path):
+    """As those that `pip install -e` leaves behind."""
+    package = app.parent / "library" / "mine"
+    package.mkdir(parents=True)
+    words = package / "__init__.py"
+    project = app.parent / "project"
+    project.mkdir()
+    app = project / "app.py"
+    app.write_text(
+        "import sys\nfrom importlib.util import spec_from_file_location\n"
+        "class Finder:\n"
+        "    @staticmethod\n"
+        "    def find_spec(name, path=None, target=None):\n"
+        f"        return spec_from_file_location(name, {str(words)!r}) if name == 'mine' else None\n"
+        "sys.meta_path.append(Finder)\nfrom mine import WORD\n" + TEXT.format(answer="").replace('""', "WORD")
+    )
+    for word in ("one", "two!"):
+        words.write_text(f"WORD = {word!r}\n")
+        with client.session(str(app)) as session:
+            assert session.call() == word
+
+
+def test_what_is_installed_elsewhere_on_the_path_is_no_source(client: Client, app: Path):
+    """As `pip install --target` does."""
+    library = app.parent / "library"
+    (library / "theirs" / "inner").mkdir(parents=True)
+    (library / "theirs-1.0.dist-info").mkdir()
+    for package in (library / "theirs", library / "theirs" / "inner"):
+        (package / "__init__.py").write_text("")
+    project = app.parent / "project"
+    project.mkdir()
+    app = project / "app.py"
+    app.write_text(f"import sys\nsys.path.append({str(library)!r})\nimport theirs.inner\n{TEXT.format(answer='one')}")
+    with client.session(str(app)) as session:
+        assert session.version == hashlib.sha256(app.read_bytes()).hexdigest()[:8]
+
+
 @pytest.fixture(params=["edited.py", "aside.py"])
 def faulty(app: Path, request: pytest.FixtureRequest) -> Path:
     """The app's file, or one that it imports: the one that is at fault when the app is first used."""

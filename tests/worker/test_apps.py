@@ -402,6 +402,21 @@ def test_a_name_that_was_served_means_the_same_from_everywhere(directory: Path):
     assert catalog.resolve(parse("cart:Cart"), f"{directory}/other").file == f"{directory}/one/cart.py"
 
 
+def test_a_served_file_that_becomes_a_package_is_one_app_all_along(directory: Path):
+    text = "from warmpool import BaseApp\nclass Cart(BaseApp): ..."
+    (directory / "cart.py").write_text(text)
+    catalog, log = Catalog(), list[str]()
+    catalog.log_to(log.append)
+    catalog.serve([str(directory)])
+    (directory / "cart.py").unlink()
+    (directory / "cart").mkdir()
+    (directory / "cart" / "__init__.py").write_text(text)
+    for _ in range(2):
+        assert [(name, entry.place) for name, entry in catalog.entries()] == [("cart", f"{directory}/cart")]
+        assert catalog.resolve(parse("cart"), "/").place == f"{directory}/cart"
+    assert log == []
+
+
 def test_a_module_that_was_found_is_not_looked_for_again(directory: Path):
     """That takes longer than all else that is done for an open."""
     (directory / "cart.py").write_text("")

@@ -188,18 +188,10 @@ class Catalog:
         )
 
     def _look_for_successor(self, name: str) -> None:
-        """The app of this name is gone: a file that has become a package has the name, if one is served. One elsewhere
-        has not: it is another app, and known by its path.
-        """
-        key = self._names.pop(name)
-        directory = Path(self._entries[key].place).parent
-        was_claimed = name in self._claimed
-        self._claimed.discard(name)
+        """The app of this name is gone. Perhaps a file has become a package."""
+        directory = Path(self._entries[self._names[name]].place).parent
         if directory in self._directories:
             self._scan(directory)
-        if name not in self._names:
-            self._names[name] = key
-            self._claimed |= {name} if was_claimed else set()
 
     def primed(self, entry: AppEntry) -> AppEntry:
         """The same app, loaded a second time and set up in its template. It has no name of its own."""
@@ -234,12 +226,17 @@ class Catalog:
         return known
 
     def _claim(self, entry: AppEntry) -> AppEntry:
-        """An app that is served: its name is its own from now on, unless it was served before."""
+        """An app that is served: its name is its own from now on, unless another one has it that is served. If that was
+        in the same directory and is gone, this is what has become of it.
+        """
         known = self._register(entry)
         self._claimed.add(known.name)
-        holder = self._names[known.name]
-        if holder != known.key and known.key not in self._served_keys:
-            self._log(f"{known.name} is the name of {holder}; name {known.key} by its path")
+        holder = self._entries[self._names[known.name]]
+        if os.path.dirname(holder.place) == os.path.dirname(known.place) and not os.path.lexists(holder.place):
+            self._names[known.name] = known.key
+            self._served_keys.discard(holder.key)
+        elif holder is not known and known.key not in self._served_keys:
+            self._log(f"{known.name} is the name of {holder.key}; name {known.key} by its path")
         self._served_keys.add(known.key)
         return known
 

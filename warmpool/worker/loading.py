@@ -17,6 +17,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from importlib.machinery import (
     BYTECODE_SUFFIXES,
     EXTENSION_SUFFIXES,
@@ -67,6 +68,7 @@ class AppImporter:
         self._load = load
         self.tell = tell
         self._root = Path(load.root)
+        self._libraries: list[Path] = []
         self._sources: dict[str, Source] = {}
         self._texts: dict[str, bytes] | None = {}
         """Of the sources, until the version is known."""
@@ -77,6 +79,7 @@ class AppImporter:
         sys.path_importer_cache.clear()
         sys.path.insert(0, self._load.root)
         module = self._import_module()
+        self._note_what_others_have_found()
         name = self._load.class_name
         if name is None:
             return self._only_class(module)
@@ -105,21 +108,33 @@ class AppImporter:
     # --- reading ----------------------------------------------------------------------------------------------
 
     def _finder(self, directory: str) -> FileFinder:
-        """A path hook for the directories of the user's own code: all but Python's, its libraries', and ours."""
-        path = Path(directory)
-        if path.is_relative_to(PACKAGE) or not path.is_dir():
+        """A path hook for the directories of the user's own code."""
+        if not self._is_users(directory):
             raise ImportError
-        of_the_app = path.is_relative_to(self._root)
-        if _LIBRARIES.intersection(path.relative_to(self._root).parts if of_the_app else path.parts):
-            raise ImportError
-        for prefix in (sys.prefix, sys.base_prefix):
-            if path.is_relative_to(prefix) and not (of_the_app and self._root.is_relative_to(prefix)):
-                raise ImportError  # an environment beside the app, or Python itself below it
         return FileFinder(
             directory,
             (ExtensionFileLoader, EXTENSION_SUFFIXES),
             (self._loader_class(), SOURCE_SUFFIXES),
             (self._noting(SourcelessFileLoader), BYTECODE_SUFFIXES),
+        )
+
+    def _is_users(self, directory: str) -> bool:
+        """Whether it is neither Python's, nor its libraries', nor ours. Libraries lie in directories of certain names,
+        or where pip has left word of what it has put there.
+        """
+        path = Path(directory)
+        if path.is_relative_to(PACKAGE) or not path.is_dir():
+            return False
+        of_the_app = path.is_relative_to(self._root)
+        if not of_the_app and directory in sys.path and any(path.glob("*.dist-info")):
+            self._libraries.append(path)
+        if any(path.is_relative_to(library) for library in self._libraries):
+            return False
+        if _LIBRARIES.intersection(path.relative_to(self._root).parts if of_the_app else path.parts):
+            return False
+        return not any(  # of an environment beside the app, or of Python itself below it
+            path.is_relative_to(prefix) and not (of_the_app and self._root.is_relative_to(prefix))
+            for prefix in (sys.prefix, sys.base_prefix)
         )
 
     def _loader_class(self) -> type[SourceFileLoader]:
@@ -135,16 +150,30 @@ class AppImporter:
 
         class NotingLoader(kind):  # type: ignore[misc]
             def get_data(self, path: Any) -> bytes:
-                status = os.stat(path)
-                data = text_of(path)
-                digest = hashlib.sha256(data).hexdigest()
-                importer._sources[path] = source = Source(path, status.st_ctime_ns, status.st_size, digest)
-                if importer._texts is not None:
-                    importer._texts[path] = data
-                importer.tell(source)
-                return data
+                return importer._note(path)
 
         return NotingLoader
+
+    def _note(self, path: str) -> bytes:
+        """Its text."""
+        status = os.stat(path)
+        data = text_of(path)
+        digest = hashlib.sha256(data).hexdigest()
+        self._sources[path] = source = Source(path, status.st_ctime_ns, status.st_size, digest)
+        if self._texts is not None:
+            self._texts[path] = data
+        self.tell(source)
+        return data
+
+    def _note_what_others_have_found(self) -> None:
+        """Import hooks, as those of packages that are installed for development."""
+        loaders = [getattr(module, "__loader__", None) for module in list(sys.modules.values())]
+        files = {loader.path for loader in loaders if isinstance(loader, SourceFileLoader)} - self._sources.keys()
+        directories = set(filter(self._is_users, set(map(os.path.dirname, files))))
+        for file in files:
+            if os.path.dirname(file) in directories:
+                with suppress(OSError):  # it is gone by now
+                    self._note(file)
 
     def _import_module(self) -> ModuleType:
         file, name = self._load.file, self._load.module
