@@ -167,7 +167,8 @@ class AppImporter:
 
     def _note_what_others_have_found(self) -> None:
         """Import hooks, as those of packages that are installed for development."""
-        loaders = [getattr(module, "__loader__", None) for module in list(sys.modules.values())]
+        modules = [module for name, module in list(sys.modules.items()) if name != "__main__"]  # which is ours
+        loaders = [getattr(module, "__loader__", None) for module in modules]
         files = {loader.path for loader in loaders if isinstance(loader, SourceFileLoader)} - self._sources.keys()
         directories = set(filter(self._is_users, set(map(os.path.dirname, files))))
         for file in files:
