@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from ..client.aio import AsyncClient, AsyncCore
+from ..client.aio import AsyncClient
 from ..client.aio_calls import AsyncCallLink
+from ..client.aio_core import AsyncCore
 from ..client.requests import Data, app_reference
 from ..client.sessions import AsyncSession
 from ..paths import working_directory
@@ -67,7 +68,7 @@ class _WatchedAsyncCore(WatchedCore[AsyncCallLink], AsyncCore):
 class AsyncTestingClient(AsyncClient):
     """As `TestingClient`, awaited."""
 
-    _new_core = _WatchedAsyncCore
+    _core_kind = _WatchedAsyncCore
     _core: _WatchedAsyncCore
     __test__ = False
 
