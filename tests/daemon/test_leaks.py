@@ -462,7 +462,7 @@ def test_a_template_that_dies_at_every_fork_is_a_broken_app(daemon: Daemon):
 def test_an_app_whose_workers_cannot_tell_of_their_birth_is_broken(daemon: Daemon):
     """They are not made again and again, as fast as can be."""
     with pytest.raises(AppBrokenError):
-        daemon.client.session(str(APPS / "closes_all_at_its_fork.py"), open_timeout=1)
+        daemon.client.session(str(APPS / "closes_all_at_its_fork.py"))
     with daemon.client.session(COUNTER) as session:
         assert int(session.worker_id.removeprefix("w_")) < 10, "names are given in their order"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import sys
 
 from warmpool.worker.birth import give_back_zeros
 
@@ -12,8 +13,9 @@ MARK = b"\1"
 
 
 def pages_in_memory(thing: object) -> int:
-    """How many whole pages of it are there, as the kernel counts them (a bit of 64 a page)."""
-    first, end = -(-id(thing) // mmap.PAGESIZE), (id(thing) + PAGES * mmap.PAGESIZE) // mmap.PAGESIZE
+    """How many whole pages of its content are there, as the kernel counts them (a bit of 64 a page)."""
+    start = id(thing) + sys.getsizeof(b"")
+    first, end = -(-start // mmap.PAGESIZE), (start + (PAGES - 1) * mmap.PAGESIZE) // mmap.PAGESIZE
     with open("/proc/self/pagemap", "rb", buffering=0) as pagemap:
         entries = os.pread(pagemap.fileno(), 8 * (end - first), 8 * first)
     return sum(byte >> 7 for byte in entries[7::8])

@@ -45,7 +45,7 @@ from .parameters import (
     waits_for_itself,
 )
 from .session_logs import LAST_LINES, Logs
-from .views import iso, memory_of, present, state_of, summary
+from .views import WallTime, iso, memory_of, present, state_of, summary
 
 _ANY_ID = 2**63 - 1
 _STATUSES = ("active", "ended", "expired", "all")
@@ -80,7 +80,7 @@ class Requests:
         self._reply = reply
         self._imports = imports
         self._started_at = time.time()
-        self._wall_time = wall_time or self._real_wall_time
+        self._wall_time = wall_time or WallTime(board.now)
         self._followers: dict[str, list[tuple[ev.Ticket, int]]] = {}
         """By worker: who waits for more of its log, and from where."""
         self._methods: dict[str, Handler] = {
@@ -314,9 +314,6 @@ class Requests:
     def _stop(self, ticket: ev.Ticket) -> None:
         self._reply(ticket, {"pid": os.getpid()})
         self._report(ev.StopRequested())
-
-    def _real_wall_time(self, moment: float) -> float:
-        return time.time() + moment - self._board.now()
 
 
 def new_session_id() -> str:

@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from ..footprint import footprint_of
 from ..policy.pool import App
 from ..policy.sessions import SessionView
 from ..wire.frames import decode
+
+
+CLOCKS_DIFFER: Final = 0.5
+"""Seconds by which two readings of two clocks may be apart for no reason but that time passes in between."""
+
+
+class WallTime:
+    """Lease time into Unix time. Of one moment it tells the same each time, unless the clock was set or the machine has
+    slept.
+    """
+
+    def __init__(self, lease_time: Callable[[], float], unix_time: Callable[[], float] = time.time) -> None:
+        self._lease_time = lease_time
+        self._unix_time = unix_time
+        self._offset = unix_time() - lease_time()
+
+    def __call__(self, moment: float) -> float:
+        offset = self._unix_time() - self._lease_time()
+        if abs(offset - self._offset) > CLOCKS_DIFFER:
+            self._offset = offset
+        return moment + self._offset
 
 
 def memory_of(pid: int | None) -> dict[str, int | None]:
