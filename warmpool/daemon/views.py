@@ -12,7 +12,6 @@ from ..policy.pool import App
 from ..policy.sessions import SessionView
 from ..wire.frames import decode
 
-
 CLOCKS_DIFFER: Final = 0.5
 """Seconds by which two readings of two clocks may be apart for no reason but that time passes in between."""
 
