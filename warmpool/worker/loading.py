@@ -18,6 +18,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import cache
 from importlib.machinery import (
     BYTECODE_SUFFIXES,
     EXTENSION_SUFFIXES,
@@ -68,7 +69,6 @@ class AppImporter:
         self._load = load
         self.tell = tell
         self._root = Path(load.root)
-        self._libraries: list[Path] = []
         self._sources: dict[str, Source] = {}
         self._texts: dict[str, bytes] | None = {}
         """Of the sources, until the version is known."""
@@ -126,9 +126,8 @@ class AppImporter:
         if path.is_relative_to(PACKAGE) or not path.is_dir():
             return False
         of_the_app = path.is_relative_to(self._root)
-        if not of_the_app and directory in sys.path and any(path.glob("*.dist-info")):
-            self._libraries.append(path)
-        if any(path.is_relative_to(library) for library in self._libraries):
+        elsewhere = [entry for entry in sys.path if not Path(entry).is_relative_to(self._root)]
+        if any(path.is_relative_to(entry) and _holds_packages(entry) for entry in elsewhere):
             return False
         if _LIBRARIES.intersection(path.relative_to(self._root).parts if of_the_app else path.parts):
             return False
@@ -218,6 +217,12 @@ class AppImporter:
         for file in app_files(texts):
             if not file.stem.startswith("__") and not is_for_tests(file.stem):
                 yield importlib.import_module(f"{module.__name__}.{file.stem}")
+
+
+@cache
+def _holds_packages(directory: str) -> bool:
+    """Whether pip has put some there."""
+    return any(Path(directory).glob("*.dist-info"))
 
 
 def checked_version(app: type[BaseApp]) -> str:
