@@ -56,6 +56,18 @@ def has_exited(pidfd: int, timeout: float | None = None) -> bool:
     return bool(exits.poll(None if timeout is None else timeout * 1000))
 
 
+def is_gone(pid: int, timeout: float | None = None) -> bool:
+    """As `has_exited`, of whoever has this pid now, if anybody has."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return has_exited(pidfd, timeout)
+    finally:
+        os.close(pidfd)
+
+
 def close_all_but(kept: Collection[int]) -> None:
     """What else this process has inherited of whoever started it: another one's locks, pipes that somebody reads to
     their end. A process that is to outlive its starter would hold them.

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Final
 
 from ..constants import AUTOSTART_IDLE_EXIT, STOP_GRACE
 from ..errors import DaemonUnavailableError
-from ..launch import has_exited, python_command, spawn_afresh
+from ..launch import is_gone, python_command, spawn_afresh
 from ..lock import LockFile, holder
 from ..paths import Places, make_private
 
@@ -46,15 +45,8 @@ def outlast(places: Places) -> None:
     Raises DAEMON_UNAVAILABLE if it stays.
     """
     pid = holder(places.lock)
-    if pid is None:
-        return
-    with suppress(ProcessLookupError):
-        pidfd = os.pidfd_open(pid)
-        try:
-            if not has_exited(pidfd, LEAVING):
-                raise DaemonUnavailableError(f"the daemon, pid {pid}, is stopping and does not end; see {places.log}")
-        finally:
-            os.close(pidfd)
+    if pid is not None and not is_gone(pid, LEAVING):
+        raise DaemonUnavailableError(f"the daemon, pid {pid}, is stopping and does not end; see {places.log}")
 
 
 def _run_detached(places: Places) -> None:

@@ -23,7 +23,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from ..launch import has_exited
+from ..launch import is_gone
 
 set_handler: Final[Callable[[int, object], object]] = _signal.signal
 """`signal.signal` makes enums of what it is given and gives: forty pages, which each worker would have to itself."""
@@ -45,12 +45,7 @@ _OOM_SCORE: Final = "500"
 def await_adoption(middle: int) -> None:
     """Returns when this process is no longer the child of `middle`, which is about to exit."""
     while os.getppid() == middle:
-        with suppress(ProcessLookupError):
-            pidfd = os.pidfd_open(middle)
-            try:
-                has_exited(pidfd)
-            finally:
-                os.close(pidfd)
+        is_gone(middle)
 
 
 def forget_signals() -> None:
