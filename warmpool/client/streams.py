@@ -111,11 +111,9 @@ class AsyncStream(Served):
             self._finish()
             raise await self._core.explain(link.opened.session_id) from None
         except BaseException as error:
-            try:
-                if not isinstance(error, WarmpoolError):  # or else it did not leave
-                    await self._core.interrupted(link)
-            finally:
-                self._finish()
+            if not isinstance(error, WarmpoolError):  # or else it did not leave
+                await self._cancel()
+            self._finish()
             raise
         return self
 

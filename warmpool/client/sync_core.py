@@ -26,14 +26,14 @@ INTERRUPT_PATIENCE: Final = 1.0
 """Seconds that a Ctrl-C waits for the daemon to take note of it."""
 
 
-class _Here(_local):
-    """What stands for the thread that asks, and for no other: the next one may be given its number."""
+class _Threads(_local):
+    """Each has a mark of its own, and keeps it: its number may be given to the next one."""
 
     def __init__(self) -> None:
-        self.thread = object()
+        self.mark = object()
 
 
-_here: Final = _Here()
+_threads: Final = _Threads()
 
 
 class SyncCore(Core[CallLink]):
@@ -113,7 +113,7 @@ class SyncCore(Core[CallLink]):
 
     @staticmethod
     def me() -> object:
-        return _here.thread
+        return _threads.mark
 
     def turns(self) -> AbstractAsyncContextManager[Any]:
         return _Turns()

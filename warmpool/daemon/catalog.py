@@ -232,11 +232,13 @@ class Catalog:
         known = self._register(entry)
         self._claimed.add(known.name)
         holder = self._entries[self._names[known.name]]
-        if os.path.dirname(holder.place) == os.path.dirname(known.place) and not os.path.lexists(holder.place):
-            self._names[known.name] = known.key
-            self._served_keys.discard(holder.key)
-        elif holder is not known and known.key not in self._served_keys:
-            self._log(f"{known.name} is the name of {holder.key}; name {known.key} by its path")
+        if holder is not known:
+            is_beside = os.path.dirname(holder.place) == os.path.dirname(known.place)
+            if is_beside and not os.path.lexists(holder.place):
+                self._names[known.name] = known.key
+                self._served_keys.discard(holder.key)
+            elif known.key not in self._served_keys:
+                self._log(f"{known.name} is the name of {holder.key}; name {known.key} by its path")
         self._served_keys.add(known.key)
         return known
 
