@@ -291,6 +291,22 @@ def test_a_stream_in_one_task_and_calls_in_another(run: Run):
     run(main)
 
 
+def test_who_lets_a_task_read_a_stream_is_its_reader(run: Run):
+    """As `asyncio.wait_for` does, before Python 3.12."""
+
+    async def main(client: AsyncClient) -> None:
+        async with client.session(STREAMS) as session:
+            stream = session.stream("count", to=2)
+            assert (await asyncio.create_task(anext(stream))).output == 0
+            with pytest.raises(InvalidRequestError, match="a stream of this session is being read"):
+                await session.call("fine")
+            elsewhere = asyncio.create_task(session.call("fine"))
+            assert [event.output async for event in stream] == [1, "counted"]
+            assert await elsewhere == 1
+
+    run(main)
+
+
 def test_a_reader_that_stops_stops_the_generator(run: Run, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(aio_calls, "INBOX_LIMIT", 1000)
 

@@ -98,6 +98,9 @@ class AsyncCore(Core[AsyncCallLink]):
 
     me = staticmethod(asyncio.current_task)
 
+    def has_gone(self, who: object) -> bool:
+        return isinstance(who, asyncio.Task) and who.done()
+
     def turns(self) -> AbstractAsyncContextManager[Any]:
         return asyncio.Lock()
 

@@ -160,6 +160,10 @@ class Core(ABC, Generic[L]):
         """Who asks: what stands for the thread, or the task."""
 
     @abstractmethod
+    def has_gone(self, who: object) -> bool:
+        """Whether it is known that this thread or task does nothing more."""
+
+    @abstractmethod
     def turns(self) -> AbstractAsyncContextManager[Any]:
         """A lock for one handle's reconnecting."""
 

@@ -2,7 +2,7 @@
 
 Calls of a session run one at a time, so a call that is made from where a stream of it is read would wait for its own
 reader, and one that an app makes in a call of its own session for that: they are refused. (A task that has another one
-read or call for it, as `asyncio.wait_for` does before Python 3.12, is not known for who does.)
+call for it, as `asyncio.wait_for` does before Python 3.12, is not known for who does.)
 """
 
 from __future__ import annotations

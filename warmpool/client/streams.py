@@ -67,8 +67,8 @@ class AsyncStream(Served):
         self._deadline: float | None = None
         self._events = Events()
         self._link: AnyCallLink | None = None
-        self._reader: object = None
-        """The thread or task that has read last."""
+        self._maker = self._reader = core.me()
+        """Threads or tasks: who made it, and who has read last."""
         self._is_reading = False
 
     def __repr__(self) -> str:
@@ -121,9 +121,13 @@ class AsyncStream(Served):
         return self
 
     def is_read_by(self, reader: object, session_id: str) -> bool:
-        """Whether this thread or task reads it, or has read it last, and it is of this session and not over."""
+        """Whether this thread or task reads it, and it is of this session and not over. Whoever has read last does; or,
+        if that was a task that is done (as of `asyncio.wait_for`, before Python 3.12), who made it.
+        """
         link = self._link
-        return link is not None and self._reader == reader and link.opened.session_id == session_id
+        if link is None or link.opened.session_id != session_id:
+            return False
+        return reader == (self._maker if self._core.has_gone(self._reader) else self._reader)
 
     async def __anext__(self) -> Data:
         if self._is_reading:  # nothing is called from here to the next line, so no other thread runs in between

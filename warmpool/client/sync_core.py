@@ -115,6 +115,9 @@ class SyncCore(Core[CallLink]):
     def me() -> object:
         return _threads.mark
 
+    def has_gone(self, who: object) -> bool:
+        return False
+
     def turns(self) -> AbstractAsyncContextManager[Any]:
         return _Turns()
 
