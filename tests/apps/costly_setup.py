@@ -36,6 +36,27 @@ class CostlyAsync(Costly):
         return value + len(self.table)
 
 
+class Later:
+    """An awaitable that is no coroutine."""
+
+    def __init__(self, work):
+        self.work = work
+
+    def __await__(self):
+        return self.work.__await__()
+
+
+class CostlyAwaitable(Costly):
+    """Has no async functions, and a `setup` of which only its result tells that it is async."""
+
+    def setup(self):
+        return Later(self._set_up())
+
+    async def _set_up(self):
+        await asyncio.sleep(0)
+        super().setup()
+
+
 class LeavesATask(BaseApp):
     async def setup(self):
         self.task = asyncio.create_task(asyncio.sleep(60))

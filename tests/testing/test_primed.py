@@ -10,7 +10,7 @@ from warmpool import AppBrokenError, TestingClient, primed
 COSTLY = str(APPS / "costly_setup.py")
 
 
-@pytest.mark.parametrize("app", [f"{COSTLY}:Costly", f"{COSTLY}:CostlyAsync"])
+@pytest.mark.parametrize("app", [f"{COSTLY}:{name}" for name in ("Costly", "CostlyAsync", "CostlyAwaitable")])
 def test_setup_runs_once_and_each_session_has_its_copy(client: TestingClient, app: str):
     sessions = [client.session(primed(app)) for _ in range(4)]
     told = [session.call("who") for session in sessions]
@@ -27,8 +27,8 @@ def test_an_async_app_goes_on_in_a_loop_of_its_own(client: TestingClient):
         assert session.call("later", value=1) == 1001
 
 
-def test_primed_and_other_sessions_of_an_app_live_side_by_side(client: TestingClient):
-    app = f"{COSTLY}:Costly"
+@pytest.mark.parametrize("app", [f"{COSTLY}:Costly", f"{COSTLY}:CostlyAwaitable"])
+def test_primed_and_other_sessions_of_an_app_live_side_by_side(client: TestingClient, app: str):
     with client.session(primed(app)) as copy, client.session(app) as own:
         who = own.call("who")
         assert who["set_up_by"] == who["pid"]

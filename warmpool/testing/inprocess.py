@@ -13,7 +13,6 @@ task) passes through the app as it is.
 from __future__ import annotations
 
 import asyncio
-import inspect
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
@@ -23,7 +22,7 @@ from ..app import BaseApp
 from ..client.core import finish
 from ..client.requests import call_timeout
 from ..errors import InvalidRequestError
-from ..worker.hooks import run_hook
+from ..worker.hooks import awaited, run_hook
 from .life import Hook, Life
 
 A = TypeVar("A", bound=BaseApp)
@@ -182,6 +181,5 @@ class AsyncAppClient(_AnyClient[A]):
 
 
 async def _awaited(hook: Hook, *arguments: Any) -> None:
-    result = None if hook is None else hook(*arguments)
-    if inspect.isawaitable(result):
-        await result
+    if hook is not None:
+        await awaited(hook, *arguments)

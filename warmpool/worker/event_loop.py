@@ -10,7 +10,6 @@ such an app runs on the loop and blocks it, as it would anywhere in asyncio.
 from __future__ import annotations
 
 import asyncio
-import inspect
 import itertools
 import os
 import select
@@ -35,6 +34,7 @@ from .cancelling import NOTHING
 from .connection import ENDS, LARGE_ATTACH, Connection
 from .failures import OUTSIDE, print_failure
 from .forks import leave
+from .hooks import awaited
 from .streams import AsyncItems, Items, Outlet, speaker
 from .tasks import forget_cancels, outlast
 
@@ -74,8 +74,7 @@ class EventLoop:
 
     async def _run_hook(self, patience: float | None, hook: Callable[..., Any], *arguments: Any) -> Any:
         async with asyncio.timeout(patience):
-            result = hook(*arguments)
-            return await result if inspect.isawaitable(result) else result
+            return await awaited(hook, *arguments)
 
     def serve(self) -> None:
         self._inbox.watch(lambda *_: self._inbox.on_signal())

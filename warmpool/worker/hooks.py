@@ -1,4 +1,4 @@
-"""Hooks of an app, plain or async, where no loop runs."""
+"""Hooks of an app, plain or async."""
 
 from __future__ import annotations
 
@@ -7,11 +7,17 @@ from collections.abc import Callable
 from typing import Any
 
 
-def run_hook(hook: Callable[..., Any], *arguments: Any) -> Any:
-    """What it returns; of an async one, in a loop of its own."""
+async def awaited(hook: Callable[..., Any], *arguments: Any) -> Any:
+    """What a hook returns, in a loop that runs."""
     result = hook(*arguments)
-    if inspect.iscoroutine(result):
-        import asyncio
+    return await result if inspect.isawaitable(result) else result
 
-        return asyncio.run(result)
-    return result
+
+def run_hook(hook: Callable[..., Any], *arguments: Any) -> Any:
+    """What it returns, where no loop runs; an async one has a loop of its own."""
+    result = hook(*arguments)
+    if not inspect.isawaitable(result):
+        return result
+    import asyncio
+
+    return asyncio.run(awaited(lambda: result))

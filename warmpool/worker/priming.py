@@ -7,34 +7,32 @@ tasks would be gone, so tasks are refused. Threads need no check here: the templ
 
 from __future__ import annotations
 
-import inspect
+from collections.abc import Callable
 
 from ..app import AppContext, BaseApp
 from ..signatures import Function
+from .hooks import awaited, run_hook
 from .runner import any_async, constructed
 
 
 def prime(app_class: type[BaseApp], functions: dict[str, Function], context: AppContext) -> BaseApp:
-    """An instance that has been set up. Raises what `setup` raises, and RuntimeError if that leaves tasks behind."""
+    """An instance that has been set up. Raises what `setup` raises, and RuntimeError if that leaves tasks behind which
+    would live on in a worker.
+    """
     app = constructed(app_class, context)
     setup = getattr(app, "setup", None)
     if setup is None:
         return app
-    if inspect.iscoroutinefunction(setup) or any_async(functions):
-        import asyncio
-
-        asyncio.run(_set_up(setup))
+    if any_async(functions):
+        run_hook(_set_up, setup)
     else:
-        setup()
+        run_hook(setup)
     return app
 
 
-async def _set_up(setup: object) -> None:
+async def _set_up(setup: Callable[[], object]) -> None:
     import asyncio
 
-    assert callable(setup)
-    result = setup()
-    if inspect.isawaitable(result):
-        await result
+    await awaited(setup)
     if left := len(asyncio.all_tasks()) - 1:
         raise RuntimeError(f"setup leaves {left} tasks running, which a copy would not have: start them in a call")
