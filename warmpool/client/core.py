@@ -25,7 +25,6 @@ from ..errors import (
     AppBrokenWarning,
     DaemonUnavailableError,
     InvalidRequestError,
-    PoolExhaustedError,
     SessionError,
     WarmpoolError,
     WorkerLostError,
@@ -264,12 +263,11 @@ class Core(ABC, Generic[L]):
                 f"how it died, and what it wrote last, stands in {self.places.log}"
             )
         try:
-            await self.request("sessions.get", session_id=session_id, settle=True)
-            (await self.open(RunRequest(session=session_id), start=False)).close()
+            info = await self.request("sessions.get", session_id=session_id, settle=True)
+            if info["status"] != "active":
+                await self.open(RunRequest(session=session_id), start=False)  # is refused, with what to say
         except SessionError as error:
             return error
-        except (PoolExhaustedError, OSError):
-            pass  # it lives, though there is no descriptor for another connection
         except (DaemonUnavailableError, HangupError):
             return DaemonUnavailableError(
                 f"the daemon is gone, and session {session_id} with it; see {self.places.log}", session_id=session_id
@@ -359,10 +357,7 @@ class Core(ABC, Generic[L]):
         return late
 
     async def cancel(self, session_id: str, call_id: int | None = None, *, force: bool = False) -> Data:
-        params: dict[str, Any] = {} if call_id is None else {"call_id": call_id}
-        if force:
-            params["force"] = True
-        return Data(await self.request("calls.cancel", session_id=session_id, **params))
+        return Data(await self.request("calls.cancel", session_id=session_id, call_id=call_id, force=force))
 
     async def stop_call(self, opened: Opened, call_id: int) -> Data:
         """Cancels a call on this connection."""

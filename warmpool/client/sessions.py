@@ -230,8 +230,7 @@ class AsyncSessions:
 
     async def get(self, session_id: str, *, memory: bool = False) -> Data:
         """As `Sessions.get`, awaited."""
-        more = {"memory": True} if memory else {}
-        return Data(await self._core.request("sessions.get", session_id=session_id, **more))
+        return Data(await self._core.request("sessions.get", session_id=session_id, memory=memory))
 
     async def list(
         self,
@@ -244,16 +243,11 @@ class AsyncSessions:
         cursor: str | None = None,
     ) -> Page:
         """As `Sessions.list`, awaited."""
-        given: dict[str, Any] = {
-            "app": app,
-            "status": status,
-            "labels": labels,
-            "name_prefix": name_prefix,
-            "limit": limit,
-            "cursor": cursor,
-        }
-        asked = {name: value for name, value in given.items() if value is not None}
-        return Page(await self._core.request("sessions.list", **asked))
+        found = await self._core.request(
+            "sessions.list",
+            app=app, status=status, labels=labels, name_prefix=name_prefix, limit=limit, cursor=cursor,
+        )  # fmt: skip
+        return Page(found)
 
     async def keepalive(self, session_id: str) -> Data:
         """As `Sessions.keepalive`, awaited."""
@@ -261,8 +255,7 @@ class AsyncSessions:
 
     async def end(self, session_id: str, *, force: bool = False) -> Data:
         """As `Sessions.end`, awaited."""
-        more = {"force": True} if force else {}
-        info = Data(await self._core.request("sessions.end", session_id=session_id, **more))
+        info = Data(await self._core.request("sessions.end", session_id=session_id, force=force))
         self._core.kept.let_go(session_id)
         return info
 
