@@ -124,7 +124,7 @@ class World(Story):
             case fx.StartTemplate(pool):
                 known = self.broker.fleet.editions.pools.get(pool)
                 if known is not None:
-                    self.edition_of[pool] = known.app, known.revision
+                    self.edition_of[pool] = known.app.name, known.revision
                     self.is_tried(pool)
             case fx.HandOver(ticket, worker) if self.workers[worker].is_dead:
                 self.retried_at[ticket] = self.now
@@ -630,7 +630,7 @@ class BrokerMachine(RuleBasedStateMachine):
             if wish.kind == "open":
                 mine = [w for w in world.workers.values() if w.id in world.of_app(wish.app)]
                 app_is_full = len(mine) == OPTIONS[wish.app][1] and all(w.is_used for w in mine)
-                pools = [pool for pool in world.broker.fleet.editions.pools.values() if pool.app == wish.app]
+                pools = [pool for pool in world.broker.fleet.editions.pools.values() if pool.app.name == wish.app]
                 is_refused = any(world.is_refused(pool.id) for pool in pools)
                 has_reason = app_is_full or is_refused or (full and nobody_idle)
                 assert has_reason, f"{wish} waits for nothing: {world.broker}"
@@ -638,10 +638,15 @@ class BrokerMachine(RuleBasedStateMachine):
                 assert wish.kind in ("ask", "attach", "keepalive"), f"{wish} waits for nothing"
         for pool in world.broker.fleet.editions.pools.values():
             assert pool.surplus == 0, f"more warm workers than wanted: {pool}"
-            app = world.broker.fleet.editions.apps[pool.app_key]
             quiet = world.now >= pool.refill_at and not self.waiting
-            if pool.lacking and quiet and not full and app.live < pool.max_workers and not world.is_refused(pool.id):
-                assert pool.template.value == "lost" or app.failing(pool.revision, world.now), f"{pool} is not filled"
+            if (
+                pool.lacking
+                and quiet
+                and not full
+                and pool.app.live < pool.max_workers
+                and not world.is_refused(pool.id)
+            ):
+                assert pool.template.value == "lost" or pool.failing(world.now), f"{pool} is not filled"
 
     # --- the laws ---------------------------------------------------------------------------------------------
 

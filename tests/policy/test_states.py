@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from warmpool.policy.pool import Pool, Worker
+from warmpool.policy.pool import App, Pool, Worker
 from warmpool.policy.sessions import Session
 from warmpool.policy.states import (
     LEASE_STEPS,
@@ -57,11 +57,11 @@ each_template_state = pytest.mark.parametrize("state", TemplateState, ids=lambda
 
 def worker_in(state: WorkerState) -> Worker:
     """A worker that has got there by legal steps, in a pool that counts it."""
-    pool = Pool("p_1", "/apps/counter.py", "counter", 1, warm_target=1, max_workers=9)
+    pool = Pool("p_1", App("/apps/counter.py", "counter"), 1, warm_target=1, max_workers=9)
     worker = Worker("w_1", pool, 0)
     pool.add(worker)
     for event in path(WORKER_STEPS, WorkerState.STARTING, state):
-        pool.step(worker, event)
+        worker.step(event)
     assert worker.state is state
     return worker
 
@@ -94,10 +94,10 @@ def test_a_worker_takes_the_steps_of_its_life_and_no_others(state, event):
     if expected is None:
         before = repr(worker), repr(worker.pool)
         with pytest.raises(IllegalStepError, match=f"{event} in {state}"):
-            worker.pool.step(worker, event)
+            worker.step(event)
         assert (repr(worker), repr(worker.pool)) == before, "an illegal step changes nothing"
     else:
-        worker.pool.step(worker, event)
+        worker.step(event)
         assert worker.state.value == expected
 
 
@@ -118,7 +118,7 @@ def test_a_lease_takes_the_steps_of_its_life_and_no_others(state, event):
 @each_template_state
 @each_template_step
 def test_a_template_takes_the_steps_of_its_life_and_no_others(state, event):
-    pool = Pool("p_1", "/apps/counter.py", "counter", 1, warm_target=1, max_workers=9)
+    pool = Pool("p_1", App("/apps/counter.py", "counter"), 1, warm_target=1, max_workers=9)
     for earlier in path(TEMPLATE_STEPS, TemplateState.LOST, state):
         pool.step_template(earlier)
     expected = TEMPLATE_LIFE[state.value].get(event.value)

@@ -195,7 +195,7 @@ class TestControls:
         pools = [
             pool
             for pool in fleet.editions.pools.values()
-            if pool.app_key in (key, key + PRIMED) and pool.template is TemplateState.READY
+            if pool.app.key in (key, key + PRIMED) and pool.template is TemplateState.READY
         ]
         if not pools:
             raise InvalidRequestError(f"app {app} has no template that could be lost: nobody has used it yet")

@@ -54,7 +54,7 @@ class Broker:
             self._timers.set(Timer("idle exit"), now + settings.idle_exit)
 
     def __repr__(self) -> str:
-        return f"<Broker {len(self.leases)} sessions, {len(self.opens.waiting)} waiting, {self.fleet}>"
+        return f"<Broker {len(self.leases.live)} sessions, {len(self.opens.waiting)} waiting, {self.fleet}>"
 
     # --- the interface ----------------------------------------------------------------------------------------
 
@@ -105,7 +105,7 @@ class Broker:
             assert pool.template is not TemplateState.RETIRED or not pool.waiters, "a waiter is served or told why"
         assert len(self.fleet.workers) <= self._settings.max_workers
         for app in self.fleet.editions.apps.values():
-            workers = [worker for worker in self.fleet.workers.values() if worker.pool.app_key == app.key]
+            workers = [worker for worker in self.fleet.workers.values() if worker.pool.app is app]
             assert app.live == len(workers), app
             assert app.going == sum(worker.state is WorkerState.STOPPING for worker in workers), app
         assert len(self.opens.waiting) == sum(len(pool.waiters) for pool in self.fleet.editions.pools.values())
@@ -277,7 +277,7 @@ class Broker:
 
     def _idle_exit(self, now: float) -> None:
         served = any(worker.state is WorkerState.SERVING for worker in self.fleet.workers.values())
-        if self.leases or self.opens.waiting or served or self.fleet.editions.is_loading():
+        if self.leases.live or self.opens.waiting or served or self.fleet.editions.is_loading():
             self._used_at = now
         due = self._used_at + self._settings.idle_exit
         if not is_over(due, now):

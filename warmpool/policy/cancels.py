@@ -117,8 +117,8 @@ class Cancels:
         if worker.session is not None:
             self._leases.close(worker.session, "unresponsive", now)
         else:
-            what = f"did not stop: SIGTERM, and SIGKILL {TERM_GRACE:g} s later"
-            self._effects.append(fx.Log(f"app {worker.pool.app}: {worker.id}, in a call without a session, {what}"))
+            what = f"in a call without a session, did not stop: SIGTERM, and SIGKILL {TERM_GRACE:g} s later"
+            self._effects.append(fx.Log(f"app {worker.pool.app.name}: {worker.id}, {what}"))
             self._fleet.stop_worker(worker, "unresponsive", now)
             worker.is_lost = True
         self._effects.append(fx.Terminate(worker.id))

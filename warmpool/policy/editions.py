@@ -86,10 +86,10 @@ class Editions:
         """Raises APP_BROKEN as `pool_for` does, and POOL_EXHAUSTED while the machine has no room for a template."""
         pool, _ = self.pool_for(edition, now)
         if pool.template is TemplateState.LOST and pool.no_room is not None and self._has_no_room(pool):
-            raise refusals.no_room(pool.app, pool.no_room)
+            raise refusals.no_room(pool.app.name, pool.no_room)
         if pool.template is TemplateState.LOST:
             failure = self._app(edition).failure
-            gone = refusals.broken(pool.app, "its template is gone and cannot be made again")
+            gone = refusals.broken(pool.app.name, "its template is gone and cannot be made again")
             raise from_wire(gone if failure is None else failure.error)
         pool.describers.append(ticket)
         if pool.template is TemplateState.READY:
@@ -117,8 +117,7 @@ class Editions:
         app.failures = {tried: failure for tried, failure in app.failures.items() if tried in (app.revision, serving)}
         app.candidate = pool = Pool(
             id=self.new_id("p"),
-            app_key=app.key,
-            app=app.name,
+            app=app,
             revision=app.revision,
             warm_target=self._settings.warm,
             max_workers=self._settings.max_workers,
@@ -138,7 +137,7 @@ class Editions:
 
     def promote(self, pool: Pool, now: float) -> None:
         """The candidate is sound: it takes over."""
-        app = self.apps[pool.app_key]
+        app = pool.app
         app.failures.pop(pool.revision, None)
         if app.candidate is not pool:
             return
@@ -163,7 +162,7 @@ class Editions:
         """Sends those away who wait for another version than this turned out to be."""
         for waiter in [w for w in pool.waiters if w.request.version not in (None, pool.version)]:
             pool.waiters.remove(waiter)
-            self._refuse(waiter, refusals.version_mismatch(pool.app, pool.version, waiter.request.version))
+            self._refuse(waiter, refusals.version_mismatch(pool.app.name, pool.version, waiter.request.version))
 
     def retire(self, pool: Pool, now: float) -> None:
         """No more workers of this edition; its sessions live on."""
@@ -182,7 +181,7 @@ class Editions:
 
     def fail(self, pool: Pool, error: dict[str, Any], now: float) -> None:
         """The edition does not work. Those who wait get the one before it, or the error."""
-        app = self.apps[pool.app_key]
+        app = pool.app
         if pool not in (app.current, app.candidate):
             return
         if app.failing(pool.revision, now) is None:  # else it is the same try: another worker of it
@@ -209,9 +208,8 @@ class Editions:
         """Whether the edition before a broken edit can still make workers, or has one. Its template cannot be made
         again: it would import the edit.
         """
-        failing = self.apps[pool.app_key].failing(pool.revision, now) is not None
         return len(pool.ready_for(session_id)) > len(pool.waiters) or (
-            pool.template is TemplateState.READY and not failing
+            pool.template is TemplateState.READY and pool.failing(now) is None
         )
 
     def _log_failure(self, failure: Failure, app: App) -> None:
@@ -223,7 +221,7 @@ class Editions:
 
     def _start_template(self, pool: Pool, now: float) -> None:
         pool.step_template(TemplateEvent.START)
-        self._effects.append(fx.StartTemplate(pool.id, pool.app_key))
+        self._effects.append(fx.StartTemplate(pool.id, pool.app.key))
         self._timers.set(Timer("load", pool.id), now + self._settings.start_timeout)
 
     def _revive(self, pool: Pool, now: float) -> None:
@@ -241,7 +239,7 @@ class Editions:
     def put_off(self, pool: Pool, what: str, why: str, now: float) -> None:
         """The machine has no room for a process of it. Nobody is to blame: it is tried again after a while."""
         if pool.no_room is None:
-            self._effects.append(fx.Log(f"app {pool.app}: {what}"))
+            self._effects.append(fx.Log(f"app {pool.app.name}: {what}"))
         pool.no_room = why
         self._timers.set(Timer("no room", pool.id), now + MEMORY_RECHECK)
 
@@ -250,9 +248,9 @@ class Editions:
         self._timers.cancel(Timer("load", pool.id))
         pool.step_template(TemplateEvent.LOSE)
         self.put_off(pool, f"it cannot be started: {why}", why, now)
-        self._effects.extend(fx.Refuse(ticket, refusals.no_room(pool.app, why)) for ticket in pool.describers)
+        self._effects.extend(fx.Refuse(ticket, refusals.no_room(pool.app.name, why)) for ticket in pool.describers)
         pool.describers.clear()
-        before = self.apps[pool.app_key].current
+        before = pool.app.current
         for waiter in list(pool.waiters):
             if before is None or not self._must_wait_for_room(pool, before):
                 return
@@ -272,7 +270,7 @@ class Editions:
         pool.max_lifetime = event.max_lifetime
         self._check_versions(pool)
         self._answer_describers(pool)
-        app = self.apps[pool.app_key]
+        app = pool.app
         if event.threads:
             why = f"its import has left threads running ({', '.join(event.threads)})"
             self._effects.append(fx.Log(f"app {app.name} cannot be forked, {why}: each session imports it anew"))
@@ -289,11 +287,10 @@ class Editions:
     def template_exited(self, pool: Pool, status: str, now: float) -> None:
         """A template that had loaded is made again by the next open; sessions do not notice."""
         if pool.template is TemplateState.LOADING:
-            self.template_failed(
-                pool, refusals.broken(pool.app, f"its template {status} while it imported or preloaded the app"), now
-            )
+            what = f"its template {status} while it imported or preloaded the app"
+            self.template_failed(pool, refusals.broken(pool.app.name, what), now)
         elif pool.template is TemplateState.READY:
-            self._effects.append(fx.Log(f"app {pool.app}: its template {status}"))
+            self._effects.append(fx.Log(f"app {pool.app.name}: its template {status}"))
             pool.step_template(TemplateEvent.LOSE)
 
     def replace_template(self, pool: Pool) -> None:
@@ -314,20 +311,20 @@ class Editions:
 
     def load_overdue(self, pool: Pool, now: float) -> None:
         what = f"its import and `preload` took longer than {self._settings.start_timeout:g} s"
-        self.template_failed(pool, refusals.broken(pool.app, what), now)
+        self.template_failed(pool, refusals.broken(pool.app.name, what), now)
 
     def remake_lost(self, now: float) -> None:
         """Makes the templates again that have died and are wanted. Oldest first: who waits for an edition that cannot
         be made again moves on to the newer one, whose turn comes after.
         """
         for pool in list(self.pools.values()):
-            app = self.apps[pool.app_key]
+            app = pool.app
             is_wanted = pool.waiters or pool.describers or (app.keep and pool is app.candidate)
             if pool.template is TemplateState.LOST and is_wanted and not self._has_no_room(pool):
                 self._remake(pool, now)
 
     def _remake(self, pool: Pool, now: float) -> None:
-        app = self.apps[pool.app_key]
+        app = pool.app
         if (failure := app.failing(pool.revision, now)) is not None:
             self.fail(pool, failure.error, now)
         elif pool.revision == app.revision:
@@ -335,7 +332,7 @@ class Editions:
         elif app.candidate is not None and app.candidate is not pool:
             self._move_line(pool, app.candidate)
         else:
-            self.fail(pool, refusals.broken(pool.app, "its template died, and its files have changed"), now)
+            self.fail(pool, refusals.broken(pool.app.name, "its template died, and its files have changed"), now)
 
     # --- helpers ----------------------------------------------------------------------------------------------
 

@@ -82,7 +82,7 @@ class Fleet:
         self._timers.cancel(Timer("start", worker.id))
         if worker.state is not WorkerState.STARTING:
             return
-        worker.pool.step(worker, WorkerEvent.READY)
+        worker.step(WorkerEvent.READY)
         worker.pool.stillborn = 0
         if Timer("no room", worker.pool.id) not in self._timers:
             worker.pool.no_room = None
@@ -110,15 +110,15 @@ class Fleet:
         if worker.state is WorkerState.WARM:
             self._wasted(worker, status, now)
         elif worker.is_lost or worker.state is WorkerState.SERVING:
-            what = f"app {pool.app}: {worker.id}, in a call without a session, {status}"
+            what = f"app {pool.app.name}: {worker.id}, in a call without a session, {status}"
             self._effects.append(fx.Log(refusals.with_last_lines(what, event.last_lines)))
         self._forget(worker)
         if died_in_setup:
             what = refusals.with_last_lines(f"its worker {status} while it was set up", event.last_lines)
-            self.editions.fail(pool, refusals.broken(pool.app, what), now)
+            self.editions.fail(pool, refusals.broken(pool.app.name, what), now)
         elif pool.stillborn >= STILLBORN_LIMIT:
             pool.stillborn = 0
-            self.editions.fail(pool, refusals.broken(pool.app, f"no worker can be made of it: it {status}"), now)
+            self.editions.fail(pool, refusals.broken(pool.app.name, f"no worker can be made of it: it {status}"), now)
         self.editions.forget_if_empty(pool)
 
     def worker_leaving(self, worker: Worker, reason: str, now: float) -> None:
@@ -133,13 +133,10 @@ class Fleet:
         pool = worker.pool
         pool.wasted(now)
         again = f"the next is made in {pool.idle_delay:g} s, or when it is needed"
-        self._effects.append(fx.Log(f"app {pool.app}: idle worker {worker.id} {how}; {again}"))
+        self._effects.append(fx.Log(f"app {pool.app.name}: idle worker {worker.id} {how}; {again}"))
 
     def _forget(self, worker: Worker) -> None:
-        app = self.editions.apps[worker.pool.app_key]
-        app.live -= 1
-        app.going -= worker.state is WorkerState.STOPPING
-        worker.pool.step(worker, WorkerEvent.EXIT)
+        worker.step(WorkerEvent.EXIT)
         del self.workers[worker.id]
         self._rows.append(worker.row)
         for kind in ("start", "kill", "spare"):
@@ -147,7 +144,7 @@ class Fleet:
 
     def worker_released(self, worker: Worker, now: float) -> None:
         if worker.state is WorkerState.SERVING:
-            worker.pool.step(worker, WorkerEvent.RELEASE)
+            worker.step(WorkerEvent.RELEASE)
             self._timers.set(Timer("spare", worker.id), now + SPARE_IDLE)
             if worker.pool.template is TemplateState.RETIRED:
                 self.stop_worker(worker, "retired", now)
@@ -170,7 +167,7 @@ class Fleet:
         else:
             what = f"its `setup` took longer than {self._settings.start_timeout:g} s"
         self._effects.append(fx.Kill(worker.id))
-        self.worker_failed(worker, refusals.broken(worker.pool.app, what), now)
+        self.worker_failed(worker, refusals.broken(worker.pool.app.name, what), now)
 
     # --- the reconciling step ---------------------------------------------------------------------------------
 
@@ -247,7 +244,7 @@ class Fleet:
         return blocked
 
     def _may_fork(self, pool: Pool, now: float) -> bool:
-        if pool.template is not TemplateState.READY or self.editions.apps[pool.app_key].failing(pool.revision, now):
+        if pool.template is not TemplateState.READY or pool.failing(now):
             return False
         if not self._rows or self._is_full(pool) or Timer("no room", pool.id) in self._timers:
             return False
@@ -258,21 +255,20 @@ class Fleet:
 
     def _is_full(self, pool: Pool) -> bool:
         """The app has as many workers as it may have, over all its editions."""
-        return self.editions.apps[pool.app_key].live >= pool.max_workers
+        return pool.app.live >= pool.max_workers
 
     def _fork(self, pool: Pool, now: float) -> None:
         worker = Worker(self.editions.new_id("w"), pool, self._rows.pop())
         pool.add(worker)
-        self.editions.apps[pool.app_key].live += 1
         self.workers[worker.id] = worker
-        self._effects.append(fx.Fork(pool.id, pool.app_key, worker.id, worker.row))
+        self._effects.append(fx.Fork(pool.id, pool.app.key, worker.id, worker.row))
         self._timers.set(Timer("start", worker.id), now + self._settings.start_timeout)
 
     def _make_room(self, blocked: list[Pool], now: float) -> None:
         """Lets idle workers go for those who wait: as many as are needed beyond those that go already."""
         going = sum(app.going for app in self.editions.apps.values())
         for pool in blocked:
-            coming = self.editions.apps[pool.app_key].going if self._is_full(pool) else going
+            coming = pool.app.going if self._is_full(pool) else going
             for _ in range(pool.unserved - coming):
                 idle = self._idle_worker(pool)
                 if idle is None:
@@ -284,7 +280,7 @@ class Fleet:
         """A worker that nobody would miss: of the same app if that is what is full, else of any."""
         same_app = self._is_full(needy)
         for pool in self._pools.values():
-            if same_app and pool.app_key != needy.app_key:
+            if same_app and pool.app is not needy.app:
                 continue
             idle = pool.spare or ({} if pool.waiters else pool.warm)
             if idle:
@@ -295,8 +291,7 @@ class Fleet:
         """Asks it to run its hooks and go, and kills it if it does not."""
         if worker.state is WorkerState.STOPPING:
             return
-        worker.pool.step(worker, WorkerEvent.STOP)
-        self.editions.apps[worker.pool.app_key].going += 1
+        worker.step(WorkerEvent.STOP)
         self._effects.append(fx.Tell(worker.id, Stop(reason)))
         self._timers.set(Timer("kill", worker.id), now + STOP_GRACE)
 
@@ -323,7 +318,6 @@ class Fleet:
         return f"{len(self.workers)} of {self._settings.max_workers} workers are in use (--max-workers)"
 
     def stop_all(self, now: float) -> None:
-        self.stopping = True
         for pool in list(self._pools.values()):
             self._effects.extend(fx.Refuse(ticket, refusals.stopping()) for ticket in pool.describers)
             pool.describers.clear()

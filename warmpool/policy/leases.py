@@ -47,9 +47,6 @@ class Leases:
     def __repr__(self) -> str:
         return f"<Leases {len(self.live)} live, {len(self._records)} remembered>"
 
-    def __len__(self) -> int:
-        return len(self.live)
-
     # --- looking ----------------------------------------------------------------------------------------------
 
     def find(self, session_id: str, now: float) -> Session | None:
@@ -101,11 +98,11 @@ class Leases:
         """Gives the worker to a new session, for ever."""
         request, pool = waiter.request, worker.pool
         assert request.session_id is not None
-        pool.step(worker, WorkerEvent.LEASE)
+        worker.step(WorkerEvent.LEASE)
         self._serial += 1
         worker.session = session = Session(
-            request.session_id, pool.app_key.removesuffix(PRIMED),
-            pool.app, pool.version, worker.id, worker.row, worker.pid,
+            request.session_id, pool.app.key.removesuffix(PRIMED),
+            pool.app.name, pool.version, worker.id, worker.row, worker.pid,
             request.session_timeout, now, request.cwd, request.labels, slid_at=now, serial=self._serial,
             opener=request.ticket, name=request.name, description=request.description, tags=request.tags,
         )  # fmt: skip
@@ -195,9 +192,7 @@ class Leases:
         for session in self.live.values():
             if session.held:
                 session.held = [event for event in session.held if event.ticket[0] != connection]
-            for ticket in [t for t in session.watchers if t[0] == connection]:
-                session.watchers.remove(ticket)
-                self._timers.cancel(Timer("explain", (session.id, ticket)))
+            session.watchers = [ticket for ticket in session.watchers if ticket[0] != connection]
 
     # --- expiry -----------------------------------------------------------------------------------------------
 
@@ -282,7 +277,6 @@ class Leases:
         self._records.add(session)
         self._serve_held(session, now)
         for ticket in session.watchers:
-            self._timers.cancel(Timer("explain", (session.id, ticket)))
             self._effects.append(fx.Answer(ticket, self.view(session, now)))
         session.watchers = []
         why = session.end_reason if session.end_detail is None else f"{session.end_reason}: it {session.end_detail}"

@@ -64,7 +64,7 @@ class Opens:
             return
         pool, notice = self._fleet.editions.pool_for(event.edition, now, event.session_id)
         if event.version is not None and pool.version and event.version != pool.version:
-            raise refusals.version_mismatch(pool.app, pool.version, event.version)
+            raise refusals.version_mismatch(pool.app.name, pool.version, event.version)
         worker = None if event.worker is None else self._wanted(event.worker, event, pool)
         self._arrivals += 1
         waiter = Waiter(event, self._arrivals, now, notice)
@@ -75,14 +75,13 @@ class Opens:
         pool.waiters.append(waiter)
         self._fleet.serve(pool, now)
         if event.ticket in self.waiting:
-            waiter.timer = Timer("open", event.ticket)
-            self._timers.set(waiter.timer, now + event.open_timeout)
+            self._timers.set(Timer("open", event.ticket), now + event.open_timeout)
 
     def _wanted(self, worker_id: str, event: ev.OpenRequested, pool: Pool) -> Worker:
         """The worker that is asked for by its id. Raises the refusal if it is not free."""
         worker = self._fleet.workers.get(worker_id)
-        if worker is None or worker.pool.app_key != pool.app_key:
-            raise refusals.no_worker(worker_id, pool.app)
+        if worker is None or worker.pool.app is not pool.app:
+            raise refusals.no_worker(worker_id, pool.app.name)
         spare = worker.state is WorkerState.SPARE and event.session_id is None
         if worker.state is not WorkerState.WARM and not spare:
             raise refusals.not_free(worker)
@@ -144,14 +143,14 @@ class Opens:
         worker.pool.taken(now)
         if request.session_id is None:
             self._timers.cancel(Timer("spare", worker.id))
-            worker.pool.step(worker, WorkerEvent.SERVE)
+            worker.step(WorkerEvent.SERVE)
             attach = Attach(None, request.cwd, request.labels, request.memory_limit, now)
             self._hand_over(request, worker, attach, waiter.notice)
             return
         self._hand_over_to(self._leases.open(waiter, worker, now), request, waiter.notice)
         pool = worker.pool
         self._effects.append(
-            fx.Log(f"{request.session_id} opened: {pool.app}@{pool.version} on {worker.id}, pid {worker.pid}")
+            fx.Log(f"{request.session_id} opened: {pool.app.name}@{pool.version} on {worker.id}, pid {worker.pid}")
         )
 
     def _hand_over_to(
@@ -165,7 +164,7 @@ class Opens:
     ) -> None:
         pool = worker.pool
         opened = Opened(
-            request.ticket[1], attach.session_id, pool.app, pool.version, worker.id, worker.row,
+            request.ticket[1], attach.session_id, pool.app.name, pool.version, worker.id, worker.row,
             self._settings.call_frame_limit, attach.memory_limit, notice,
         )  # fmt: skip
         self._effects.append(fx.HandOver(request.ticket, worker.id, attach, opened, request))
@@ -191,5 +190,4 @@ class Opens:
     def _leave_line(self, waiter: Waiter) -> None:
         """The waiter is in no pool's line any more."""
         del self.waiting[waiter.request.ticket]
-        if waiter.timer is not None:
-            self._timers.cancel(waiter.timer)
+        self._timers.cancel(Timer("open", waiter.request.ticket))

@@ -1,4 +1,4 @@
-"""One edition of an app: its template, its workers, and the opens that wait for one.
+"""One edition of an app: its template, its workers, and the opens that wait for one; and the app over its editions.
 
 A pool knows its own counts and what it lacks; whether there is room for more is the fleet's to say. Warm workers are
 given out last in, first out: the youngest has the freshest pages in the cache, and what stays at the bottom shows
@@ -16,148 +16,6 @@ from ..facts import fact
 from .events import OpenRequested, Ticket
 from .sessions import Session
 from .states import TEMPLATE_STEPS, WORKER_STEPS, TemplateEvent, TemplateState, WorkerEvent, WorkerState, step
-from .timers import Timer
-
-
-@dataclass(slots=True, eq=False)
-class Worker:
-    id: str
-    pool: Pool
-    row: int
-    state: WorkerState = WorkerState.STARTING
-    pid: int | None = None
-    session: Session | None = None
-    is_lost: bool = False
-    """It did not stop when it was told to, and had no session to remember that."""
-
-    def __repr__(self) -> str:
-        holder = f" for {self.session.id}" if self.session else ""
-        return f"<Worker {self.id} {self.state.value}{holder} of {self.pool.id}>"
-
-
-@dataclass(slots=True, eq=False)
-class Waiter:
-    """An open in line."""
-
-    request: OpenRequested
-    arrived: int
-    """Place in the line over all pools."""
-    since: float
-    notice: str | None = None
-    timer: Timer | None = None
-    """Its patience, once it has to wait."""
-    waits: list[tuple[float, str]] = field(default_factory=list)
-    """What it has waited for, and since when."""
-
-
-@dataclass(slots=True, eq=False)
-class Pool:
-    id: str
-    app_key: str
-    app: str
-    revision: int
-    warm_target: int
-    max_workers: int
-    cancel_grace: float = CANCEL_GRACE
-    max_lifetime: float | None = None
-    template: TemplateState = TemplateState.LOST
-    version: str = ""
-    workers: dict[str, Worker] = field(default_factory=dict)
-    """All that are not GONE."""
-    starting: int = 0
-    warm: dict[str, Worker] = field(default_factory=dict)
-    """Oldest first, as `spare`."""
-    spare: dict[str, Worker] = field(default_factory=dict)
-    waiters: deque[Waiter] = field(default_factory=deque)
-    stillborn: int = 0
-    """Workers in a row that were asked for and never came to be."""
-    no_room: str | None = None
-    """Why the machine had no room for a worker, until one is ready that was asked for later."""
-    refill_at: float = 0.0
-    """When warm workers may be made, for nobody in particular."""
-    idle_delay: float = 0.0
-    """The back-off before a warm worker is replaced that died before anybody had it; 0 after one was taken."""
-    drained_since: float | None = None
-    """When the first worker was taken that has not been made up for."""
-    takes_any_version: bool = False
-    """Made for an edit that a worker of the edition before it has found. If its own find another again, the app writes
-    its files itself.
-    """
-    describers: list[Ticket] = field(default_factory=list)
-    """Wait to be told the functions, until the template has loaded."""
-
-    def __repr__(self) -> str:
-        return (
-            f"<Pool {self.id} {self.template.value} [workers: {len(self.workers)}, {self.starting} starting, "
-            f"{len(self.warm)} warm, {len(self.spare)} spare | waiting: {len(self.waiters)}]>"
-        )
-
-    def add(self, worker: Worker) -> None:
-        self.workers[worker.id] = worker
-        self.starting += 1
-
-    def step_template(self, event: TemplateEvent) -> None:
-        self.template = step(TEMPLATE_STEPS, self.template, event)
-
-    def step(self, worker: Worker, event: WorkerEvent) -> None:
-        """Moves a worker to its next state, and with it the counts."""
-        before, after = worker.state, step(WORKER_STEPS, worker.state, event)
-        if before is WorkerState.STARTING:
-            self.starting -= 1
-        elif before is WorkerState.WARM:
-            del self.warm[worker.id]
-        elif before is WorkerState.SPARE:
-            del self.spare[worker.id]
-        worker.state = after
-        if after is WorkerState.WARM:
-            self.warm[worker.id] = worker
-        elif after is WorkerState.SPARE:
-            self.spare[worker.id] = worker
-        elif after is WorkerState.GONE:
-            del self.workers[worker.id]
-
-    def free_for(self, waiter: Waiter) -> Worker | None:
-        """The youngest that is ready to serve this one."""
-        ready = self.ready_for(waiter.request.session_id)
-        return ready[next(reversed(ready))] if ready else None
-
-    def ready_for(self, session_id: str | None) -> dict[str, Worker]:
-        """Those that are ready to serve a session, or a call without one (None)."""
-        return self.spare if session_id is None and self.spare else self.warm
-
-    def taken(self, now: float) -> None:
-        """A worker has been given out: refilling waits for a quiet moment, but not for ever."""
-        if self.drained_since is None:
-            self.drained_since = now
-        self.idle_delay = 0.0
-        self.refill_at = min(now + REFILL_QUIET, self.drained_since + REFILL_LATEST)
-
-    def wasted(self, now: float) -> None:
-        """A warm worker has died that nobody had: the next one may do the same. Those that die together count once."""
-        if self.idle_delay and now < self.refill_at:
-            return
-        self.idle_delay = min(BACKOFF_LIMIT, 2 * self.idle_delay or BACKOFF_FIRST)
-        self.refill_at = now + self.idle_delay
-
-    @property
-    def unserved(self) -> int:
-        """Waiters for whom no worker is on its way."""
-        return max(0, len(self.waiters) - self.starting)
-
-    @property
-    def lacking(self) -> int:
-        """Workers that are missing, for waiters and for the warm target together."""
-        return max(0, len(self.waiters) + self.warm_target - self.starting - len(self.warm))
-
-    @property
-    def surplus(self) -> int:
-        """Warm workers more than wanted, once nobody waits."""
-        return 0 if self.waiters else max(0, len(self.warm) - self.warm_target)
-
-    @property
-    def is_serving(self) -> bool:
-        """Whether a session, or a stateless client, has one of its workers."""
-        return any(w.state in (WorkerState.LEASED, WorkerState.SERVING) for w in self.workers.values())
 
 
 @fact
@@ -201,3 +59,155 @@ class App:
     def failure(self) -> Failure | None:
         """Of its newest edition."""
         return self.failures.get(self.revision)
+
+
+@dataclass(slots=True, eq=False)
+class Worker:
+    id: str
+    pool: Pool
+    row: int
+    state: WorkerState = WorkerState.STARTING
+    pid: int | None = None
+    session: Session | None = None
+    is_lost: bool = False
+    """It did not stop when it was told to, and had no session to remember that."""
+
+    def step(self, event: WorkerEvent) -> None:
+        """Raises IllegalStepError."""
+        self.pool.step(self, event)
+
+    def __repr__(self) -> str:
+        holder = f" for {self.session.id}" if self.session else ""
+        return f"<Worker {self.id} {self.state.value}{holder} of {self.pool.id}>"
+
+
+@dataclass(slots=True, eq=False)
+class Waiter:
+    """An open in line."""
+
+    request: OpenRequested
+    arrived: int
+    """Place in the line over all pools."""
+    since: float
+    notice: str | None = None
+    waits: list[tuple[float, str]] = field(default_factory=list)
+    """What it has waited for, and since when."""
+
+
+@dataclass(slots=True, eq=False)
+class Pool:
+    id: str
+    app: App
+    revision: int
+    warm_target: int
+    max_workers: int
+    cancel_grace: float = CANCEL_GRACE
+    max_lifetime: float | None = None
+    template: TemplateState = TemplateState.LOST
+    version: str = ""
+    workers: dict[str, Worker] = field(default_factory=dict)
+    """All that are not GONE."""
+    starting: int = 0
+    warm: dict[str, Worker] = field(default_factory=dict)
+    """Oldest first, as `spare`."""
+    spare: dict[str, Worker] = field(default_factory=dict)
+    waiters: deque[Waiter] = field(default_factory=deque)
+    stillborn: int = 0
+    """Workers in a row that were asked for and never came to be."""
+    no_room: str | None = None
+    """Why the machine had no room for a worker, until one is ready that was asked for later."""
+    refill_at: float = 0.0
+    """When warm workers may be made, for nobody in particular."""
+    idle_delay: float = 0.0
+    """The back-off before a warm worker is replaced that died before anybody had it; 0 after one was taken."""
+    drained_since: float | None = None
+    """When the first worker was taken that has not been made up for."""
+    takes_any_version: bool = False
+    """Made for an edit that a worker of the edition before it has found. If its own find another again, the app writes
+    its files itself.
+    """
+    describers: list[Ticket] = field(default_factory=list)
+    """Wait to be told the functions, until the template has loaded."""
+
+    def __repr__(self) -> str:
+        return (
+            f"<Pool {self.id} {self.template.value} [workers: {len(self.workers)}, {self.starting} starting, "
+            f"{len(self.warm)} warm, {len(self.spare)} spare | waiting: {len(self.waiters)}]>"
+        )
+
+    def add(self, worker: Worker) -> None:
+        self.workers[worker.id] = worker
+        self.starting += 1
+        self.app.live += 1
+
+    def step_template(self, event: TemplateEvent) -> None:
+        self.template = step(TEMPLATE_STEPS, self.template, event)
+
+    def step(self, worker: Worker, event: WorkerEvent) -> None:
+        """Moves a worker to its next state, and with it the counts."""
+        before, after = worker.state, step(WORKER_STEPS, worker.state, event)
+        if before is WorkerState.STARTING:
+            self.starting -= 1
+        elif before is WorkerState.WARM:
+            del self.warm[worker.id]
+        elif before is WorkerState.SPARE:
+            del self.spare[worker.id]
+        elif before is WorkerState.STOPPING:
+            self.app.going -= 1
+        worker.state = after
+        if after is WorkerState.WARM:
+            self.warm[worker.id] = worker
+        elif after is WorkerState.SPARE:
+            self.spare[worker.id] = worker
+        elif after is WorkerState.STOPPING:
+            self.app.going += 1
+        elif after is WorkerState.GONE:
+            del self.workers[worker.id]
+            self.app.live -= 1
+
+    def free_for(self, waiter: Waiter) -> Worker | None:
+        """The youngest that is ready to serve this one."""
+        ready = self.ready_for(waiter.request.session_id)
+        return ready[next(reversed(ready))] if ready else None
+
+    def ready_for(self, session_id: str | None) -> dict[str, Worker]:
+        """Those that are ready to serve a session, or a call without one (None)."""
+        return self.spare if session_id is None and self.spare else self.warm
+
+    def taken(self, now: float) -> None:
+        """A worker has been given out: refilling waits for a quiet moment, but not for ever."""
+        if self.drained_since is None:
+            self.drained_since = now
+        self.idle_delay = 0.0
+        self.refill_at = min(now + REFILL_QUIET, self.drained_since + REFILL_LATEST)
+
+    def wasted(self, now: float) -> None:
+        """A warm worker has died that nobody had: the next one may do the same. Those that die together count once."""
+        if self.idle_delay and now < self.refill_at:
+            return
+        self.idle_delay = min(BACKOFF_LIMIT, 2 * self.idle_delay or BACKOFF_FIRST)
+        self.refill_at = now + self.idle_delay
+
+    def failing(self, now: float) -> Failure | None:
+        """As `App.failing`, of this edition."""
+        return self.app.failing(self.revision, now)
+
+    @property
+    def unserved(self) -> int:
+        """Waiters for whom no worker is on its way."""
+        return max(0, len(self.waiters) - self.starting)
+
+    @property
+    def lacking(self) -> int:
+        """Workers that are missing, for waiters and for the warm target together."""
+        return max(0, len(self.waiters) + self.warm_target - self.starting - len(self.warm))
+
+    @property
+    def surplus(self) -> int:
+        """Warm workers more than wanted, once nobody waits."""
+        return 0 if self.waiters else max(0, len(self.warm) - self.warm_target)
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether a session, or a stateless client, has one of its workers."""
+        return any(w.state in (WorkerState.LEASED, WorkerState.SERVING) for w in self.workers.values())

@@ -98,7 +98,7 @@ def not_free(worker: Worker) -> WorkerLeasedError:
 
 def outdated(worker: Worker) -> InvalidRequestError:
     return InvalidRequestError(
-        f"worker {worker.id} has an edition of app {worker.pool.app} that another has taken over from; "
+        f"worker {worker.id} has an edition of app {worker.pool.app.name} that another has taken over from; "
         "leave `workers` out to get one of the newest"
     )
 
@@ -131,21 +131,19 @@ def no_room(app: str, why: str) -> PoolExhaustedError:
 
 def no_room_for_edit(serving: Pool, why: str | None) -> str:
     """For whoever gets the version before an edit that cannot be loaded for now."""
-    return f"the last edit of app {serving.app} cannot be loaded for now, version {serving.version} serves: {why}"
+    return f"the last edit of app {serving.app.name} cannot be loaded for now, version {serving.version} serves: {why}"
 
 
 def notice(serving: Pool, error: dict[str, Any]) -> str:
     """For whoever gets the version before a broken edit."""
-    trace = error["details"].get("traceback", "")
-    return (
-        f"the last edit of app {serving.app} is broken, version {serving.version} serves: {error['message']}\n{trace}"
-    )
+    what = f"{error['message']}\n{error['details'].get('traceback', '')}"
+    return f"the last edit of app {serving.app.name} is broken, version {serving.version} serves: {what}"
 
 
 def exhausted(pool: Pool, waiter: Waiter, why: str) -> PoolExhaustedError:
     return PoolExhaustedError(
-        f"no worker of app {pool.app} was free within {waiter.request.open_timeout:g} s: {why}; end sessions that are "
-        "not needed, wait longer (open_timeout), or raise the limit"
+        f"no worker of app {pool.app.name} was free within {waiter.request.open_timeout:g} s: {why}; end sessions "
+        "that are not needed, wait longer (open_timeout), or raise the limit"
     )
 
 
