@@ -158,7 +158,7 @@ class Processes:
         app = self._catalog.by_key(template.app_key)
         match message:
             case SourceRead():
-                app.note(message.source)
+                app.note(message)
             case Loaded():
                 template.can_fork = not message.threads
                 app.remember(message.sources)
@@ -318,7 +318,7 @@ class Processes:
             case Released():
                 self._report(ev.WorkerReleased(name))
             case SourceRead():
-                self._catalog.by_key(app_key).note_late(message.source)
+                self._catalog.by_key(app_key).note_late(message)
             case WakeMe():
                 self.tell(name, Wake())
             case HangsNext():

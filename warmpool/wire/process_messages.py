@@ -52,14 +52,18 @@ class SourceRead(NamedTuple):
     a worker too, of what it imports later.
     """
 
-    source: list[Any]
-    """[path, ctime in ns, size, SHA-256] of the file, as it was read."""
+    path: str
+    changed_ns: int
+    """Its ctime."""
+    size: int
+    digest: str
+    """Its SHA-256, in hex."""
 
 
 class Loaded(NamedTuple):
     version: str
     sources: list[Any]
-    """All of the app's source files."""
+    """All of the app's source files: the fields of a SourceRead for each."""
     options: dict[str, Any]
     """The app's own `warm`, `max_workers`, `cancel_grace` and `max_lifetime`."""
     threads: list[Any]

@@ -34,10 +34,9 @@ from typing import Any, Final
 
 from ..app import BaseApp
 from ..discovery import app_files, is_for_tests, text_of, texts_in
-from ..facts import fact
 from ..launch import PACKAGE
 from ..paths import is_text
-from ..wire.process_messages import Load
+from ..wire.process_messages import Load, SourceRead
 
 _LIBRARIES: Final = frozenset({"site-packages", "dist-packages"})
 
@@ -46,30 +45,17 @@ class AppLoadError(Exception):
     """The files import, but do not make an app."""
 
 
-@fact
-class Source:
-    """One source file as it was read."""
-
-    path: str
-    changed_ns: int
-    size: int
-    digest: str
-
-    def to_wire(self) -> list[Any]:
-        return [self.path, self.changed_ns, self.size, self.digest]
-
-
 class AppImporter:
     """Imports one app, once, and remembers what it read, also when the import fails."""
 
-    def __init__(self, load: Load, tell: Callable[[Source], None]) -> None:
+    def __init__(self, load: Load, tell: Callable[[SourceRead], None]) -> None:
         """`tell` is called with each source file before it runs: also with those that are imported later, in a worker,
         which puts another one in its place.
         """
         self._load = load
         self.tell = tell
         self._root = Path(load.root)
-        self._sources: dict[str, Source] = {}
+        self._sources: dict[str, SourceRead] = {}
         self._texts: dict[str, bytes] | None = {}
         """Of the sources, until the version is known."""
 
@@ -103,7 +89,7 @@ class AppImporter:
         return digest.hexdigest()[:8]
 
     def sources(self) -> list[list[Any]]:
-        return [source.to_wire() for source in self._sources.values()]
+        return [list(source) for source in self._sources.values()]
 
     # --- reading ----------------------------------------------------------------------------------------------
 
@@ -158,7 +144,7 @@ class AppImporter:
         status = os.stat(path)
         data = text_of(path)
         digest = hashlib.sha256(data).hexdigest()
-        self._sources[path] = source = Source(path, status.st_ctime_ns, status.st_size, digest)
+        self._sources[path] = source = SourceRead(path, status.st_ctime_ns, status.st_size, digest)
         if self._texts is not None:
             self._texts[path] = data
         self.tell(source)

@@ -53,7 +53,7 @@ from .birth import (
 from .failures import app_broken
 from .forks import ParentOnly
 from .hooks import run_hook
-from .loading import AppImporter, Source
+from .loading import AppImporter
 from .logs import flush_streams, replace_streams
 from .options import options_of
 from .priming import prime
@@ -232,12 +232,12 @@ def main() -> None:
         template.serve()
 
 
-def teller(channel: socket.socket) -> Callable[[Source], None]:
+def teller(channel: socket.socket) -> Callable[[SourceRead], None]:
     """Tells the daemon of each file of the app's before it runs."""
 
-    def tell(source: Source) -> None:
+    def tell(source: SourceRead) -> None:
         with suppress(OSError):  # the daemon is gone or has no time; or we are a child of the app's that outlives both
-            send(channel, SourceRead(source.to_wire()))
+            send(channel, source)
 
     return tell
 
