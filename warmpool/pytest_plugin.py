@@ -86,8 +86,6 @@ def warmpool_async(warmpool: TestingClient) -> Iterator[AsyncTestingClient]:
     client._core.met = warmpool._core.met  # what it opens, the run is to know of
     yield client
     client._core.close()
-    if client.clock.touched:
-        warmpool.clock.thaw()
 
 
 @pytest.fixture

@@ -17,7 +17,6 @@ class Clock:
 
     def __init__(self, request: Request) -> None:
         self._request = request
-        self._stopped = False
 
     def __repr__(self) -> str:
         return "<Clock>"
@@ -34,27 +33,16 @@ class Clock:
 
     def freeze(self) -> float:
         """Stops it: from now on it moves by `advance` alone, to the millisecond. Gives the `now` at which it stands."""
-        return float(self._freeze()["now"])
-
-    def _freeze(self) -> Any:
-        answer = self._request("testing.freeze")
-        self._stopped = True
-        return answer
+        return float(self._request("testing.freeze")["now"])
 
     def thaw(self) -> float:
         """Lets it go on from where it stands. No matter if it never stood."""
         return float(self._request("testing.thaw")["now"])
 
-    def let_go(self) -> None:
-        """As `thaw`, if this clock was ever stopped."""
-        if self._stopped:
-            self.thaw()
-            self._stopped = False
-
     @contextmanager
     def frozen(self) -> Iterator[float]:
         """Stands still inside of the block; and after it, if it did before."""
-        answer = self._freeze()
+        answer = self._request("testing.freeze")
         try:
             yield float(answer["now"])
         finally:

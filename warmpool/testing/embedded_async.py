@@ -23,8 +23,6 @@ class AsyncClock:
 
     def __init__(self, request: Request) -> None:
         self._request = request
-        self.touched = False
-        """It may stand."""
 
     def __repr__(self) -> str:
         return "<AsyncClock>"
@@ -39,12 +37,7 @@ class AsyncClock:
 
     async def freeze(self) -> float:
         """As `Clock.freeze`, awaited."""
-        return float((await self._freeze())["now"])
-
-    async def _freeze(self) -> Any:
-        answer = await self._request("testing.freeze")
-        self.touched = True
-        return answer
+        return float((await self._request("testing.freeze"))["now"])
 
     async def thaw(self) -> float:
         """As `Clock.thaw`, awaited."""
@@ -53,7 +46,7 @@ class AsyncClock:
     @asynccontextmanager
     async def frozen(self) -> AsyncIterator[float]:
         """As `Clock.frozen`."""
-        answer = await self._freeze()
+        answer = await self._request("testing.freeze")
         try:
             yield float(answer["now"])
         finally:

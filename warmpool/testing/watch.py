@@ -85,7 +85,7 @@ class Watch:
         """Ends the sessions that the test has left open, and gives their names. Time goes on if it stood."""
         client = self._ledger.client
         with suppress(WarmpoolError):
-            client.clock.let_go()
+            client.clock.thaw()
         left = sorted(self._ledger.open_sessions() - self._before - self._ledger.wider)
         shown = [f"{id} of {client.sessions.get(id).app}" for id in left]
         end_all(client, left)
