@@ -18,7 +18,7 @@ from ..paths import Places, working_directory
 from .aio_core import AsyncCore
 from .requests import Data, SessionOptions, run_request, session_request
 from .sessions import AsyncApps, AsyncCalls, AsyncSession, AsyncSessions
-from .streams import AsyncStream
+from .streams import AsyncStream, stream_of
 
 A = TypeVar("A")
 
@@ -68,13 +68,12 @@ class AsyncClient:
         """As `Client.run`, awaited."""
         request = run_request(params, overrides, working_directory())
         if request.stream:
-            return await self.stream(params, **overrides).begin()
+            return await stream_of(self._core, request).begin()
         return await self._core.run(request)
 
     def stream(self, params: Mapping[str, Any] = {}, /, **overrides: Any) -> AsyncStream:
         """As `Client.stream`."""
-        request = run_request(params, overrides, working_directory())
-        return AsyncStream(self._core, request, *self._core.run_stream(request))
+        return stream_of(self._core, run_request(params, overrides, working_directory()))
 
     def session(self, app: str | os.PathLike[str] | type, **options: Unpack[SessionOptions]) -> AsyncSession:
         """As `Client.session`. It is opened when it is awaited or entered."""

@@ -362,24 +362,3 @@ class Core(ABC, Generic[L]):
     async def stop_call(self, opened: Opened, call_id: int) -> Data:
         """Cancels a call on this connection."""
         return Data(await self.request("calls.cancel", **call_named(opened, call_id)))
-
-    # --- streams ----------------------------------------------------------------------------------------------
-
-    def run_stream(self, request: RunRequest) -> tuple[Callable[[], Awaitable[Any]], Callable[[Any], None]]:
-        """Where a stream of `run` takes its link from, and where it gives it back: it is kept for its session."""
-
-        async def borrow() -> L:
-            self.readers.refuse(request.session)
-            link = await self.open_link(request)
-            link.seize()
-            return link
-
-        def give_back(link: L) -> None:
-            link.release()
-            session_id = link.opened.session_id
-            if session_id is None:
-                link.close()
-            elif link.broken is None:
-                self.kept.keep(session_id, link, request.app)
-
-        return borrow, give_back

@@ -210,6 +210,26 @@ class AsyncStream(Served):
             self._give_back(link)
 
 
+def stream_of(core: Core[L], request: RunRequest) -> AsyncStream:
+    """The stream of a `run`. Its link is kept for its session."""
+
+    async def borrow() -> L:
+        core.readers.refuse(request.session)
+        link = await core.open_link(request)
+        link.seize()
+        return link
+
+    def give_back(link: L) -> None:
+        link.release()
+        session_id = link.opened.session_id
+        if session_id is None:
+            link.close()
+        elif link.broken is None:
+            core.kept.keep(session_id, link, request.app)
+
+    return AsyncStream(core, request, borrow, give_back)
+
+
 async def map_over(
     core: Core[L],
     borrow: Callable[[], Awaitable[L]],

@@ -18,9 +18,9 @@ from typing import Any, Literal, Self, TypeVar, Unpack, overload
 from ..paths import Places, working_directory
 from .connections import HangupError
 from .core import finish
-from .requests import Data, Page, RunRequest, SessionOptions, call_arguments, run_request, session_request
+from .requests import Data, Page, SessionOptions, call_arguments, run_request, session_request
 from .sessions import AsyncApps, AsyncCalls, AsyncSession, AsyncSessions
-from .streams import AsyncStream
+from .streams import AsyncStream, stream_of
 from .sync_core import SyncCore, drive
 
 A = TypeVar("A")
@@ -77,15 +77,12 @@ class Client:
         """
         request = run_request(params, overrides, working_directory())
         if request.stream:
-            return self._stream(request).begin()
+            return Stream(stream_of(self._core, request)).begin()
         return finish(self._core.run(request))
 
     def stream(self, params: Mapping[str, Any] = {}, /, **overrides: Any) -> Stream:
         """As `run` with `stream=True`, but it begins when it is first asked for an event."""
-        return self._stream(run_request(params, overrides, working_directory()))
-
-    def _stream(self, request: RunRequest) -> Stream:
-        return Stream(AsyncStream(self._core, request, *self._core.run_stream(request)))
+        return Stream(stream_of(self._core, run_request(params, overrides, working_directory())))
 
     def session(self, app: str | os.PathLike[str] | type, **options: Unpack[SessionOptions]) -> Session:
         """Opens a session of an app, given by its name, its path or its class. As a context manager it is ended on the
