@@ -33,6 +33,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, Self, get_orig
 
 from pydantic import BaseModel
 
+from .constants import CANCEL_GRACE
+
 if TYPE_CHECKING:
     from .testing.inprocess import AppClient
 
@@ -117,7 +119,7 @@ class BaseApp:
     """Workers kept ready for new sessions. None: what the daemon was told, which is 1 if it was told nothing."""
     max_workers: ClassVar[int | None] = None
     """Live workers of this app at most. None: as many as the daemon has."""
-    cancel_grace: ClassVar[float] = 10.0
+    cancel_grace: ClassVar[float] = CANCEL_GRACE
     """Seconds that a cancelled call may take to stop before its process is killed."""
     max_calls: ClassVar[int | None] = None
     """A session ends after so many calls. This limit and the next are looked at after each call, once its reply is

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from warmpool.activity import IDLE, Activity
-from warmpool.constants import MEMORY_RECHECK, PAGE_MAX, STOP_GRACE
+from warmpool.constants import CANCEL_GRACE, MEMORY_RECHECK, PAGE_MAX, STOP_GRACE
 from warmpool.errors import AppBrokenError, WarmpoolError
 from warmpool.policy import effects as fx
 from warmpool.policy import events as ev
@@ -357,13 +357,15 @@ class Story:
         self.happens(ev.AttachRequested(client.ticket, str(session), app, key, version))
         return client
 
-    def ask(self, session: str | None, *, settle: bool = False) -> Client:
+    def await_end(self, session: str | None) -> Client:
         client = self.client(request=1)
-        self.happens(ev.SessionAsked(client.ticket, str(session), settle))
+        self.happens(ev.EndAwaited(client.ticket, str(session)))
         return client
 
     def look(self, session: str | None) -> SessionView:
-        return self.ask(session).view
+        """Raises SESSION_NOT_FOUND."""
+        leases = self.broker.leases
+        return leases.view(leases.known(str(session), self.now), self.now)
 
     def keepalive(self, session: str | None) -> Client:
         client = self.client(request=1)
@@ -433,7 +435,7 @@ class Story:
         version: str | None = None,
         warm: int | None = None,
         max_workers: int | None = None,
-        cancel_grace: float | None = None,
+        cancel_grace: float = CANCEL_GRACE,
         max_lifetime: float | None = None,
     ) -> str:
         """A template, the only one that is loading unless named, has imported its app."""

@@ -188,7 +188,7 @@ def test_looking_at_a_session_does_not_slide_its_window():
     for _ in range(5):
         story.wait(11)
         assert story.look(client.session).expires_at == 1060
-        story.ask(client.session, settle=True)
+        story.await_end(client.session)
         story.sessions()
     story.wait(5.01)
     assert asked(story, client)
@@ -590,7 +590,7 @@ def test_a_lost_worker_ends_its_session_and_the_record_says_how():
 def test_one_who_asks_after_a_broken_connection_is_told_when_the_worker_is_seen_to_be_gone():
     story = Story()
     client = story.session()
-    asking = story.ask(client.session, settle=True)
+    asking = story.await_end(client.session)
     assert asking.waits
     story.exits(client.worker, status="exited with status 3")
     assert (asking.view.end_reason, asking.view.end_detail) == ("worker_lost", "exited with status 3")
@@ -599,7 +599,7 @@ def test_one_who_asks_after_a_broken_connection_is_told_when_the_worker_is_seen_
 def test_one_who_asks_after_a_broken_connection_is_told_in_the_end_that_nothing_is_wrong():
     story = Story()
     client = story.session()
-    asking = story.ask(client.session, settle=True)
+    asking = story.await_end(client.session)
     story.wait(EXPLAIN_TIMEOUT - 0.01)
     assert asking.waits
     story.wait(0.02)
@@ -612,13 +612,13 @@ def test_one_who_asks_about_a_session_that_is_over_is_told_at_once():
     story = Story()
     client = story.session()
     story.exits(client.worker, status="exited with status 3")
-    assert story.ask(client.session, settle=True).view.end_reason == "worker_lost"
+    assert story.await_end(client.session).view.end_reason == "worker_lost"
 
 
 def test_one_who_asked_and_left_is_not_answered():
     story = Story()
     client = story.session()
-    asking = story.ask(client.session, settle=True)
+    asking = story.await_end(client.session)
     story.leave(asking)
     story.wait(EXPLAIN_TIMEOUT + 1)
     assert asking.heard == []
@@ -626,14 +626,14 @@ def test_one_who_asked_and_left_is_not_answered():
 
 def test_one_who_asks_about_nobodys_session_is_told_not_found():
     story = Story()
-    for asking in (story.ask("sess_nobody"), story.ask("sess_nobody", settle=True), story.keepalive("sess_nobody")):
+    for asking in (story.await_end("sess_nobody"), story.keepalive("sess_nobody")):
         assert type(asking.error) is SessionNotFoundError
 
 
 def test_one_who_asks_twice_at_once_is_answered_twice():
     story = Story()
     client = story.session()
-    asking = [story.ask(client.session, settle=True) for _ in range(3)]
+    asking = [story.await_end(client.session) for _ in range(3)]
     story.exits(client.worker)
     assert [a.view.end_reason for a in asking] == ["worker_lost"] * 3
 
@@ -703,7 +703,7 @@ def test_a_daemon_stays_while_it_is_asked_for_something():
     story = Story(idle_exit=600)
     for _ in range(4):
         story.wait(500)
-        story.ask("sess_nobody")
+        story.await_end("sess_nobody")
     assert not story.exited
     story.wait(601)
     assert story.exited
@@ -776,7 +776,7 @@ def test_a_session_that_a_stop_ends_says_so():
     error = story.attach(client.session).error
     assert type(error) is SessionEndedError
     assert error.end_reason == "daemon_stopped"
-    asking = story.ask(client.session, settle=True)
+    asking = story.await_end(client.session)
     story.exits(*story.told_to_stop())
     assert (asking.view.status, asking.view.end_reason) == ("ended", "daemon_stopped")
 

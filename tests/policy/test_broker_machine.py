@@ -37,7 +37,7 @@ TICK = 0.001
 MAX_WORKERS = 4
 OPTIONS = {"counter": (None, None), "chat": (0, 2), "poll": (2, 3)}
 """What each app says of its own `warm` and `max_workers`."""
-GRACES = {"counter": None, "chat": 1.0, "poll": 0.0}
+GRACES = {"counter": CANCEL_GRACE, "chat": 1.0, "poll": 0.0}
 LIFETIMES = {"counter": None, "chat": None, "poll": 200.0}
 
 Thing = TypeVar("Thing")
@@ -78,8 +78,7 @@ class Lease:
 
     @property
     def grace(self) -> float:
-        grace = GRACES[self.app]
-        return CANCEL_GRACE if grace is None else grace
+        return GRACES[self.app]
 
     @property
     def id(self) -> str:
@@ -293,18 +292,24 @@ class BrokerMachine(RuleBasedStateMachine):
             assert client.error.code == self.code_of(lease)
 
     @precondition(lambda self: self.leases)
-    @rule(pick=picks, settle=st.booleans())
-    def somebody_asks(self, pick: int, settle: bool) -> None:
+    @rule(pick=picks)
+    def somebody_looks(self, pick: int) -> None:
         lease = choose(pick, self.leases)
-        client = self.world.ask(lease.id, settle=settle)
-        self.wish(client, "ask", EXPLAIN_TIMEOUT, lease=lease)
-        assert client.waits == (settle and not lease.gone)
+        view = self.world.look(lease.id)
+        assert (view.status, view.end_reason) == (lease.status, lease.reason)
+        assert view.busy == (lease.busy and lease.status == "active")
+        assert view.call_id == (lease.call if view.busy else None)
+        assert (view.name, view.labels) == (lease.name, lease.labels or {})
+
+    @precondition(lambda self: self.leases)
+    @rule(pick=picks)
+    def somebody_awaits_its_end(self, pick: int) -> None:
+        lease = choose(pick, self.leases)
+        client = self.world.await_end(lease.id)
+        self.wish(client, "await end", EXPLAIN_TIMEOUT, lease=lease)
+        assert client.waits == (not lease.gone)
         if not client.waits:
-            view = client.view
-            assert (view.status, view.end_reason) == (lease.status, lease.reason)
-            assert view.busy == (lease.busy and lease.status == "active")
-            assert view.call_id == (lease.call if view.busy else None)
-            assert (view.name, view.labels) == (lease.name, lease.labels or {})
+            assert (client.view.status, client.view.end_reason) == (lease.status, lease.reason)
 
     @precondition(lambda self: self.leases)
     @rule(pick=picks, labels=st.dictionaries(st.sampled_from("ab"), st.sampled_from("xy")))
@@ -368,7 +373,7 @@ class BrokerMachine(RuleBasedStateMachine):
         edition = self.world.edition(app, self.revisions[app])
         self.world.happens(ev.DescribeRequested(client.ticket, edition))
 
-    @rule(what=st.sampled_from(["ask", "keepalive", "end", "attach", "cancel", "set_labels"]))
+    @rule(what=st.sampled_from(["await_end", "keepalive", "end", "attach", "cancel", "set_labels"]))
     def somebody_asks_for_nobodys_session(self, what: str) -> None:
         assert getattr(self.world, what)("sess_nobody").error.code == "SESSION_NOT_FOUND"
 
@@ -635,7 +640,7 @@ class BrokerMachine(RuleBasedStateMachine):
                 has_reason = app_is_full or is_refused or (full and nobody_idle)
                 assert has_reason, f"{wish} waits for nothing: {world.broker}"
             else:
-                assert wish.kind in ("ask", "attach", "keepalive"), f"{wish} waits for nothing"
+                assert wish.kind in ("await end", "attach", "keepalive"), f"{wish} waits for nothing"
         for pool in world.broker.fleet.editions.pools.values():
             assert pool.surplus == 0, f"more warm workers than wanted: {pool}"
             quiet = world.now >= pool.refill_at and not self.waiting

@@ -160,5 +160,5 @@ def test_however_often_it_is_slid_and_looked_at_it_takes_no_more_room():
         story.keepalive(client.session)
         story.calls(client)
         story.wait(1)
-        story.ask(client.session)
+        story.look(client.session)
     assert len(history(story, client)) == FIRST_KEPT + 1 + LAST_KEPT

@@ -59,14 +59,14 @@ def test_a_name_is_of_one_living_session_and_the_refusal_tells_which():
 def test_a_name_is_no_id_and_the_refusal_tells_which_one_has_it():
     story = Story()
     holder = named(story)
-    for what in (story.ask, story.keepalive, story.end, story.attach):
+    for what in (story.await_end, story.keepalive, story.end, story.attach):
         error = what(NAME).error
         assert type(error) is SessionNotFoundError
         assert (
             str(error) == f"session not found: {NAME} is a name and no id; the session that has it is {holder.session}"
         )
     story.end(holder.session)
-    assert "is not known to this daemon" in str(story.ask(NAME).error)
+    assert "is not known to this daemon" in str(story.await_end(NAME).error)
 
 
 def test_attach_gives_the_living_session_which_keeps_its_own_timeout_and_labels():

@@ -168,11 +168,13 @@ class Requests:
     # --- sessions ---------------------------------------------------------------------------------------------
 
     def _sessions_get(self, ticket: ev.Ticket, session_id: str, *, settle: bool = False, memory: bool = False) -> None:
-        if not memory:
-            self._report(ev.SessionAsked(ticket, session_id, settle))
+        if settle:
+            if memory:
+                raise InvalidRequestError("sessions.get takes settle or memory, not both")
+            self._report(ev.EndAwaited(ticket, session_id))
             return
         session = self._session(session_id)
-        used = memory_of(session.pid if session.ended_at is None else None)
+        used = memory_of(session.pid if session.ended_at is None else None) if memory else {}
         self._reply(ticket, {**self.shown(self._broker.leases.view(session, self._board.now())), **used})
 
     def _sessions_list(

@@ -171,7 +171,7 @@ class TestControls:
     def _kill_worker(self, ticket: ev.Ticket, session_id: str) -> None:
         session = self._live_session(session_id)
         self._processes.lose(session.worker_id)
-        self._report(ev.SessionAsked(ticket, session.id, settle=True))
+        self._report(ev.EndAwaited(ticket, session.id))
 
     def _expire_now(self, ticket: ev.Ticket, session_id: str) -> None:
         session = self._live_session(session_id)

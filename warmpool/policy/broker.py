@@ -154,8 +154,8 @@ class Broker:
                 self.opens.attach(event, now)
             case ev.DescribeRequested():
                 self._describe(event, now)
-            case ev.SessionAsked():
-                self.leases.ask(event, now)
+            case ev.EndAwaited():
+                self.leases.await_end(event, now)
             case ev.KeepaliveRequested():
                 self.leases.keepalive(event, now)
             case ev.LabelsRequested():

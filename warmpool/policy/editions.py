@@ -16,7 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from ..constants import BACKOFF_FIRST, BACKOFF_LIMIT, CANCEL_GRACE, MEMORY_RECHECK
+from ..constants import BACKOFF_FIRST, BACKOFF_LIMIT, MEMORY_RECHECK
 from ..errors import AppBrokenError, WarmpoolError, from_wire
 from ..settings import Settings
 from . import effects as fx
@@ -266,7 +266,7 @@ class Editions:
         pool.version = event.version
         pool.warm_target = self._settings.warm if event.warm is None else event.warm
         pool.max_workers = self._settings.max_workers if event.max_workers is None else event.max_workers
-        pool.cancel_grace = CANCEL_GRACE if event.cancel_grace is None else event.cancel_grace
+        pool.cancel_grace = event.cancel_grace
         pool.max_lifetime = event.max_lifetime
         self._check_versions(pool)
         self._answer_describers(pool)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
+from ..constants import CANCEL_GRACE
 from ..facts import fact
 
 Ticket: TypeAlias = tuple[int, int]
@@ -89,12 +90,11 @@ class DescribeRequested:
 
 
 @fact
-class SessionAsked:
-    """Tell about a session. With `settle`, wait until it is over, for a while: its connection broke."""
+class EndAwaited:
+    """Tell about a session when it is over, or else after a while: a connection to it broke."""
 
     ticket: Ticket
     session_id: str
-    settle: bool = False
 
 
 @fact
@@ -164,7 +164,7 @@ class TemplateLoaded:
     version: str
     warm: int | None
     max_workers: int | None
-    cancel_grace: float | None = None
+    cancel_grace: float = CANCEL_GRACE
     max_lifetime: float | None = None
     threads: tuple[str, ...] = ()
     """Names of those that keep it from forking."""
@@ -274,7 +274,7 @@ Request: TypeAlias = (
     OpenRequested
     | AttachRequested
     | DescribeRequested
-    | SessionAsked
+    | EndAwaited
     | KeepaliveRequested
     | EndRequested
     | LabelsRequested

@@ -150,9 +150,10 @@ class Leases:
         self._effects.append(fx.Tell(session.worker_id, Relabel(event.labels)))
         self._effects.append(fx.Answer(event.ticket, self.view(session, now)))
 
-    def ask(self, event: ev.SessionAsked, now: float) -> None:
+    def await_end(self, event: ev.EndAwaited, now: float) -> None:
+        """Raises SESSION_NOT_FOUND."""
         session = self.known(event.session_id, now)
-        if event.settle and session.id in self.live:
+        if session.id in self.live:
             session.watchers.append(event.ticket)
             self._timers.set(Timer("explain", (session.id, event.ticket)), now + EXPLAIN_TIMEOUT)
         else:
@@ -183,16 +184,18 @@ class Leases:
 
     def abandon(self, ticket: ev.Ticket) -> None:
         """Nobody waits any more for what was asked to be opened with this ticket, and is held back."""
-        for session in self.live.values():
-            if session.held:
-                session.held = [event for event in session.held if event.ticket != ticket]
+        self._drop_held(lambda event: event.ticket == ticket)
 
     def forget_connection(self, connection: int) -> None:
         """Nobody waits behind these tickets any more."""
+        self._drop_held(lambda event: event.ticket[0] == connection)
+        for session in self.live.values():
+            session.watchers = [ticket for ticket in session.watchers if ticket[0] != connection]
+
+    def _drop_held(self, is_unwanted: Callable[[ev.Deferrable], bool]) -> None:
         for session in self.live.values():
             if session.held:
-                session.held = [event for event in session.held if event.ticket[0] != connection]
-            session.watchers = [ticket for ticket in session.watchers if ticket[0] != connection]
+                session.held = [event for event in session.held if not is_unwanted(event)]
 
     # --- expiry -----------------------------------------------------------------------------------------------
 
