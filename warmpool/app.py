@@ -16,8 +16,8 @@
 Each public method whose parameters all have an annotation or a default is a function of the app; a generator, plain or
 async, is one that streams.
 Hooks, all optional, plain or `async def`: `preload` (a classmethod, once in the template, shared by all sessions),
-`setup` (once per worker, before any call), `on_cancel()` (after a call was told to stop, 2 s at most), `on_end(reason)`
-(2 s at most; what it returns is kept with the session), `unload` (last of all).
+`setup` (once per worker, before any call), `on_cancel()` (after a call was cancelled and has stopped, 2 s at
+most), `on_end(reason)` (2 s at most; what it returns is kept with the session), `unload` (last of all).
 """
 
 from __future__ import annotations

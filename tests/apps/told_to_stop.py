@@ -150,7 +150,7 @@ class Async(Base):
     async def on_cancel(self):
         self.hooks.append(self.context.cancel_requested)
         await asyncio.sleep(0.01)
-        self.cleaned += 10
+        self.cleaned = 10 * (self.cleaned + 1)
 
     async def seen(self) -> list[object]:
         return [self.hooks, self.cleaned]

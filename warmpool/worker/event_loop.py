@@ -62,7 +62,6 @@ class EventLoop:
         self._awaited = NOTHING  # id of the call whose code, the app's, the task that runs is in
         self._inbox = process.inbox
         self._serves = False
-        self._on_cancel: asyncio.Task[None] | None = None
         self._following: Connection | None = None  # whose call is a stream, and runs
         self._in_generator = False
         self._stuck: Outlet | None = None  # what it said is pushed when its socket takes more
@@ -141,7 +140,6 @@ class EventLoop:
         elif self._awaited and self._inbox.claim_cancel(self._awaited):
             assert self._running is not None
             self._running.cancel()
-            self._on_cancel = self._new_task(self._run_on_cancel())
 
     def _new_task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """What it does to context variables is its own."""
@@ -233,8 +231,7 @@ class EventLoop:
         if self._inbox.was_cancelled:
             self._inbox.was_cancelled = False
             forget_cancels()
-            await outlast(self._on_cancel or self._new_task(self._run_on_cancel()))
-            self._on_cancel = None
+            await outlast(self._new_task(self._run_on_cancel()))
         self._process.caller.end()
         self._running = None
         if self._following is not None:
