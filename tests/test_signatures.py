@@ -646,6 +646,10 @@ def var_positional_model(self, *inputs: Add) -> int:
     return 1
 
 
+async def late_iterator(self, n: int) -> AsyncIterator[int]:
+    return first_of(n)
+
+
 def var_keyword_model(self, **inputs: Add) -> int:
     return 1
 
@@ -661,6 +665,7 @@ def var_keyword_model(self, **inputs: Add) -> int:
         (var_keyword, TypeError),
         (var_positional_model, TypeError),
         (var_keyword_model, TypeError),
+        (late_iterator, TypeError),
     ],
     ids=lambda value: value.__name__,
 )
@@ -1440,13 +1445,29 @@ def test_no_input_is_a_fresh_one_for_each_call():
 
 T = TypeVar("T")
 U = TypeVar("U", bound=BaseModel)
+V = TypeVar("V")
 
 
 class Page(BaseModel, Generic[T]):
     items: list[T]
 
 
+class Crate(BaseModel, Generic[V]):
+    inside: V
+
+
 class Shelf(BaseApp, Generic[T]):
+    def open(self, box: Crate[T]) -> Crate[T]:
+        return box
+
+    def open_all(
+        self,
+        boxes: Annotated[list[Crate[T]], "shown"],
+        named: dict[str, tuple[T, Crate[T]]] | None = None,
+        last: Crate[Page[T]] | None = None,
+    ) -> list[Crate[T]]:
+        return boxes
+
     def add(self, item: T) -> T:
         return item
 
@@ -1475,3 +1496,22 @@ def test_what_stands_for_a_type_variable_is_known_of_the_app():
     page, more = functions["fill"].decode({"page": {"items": [{"amount": 1}]}, "more": [{"amount": 2}]})
     assert functions["fill"].method(shop, page, more) == [Add(amount=1), Add(amount=2)]
     assert functions_of(Shelf)["add"].decode({"item": 5}) == (5,)
+
+
+def test_it_is_known_inside_of_models_that_have_variables_of_their_own():
+    functions, given, add = functions_of(Shop), {"inside": {"amount": 1}}, Add(amount=1)
+    assert functions["open"].decode(given) == (Crate[Add](inside=add),)
+    assert functions["open"].output_model is Crate[Add]
+    named, last = {"x": ({"amount": 1}, given)}, {"inside": {"items": [{"amount": 1}]}}
+    assert functions["open_all"].decode({"boxes": [given], "named": named, "last": last}) == (
+        [Crate[Add](inside=add)], {"x": (add, Crate[Add](inside=add))}, Crate[Page[Add]](inside=Page[Add](items=[add])),
+    )  # fmt: skip
+    wrong = {"inside": {"amount": "x"}}
+    for function, value in (
+        ("open", wrong),
+        ("open_all", {"boxes": [wrong]}),
+        ("open_all", {"boxes": [], "named": {"x": ({"amount": 1}, wrong)}}),
+        ("open_all", {"boxes": [], "last": {"inside": {"items": [wrong]}}}),
+    ):
+        with pytest.raises(InvalidInputError, match="amount"):
+            functions[function].decode(value)

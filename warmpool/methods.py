@@ -8,6 +8,9 @@ import collections.abc
 import inspect
 from collections.abc import Callable
 from enum import Enum
+from functools import reduce
+from operator import is_, or_
+from types import UnionType
 from typing import Any, Final, Never, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
 HOOKS: Final = frozenset({"setup", "preload", "on_end", "on_cancel", "unload"})
@@ -102,10 +105,19 @@ def _type_arguments(app: type) -> dict[Any, Any]:
 
 
 def _with_arguments(hint: Any, given: dict[Any, Any]) -> Any:
+    """The hint with these in place of its type variables, also of those that a model of pydantic's keeps to itself."""
     if isinstance(hint, TypeVar):
         return given.get(hint, hint)
-    variables = getattr(hint, "__parameters__", ())
-    return hint[tuple(given.get(one, one) for one in variables)] if given.keys() & {*variables} else hint
+    if isinstance(hint, type):
+        model = getattr(hint, "__pydantic_generic_metadata__", None)
+        variables = getattr(hint, "__parameters__", ()) if model is None else model["parameters"]
+        return hint[tuple(given.get(one, one) for one in variables)] if given.keys() & {*variables} else hint  # type: ignore[index]
+    parts = get_args(hint)
+    filled = tuple(_with_arguments(part, given) for part in parts)
+    if all(map(is_, parts, filled)):
+        return hint
+    origin: Any = get_origin(hint)
+    return reduce(or_, filled) if origin is UnionType else origin[filled]
 
 
 def kind_of(method: Callable[..., Any], returned: Any) -> Kind:
@@ -121,6 +133,14 @@ def kind_of(method: Callable[..., Any], returned: Any) -> Kind:
     if inspect.isgeneratorfunction(inner) or origin in _GENERATORS:
         return Kind.GENERATOR
     return Kind.PLAIN
+
+
+def refuse_late_iterator(kind: Kind, returned: Any) -> None:
+    """Raises TypeError for an async function, none that yields, that is annotated to give an iterator: that is iterated
+    where it is made, and nobody does.
+    """
+    if kind is Kind.ASYNC and (get_origin(returned) or returned) in (*_GENERATORS, *_ASYNC_GENERATORS):
+        raise TypeError("an async function that gives an iterator: let it yield the items, or leave out `async`")
 
 
 def may_be_iterator(returned: Any) -> bool:

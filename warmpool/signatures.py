@@ -28,6 +28,7 @@ from .methods import (
     kind_of,
     may_be_iterator,
     refuse_generators,
+    refuse_late_iterator,
     results_of,
     why_no_function,
 )
@@ -144,6 +145,7 @@ def _function(app: type[BaseApp], name: str, method: Callable[..., Any]) -> Func
         model, decode = decoder(name, parameters, hints)
         iterate = _by_position(method, parameters)
         kind = kind_of(method, hints.get("return"))
+        refuse_late_iterator(kind, hints.get("return"))
         result, returned = results_of(kind, hints.get("return"))
         output = _adapter(result)
     except Exception as error:
