@@ -17,7 +17,7 @@ from typing import Annotated, Any, Final, TypeGuard, get_args, get_origin
 
 from pydantic import AliasChoices, AliasPath, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 from pydantic.fields import FieldInfo
-from pydantic_core import to_json
+from pydantic_core import PydanticSerializationError, to_json
 
 from .errors import InvalidInputError
 
@@ -166,7 +166,7 @@ def _validation(validator: Any, schema: Any) -> Callable[[Any], Any]:
         try:
             return validate(value)
         except ValidationError:
-            with suppress(ValueError):  # it cannot be JSON, or is not right there either
+            with suppress(PydanticSerializationError):  # it cannot be JSON
                 return validator.validate_json(to_json(value, bytes_mode=bytes_mode))
             raise
 

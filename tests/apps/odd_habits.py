@@ -8,6 +8,7 @@ import gc
 import os
 import resource
 import sys
+from datetime import date
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, NoReturn
 from zoneinfo import ZoneInfo
@@ -28,6 +29,15 @@ class Strict(BaseModel):
 
     data: bytes
     at: PurePosixPath
+
+
+class Due(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    day: date
+    tags: set[str]
+    pair: tuple[int, int]
+    amount: int
 
 
 class Writer:
@@ -71,6 +81,9 @@ class Common(Habits):
 
     def asks(self) -> int:
         return len(client.sessions.list())
+
+    def due(self, value: Due) -> int:
+        return value.amount
 
     def kept(self, value: Strict) -> list[Any]:
         return [value.data, value.at, ZoneInfo("UTC")]

@@ -7,6 +7,7 @@ import py_compile
 import sys
 import time
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict
 from support import APPS, PATIENCE, look_again
 
-from warmpool import AppError, CallTimeoutError, Client
+from warmpool import AppError, CallTimeoutError, Client, InvalidInputError
 from warmpool.wire.process_messages import Load
 from warmpool.worker.loading import AppImporter
 
@@ -72,6 +73,12 @@ def test_a_strict_model_keeps_its_bytes(client: Client):
         assert session.call("kept", given) == [given.data, "/a/b", "UTC"]
         text = base64.b64encode(given.data).decode()
         assert session.call("kept", {"data": text, "at": "/a/b"})[0] == given.data
+
+
+def test_a_strict_model_blames_what_is_wrong_and_nothing_else(client: Client):
+    with client.session(PLAIN) as session, pytest.raises(InvalidInputError) as refused:
+        session.call("due", day=date(2026, 1, 2), tags={"a"}, pair=(1, 2), amount="3")
+    assert [error["loc"] for error in refused.value.errors] == [["amount"]]
 
 
 @plain_and_async
