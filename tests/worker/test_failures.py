@@ -10,6 +10,18 @@ from warmpool.launch import PACKAGE
 from warmpool.worker.failures import own_traceback
 
 
+def test_of_a_long_one_both_ends_are_kept():
+    def fail() -> None:
+        raise ValueError(f"begin {'x' * 100_000} end")
+
+    with pytest.raises(ValueError, match="begin") as raised:
+        fail()
+    told = own_traceback(raised.value)
+    assert len(told) < 20_000
+    for words in ("Traceback (most recent call last)", "in fail", "ValueError: begin xxx", "…xxx", "xxx end\n"):
+        assert words in told
+
+
 @pytest.mark.parametrize(
     ("path", "is_shown"),
     [(f"{PACKAGE}{os.sep}app.py", False), (f"{PACKAGE}_apps{os.sep}app.py", True), (f"{PACKAGE}.py", True)],

@@ -76,7 +76,8 @@ def own_traceback(error: BaseException) -> str:
         text = sendable("".join(rendered.format()))
     except BaseException as failure:
         return f"(its traceback cannot be shown: {name_of(failure)})\n"
-    return text if len(text) <= _LONGEST else "…" + text[-_LONGEST:]
+    half = _LONGEST // 2
+    return text if len(text) <= _LONGEST else f"{text[:half]}…{text[-half:]}"
 
 
 def _strip(rendered: traceback.TracebackException) -> None:
