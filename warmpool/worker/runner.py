@@ -374,5 +374,7 @@ def constructed(app_class: type[A], context: AppContext) -> A:
     app: A = app_class.__new__(app_class)  # type: ignore[assignment]
     if type(vars(app).get("context")) is AppContext:  # or else the app has another use for the name
         app.context = context
-    app.__init__()  # type: ignore[misc]
+    given: object = app.__init__()  # type: ignore[misc]
+    if given is not None:  # of an async one, it would never be run
+        raise TypeError(f"__init__() should return None, not {type(given).__name__!r}")
     return app

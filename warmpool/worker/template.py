@@ -154,7 +154,8 @@ class Template:
         if worker == 0:
             self._become_worker(fork, worker_end, log, first, middle)
         with suppress(OSError):
-            send(adopt(worker_end, socket.SOCK_SEQPACKET, blocking=False), Forked(worker))
+            channel = adopt(worker_end, socket.SOCK_SEQPACKET, blocking=False)  # left to the exit to close
+            send(channel, Forked(worker))
         os._exit(0)
 
     def _become_worker(self, fork: Fork, worker_end: int, log: int, first: int, middle: int | None) -> NoReturn:
@@ -253,6 +254,7 @@ def _load_app(channel: socket.socket, load: Load, board: Board) -> Template | No
             if (preload := getattr(app, "preload", None)) is not None:
                 doing = "preload"
                 _run_preload(preload)
+            doing = "reading its options"
             template = Template(channel, load, board, app, functions, importer)
             options = options_of(app)
             if load.primed:
