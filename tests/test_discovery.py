@@ -12,6 +12,7 @@ TEXTS = {
     "base": b"import warmpool\nclass Base(warmpool.BaseApp): pass\nclass Other: pass\n",
     "renames": b"from warmpool import BaseApp as App\nclass Renamed(App): pass\n",
     "uses": b"from child import Child\nclass Test: app = Child\n",
+    "models alone": b"from warmpool import BaseAppInput\nclass Point(BaseAppInput): x: int = 0\n",
     "of other": b"from base import Other\nclass OfOther(Other): pass\n",
     "like it": b"class Childish(Childlike): pass\n",
     "nothing": b"",

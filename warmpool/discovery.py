@@ -16,6 +16,7 @@ from typing import Final, TypeVar
 Key = TypeVar("Key", bound=Hashable)
 
 _BASE: Final = b"BaseApp"
+_NAMES_BASE: Final = re.compile(rb"\bBaseApp\b")
 _CLASS: Final = re.compile(rb"^[ \t]*class\s+(\w+)\s*\(([^)]*)\)", re.MULTILINE)
 _WORD: Final = re.compile(rb"\w+")
 
@@ -23,7 +24,7 @@ _WORD: Final = re.compile(rb"\w+")
 def app_files(texts: Mapping[Key, bytes]) -> list[Key]:
     """Those of these texts, in their order."""
     names, found, rest = {_BASE}, set[Key](), dict(texts)
-    while more := {key for key, text in rest.items() if _BASE in text or _derived(text, names)}:
+    while more := {key for key, text in rest.items() if _NAMES_BASE.search(text) or _derived(text, names)}:
         found |= more
         for key in more:
             names |= _derived(rest.pop(key), names)
