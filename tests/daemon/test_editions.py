@@ -14,7 +14,16 @@ from pathlib import Path
 import pytest
 from support import Daemon, wait_for_exit
 
-from warmpool import AppBrokenError, AppBrokenWarning, AppNotFoundError, AsyncClient, Client, VersionMismatchError
+from warmpool import (
+    AppBrokenError,
+    AppBrokenWarning,
+    AppMismatchError,
+    AppNotFoundError,
+    AsyncClient,
+    Client,
+    SessionEndedError,
+    VersionMismatchError,
+)
 
 TEXT = """\
 from warmpool import BaseApp
@@ -402,6 +411,18 @@ def test_an_app_that_is_deleted_serves_on_under_its_name_only(client: Client, ap
         assert session.call() == "one"
         with pytest.raises(AppNotFoundError):
             client.session(str(app))
+
+
+def test_a_session_of_an_app_that_is_deleted_is_known_by_its_path(client: Client, app: Path):
+    with client.session(str(app)) as session:
+        app.unlink()
+        assert client.run(app=str(app), session=session.id).output == "one"
+        for other in (str(app.with_name("other.py")), "nowhere"):
+            with pytest.raises(AppMismatchError):
+                client.run(app=other, session=session.id)
+    for name in (str(app), "nowhere"):
+        with pytest.raises(SessionEndedError):
+            client.run(app=name, session=session.id)
 
 
 def test_what_is_no_file_any_more_keeps_nobody_waiting(client: Client, app: Path):

@@ -187,6 +187,15 @@ class Catalog:
             details={"apps": sorted(self._names)},
         )
 
+    def key_of(self, reference: AppReference, cwd: str) -> str:
+        """The key of the app that is meant, also if there is none any more: of that which was there."""
+        try:
+            return self.resolve(reference, cwd).key
+        except AppNotFoundError:
+            if not reference.is_path:
+                return reference.qualified
+            return _key_of_path(_joined(cwd, reference.target), reference.class_name)
+
     def _look_for_successor(self, name: str) -> None:
         """The app of this name is gone. Perhaps a file has become a package."""
         directory = Path(self._entries[self._names[name]].place).parent

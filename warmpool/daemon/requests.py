@@ -106,17 +106,17 @@ class Requests:
         memory_limit = self._settings.call_memory_limit if wish.takes_memory else 0
         cwd = check_directory(wish.cwd)
         reference = None if wish.app is None else parse(wish.app)
-        entry = None if reference is None else self._catalog.resolve(reference, cwd)
-        version = None if reference is None else reference.version
-        if entry is not None and self._imports(pid, entry.key):
-            raise waits_for_itself(entry.name)
         if wish.session is not None and wish.session != NEW:
             check_attach(wish)
-            key = None if entry is None else entry.key
+            key = None if reference is None else self._catalog.key_of(reference, cwd)
+            version = None if reference is None else reference.version
             self._report(ev.AttachRequested(ticket, wish.session, wish.app, key, version, memory_limit))
             return
-        if entry is None or reference is None:
+        if reference is None:
             raise InvalidRequestError("a new session, and a call without a session, need an app")
+        entry = self._catalog.resolve(reference, cwd)
+        if self._imports(pid, entry.key):
+            raise waits_for_itself(entry.name)
         window, patience = check_timeouts(wish, self._settings.open_timeout)
         self._report(
             ev.OpenRequested(
@@ -125,7 +125,7 @@ class Requests:
                 session_id=None if wish.session is None else new_session_id(),
                 session_timeout=window,
                 open_timeout=patience,
-                version=version,
+                version=reference.version,
                 cwd=cwd,
                 labels=check_labels(wish.labels),
                 name=check_name(wish.name),
@@ -302,7 +302,7 @@ class Requests:
                 "pid": os.getpid(),
                 "protocol": PROTOCOL_VERSION,
                 "socket": str(self._places.socket),
-                "log": str(self._places.log),
+                "log": str(self._places.log) if self._places.log.exists() else None,
                 "uptime": round(time.time() - self._started_at, 3),
                 "sessions": sum(session.is_open for session in self._broker.leases.live.values()),
                 "workers": len(fleet.workers),
