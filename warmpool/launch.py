@@ -40,10 +40,13 @@ def foreign_command(python: str, *arguments: str) -> list[str]:
 
 
 def spawn_afresh(command: list[str], file_actions: Sequence[tuple[Any, ...]], *, setsid: bool = False) -> int:
-    """Starts a process that has none of this one's handling of signals; gives its pid. Raises OSError."""
+    """Starts a process that has none of this one's handling of signals, and at its end does not wait for a person to
+    inspect it; gives its pid. Raises OSError.
+    """
     defaults = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONINSPECT"}
     return os.posix_spawn(
-        command[0], command, os.environ, file_actions=file_actions, setsid=setsid, setsigmask=(), setsigdef=defaults
+        command[0], command, environment, file_actions=file_actions, setsid=setsid, setsigmask=(), setsigdef=defaults
     )
 
 

@@ -38,6 +38,7 @@ from warmpool.cli import main
 from warmpool.cli.parser import parse
 from warmpool.cli.progress import bar
 from warmpool.constants import DAEMON_LOG_LIMIT
+from warmpool.paths import Places
 from warmpool.version import __version__
 
 COUNTER = str(APPS / "counter.py")
@@ -222,7 +223,7 @@ def test_the_input_from_a_file_and_from_stdin(type: Callable[..., Done], directo
         ("@.", "cannot read the input"),
         ("@", "cannot read the input"),
         ("-", "stdin is empty: pipe the input into it, as JSON"),
-        ('{"amount": ' + "[" * 100_000, "--input is not JSON"),
+        ('{"amount": ' + "[" * 100_000, "--input is nested too deeply"),
         ('{"amount": ' + "[" * 5000 + "]" * 5000 + "}", ""),
         ('{"amount": ' + "9" * 5000 + "}", "--input is not JSON"),
         ('{"amount": ' + "9" * 50 + "}", "cannot be sent"),
@@ -558,6 +559,17 @@ def test_ctrl_c_cancels_the_call(
     assert document(type("run", TOLD, "seen", "--session", session_id))["output"] == [[True], 0]
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_that_ends_the_command_cancels_the_call(client: Client, shared_daemon: Daemon, number: signal.Signals):
+    """Nobody could see that of a call without a session, or end it."""
+    with running(command(shared_daemon.socket, "run", TOLD, "spin", "--stream")) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == "begun\n"
+        process.send_signal(number)
+        assert process.wait(PATIENCE) == 128 + number
+    wait_until(lambda: "serving" not in client.status().workers_by_state)
+
+
 def test_a_time_out(type: Callable[..., Done], client: Client):
     done = type("run", TOLD, "sleep", "--session", "new", "--timeout", "0.1")
     (info,) = client.sessions.list()
@@ -878,6 +890,7 @@ def test_bash_completes_what_the_parsers_know(here: Callable[..., Done], typed: 
 def test_the_other_shells_are_told_the_same(here: Callable[..., Done]):
     zsh = here("completion", "zsh").stdout
     assert "bashcompinit" in zsh
+    assert ":1:COMP" not in zsh, "it takes a letter there for a modifier"
     assert zsh.endswith(here("completion", "bash").stdout.partition("\n")[2])
     fish = here("completion", "fish").stdout
     assert (
@@ -1180,6 +1193,24 @@ def serving(socket: Path, *arguments: str, **options: Any) -> Iterator[subproces
         process.log += err.splitlines(keepends=True)
         assert (process.returncode, out) == (0, "")
     assert list(socket.parent.glob("d.sock*")) == []
+
+
+def test_the_log_of_a_daemon_before_is_not_taken_for_that_of_one_in_the_foreground(free_socket: Path):
+    assert warmpool(free_socket, "serve", "--detach").returncode == 0
+    log = Path(document(warmpool(free_socket, "status", "--json"))["log"])
+    assert warmpool(free_socket, "stop").returncode == 0
+    before = log.read_text()
+    with running(command(free_socket, "serve")) as process:
+        assert process.stderr is not None
+        process.stderr.readline()
+        assert document(warmpool(free_socket, "status", "--json"))["log"] is None
+        assert Places.of(free_socket).log_in_words() == "what it wrote to its stderr"
+        assert warmpool(free_socket, "stop").returncode == 0
+        assert process.wait(PATIENCE) == 0
+    assert not log.exists()
+    old = log.with_name(f"{log.name}.old")
+    assert old.read_text() == before
+    old.unlink()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -53,6 +53,12 @@ def test_the_first_client_starts_a_daemon_and_the_second_finds_it(free_socket: P
     assert not wait_for_exit(pid, 0)
 
 
+def test_its_starter_is_not_inspected_by_a_person(free_socket: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PYTHONINSPECT", "1")
+    with Client(free_socket) as client:
+        assert client.run(app=COUNTER, function="add").output.total == 1
+
+
 def test_twenty_processes_at_once_start_one_daemon(free_socket: Path):
     command = [sys.executable, "-P", "-c", ASK, str(free_socket), COUNTER]
     asking = [

@@ -182,6 +182,8 @@ def test_a_hook_that_hangs_is_cut_short(client: Client, directory: Path):
     ("app", "words", "frame"),
     [
         ("raises_in_setup", "its setup raised RuntimeError: no model here", "raises_in_setup.py"),
+        ("async_init", r"its setup raised TypeError: __init__\(\) should return None, not 'coroutine'", ""),
+        ("odd_version", "reading its options raised ValueError: OddVersion.version must be a string", ""),
         ("raises_on_import", "no_such_module_anywhere", "raises_on_import.py"),
         ("wrong_signature", "TypeError: WrongSignature.run cannot be called from afar: NameError: .*NoSuchType", ""),
         ("exits_in_setup", "exited with status 9 while it was set up; it wrote last:\n  .* no database", ""),
@@ -514,7 +516,7 @@ def test_a_handler_that_raises_while_no_call_runs_ends_no_session(client: Client
 
 
 def test_the_daemons_log_tells_how_a_call_without_a_session_died(daemon: Daemon):
-    with pytest.raises(WorkerLostError, match=f"stands in {daemon.socket}.log"):
+    with pytest.raises(WorkerLostError, match=f"what it wrote last, see {daemon.socket}.log"):
         daemon.client.run(app=MISBEHAVES, function="say_and_exit")
     while "wrote last" not in (text := daemon.text_of_log()):
         daemon.client.status()

@@ -66,7 +66,7 @@ _BASH = """\
 # eval "$(warmpool completion bash)"
 _warmpool() {{
     local IFS=$' \t\n' cur="${{COMP_WORDS[COMP_CWORD]}}" prev="${{COMP_WORDS[COMP_CWORD-1]}}" path="" word words=""
-    for word in "${{COMP_WORDS[@]:1:COMP_CWORD-1}}"; do
+    for word in "${{COMP_WORDS[@]:1:$((COMP_CWORD-1))}}"; do
         case "${{path:+$path }}$word" in
             {descend}) path="${{path:+$path }}$word" ;;
         esac
@@ -83,7 +83,10 @@ complete -o default -F _warmpool warmpool"""
 
 
 def _zsh(places: list[Place]) -> str:
-    head = '# eval "$(warmpool completion zsh)"\nautoload -U +X bashcompinit && bashcompinit'
+    head = """\
+# eval "$(warmpool completion zsh)"
+(( $+functions[compdef] )) || { autoload -U compinit && compinit }
+autoload -U +X bashcompinit && bashcompinit"""
     return f"{head}\n{_bash(places).partition(chr(10))[2]}"
 
 

@@ -35,7 +35,7 @@ class _Daemon:
         except (HangupError, TimeoutError) as error:
             what = "hangs up" if isinstance(error, HangupError) else f"has not answered for {PATIENCE:g} s"
             raise DaemonUnavailableError(
-                f"the daemon at {self._places.socket}, pid {self.pid}, {what}; see {self._places.log}"
+                f"the daemon at {self._places.socket}, pid {self.pid}, {what}; see {self._places.log_in_words()}"
             ) from None
         finally:
             self._connection.close()
@@ -74,7 +74,7 @@ def stop(options: argparse.Namespace) -> int:
     finally:
         os.close(pidfd)
     say(
-        f"the daemon, pid {daemon.pid}, still runs after {PATIENCE:g} s; see {places.log}, "
+        f"the daemon, pid {daemon.pid}, still runs after {PATIENCE:g} s; see {places.log_in_words()}, "
         f"or end it and its workers with `kill -9 {daemon.pid}`"
     )
     return 1

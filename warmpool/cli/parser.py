@@ -166,7 +166,7 @@ _OF_ONE_SESSION = {
     "get": "show everything about a session",
     "keepalive": "slide a session's window",
     "labels": "show a session's labels, or replace them",
-    "logs": "show what a session printed and logged",
+    "logs": "show what a session printed and logged, each line with its call's number",
     "why": "show a session's history",
     "cancel": "cancel a session's call",
     "end": "end a session",

@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import warnings
-from typing import Any
+from typing import Any, NoReturn
 
 from ..client.sync import Client, Stream
 from ..errors import CallCancelledError, InvalidRequestError
@@ -26,6 +27,9 @@ def run(options: argparse.Namespace) -> int:
     warnings.showwarning = _to_stderr
     given = {"app": options.app, "input": read_input(options.input)}
     given |= {name: value for name in _PASSED_ON if (value := getattr(options, name)) is not None}
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # not under `nohup`
+            signal.signal(number, _interrupt)
     result = None
     with Client(options.socket) as client:
         try:
@@ -37,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
             say(f"error: {CallCancelledError.code}: interrupted; the call was cancelled")
             for note in getattr(interrupt, "__notes__", ()):
                 say(note)
-            return INTERRUPTED
+            return 128 + interrupt.args[0] if interrupt.args else INTERRUPTED
         finally:
             tell_if_started(client)
     if result is not None:
@@ -84,9 +88,16 @@ def read_input(text: str | None) -> Any:
         return json.loads(given)  # in any UTF, whatever the locale says
     except OSError as error:
         raise InvalidRequestError(f"cannot read the input: {error}") from error
-    except (ValueError, RecursionError) as error:
+    except RecursionError as error:
+        raise InvalidRequestError(f"{source} is nested too deeply") from error
+    except ValueError as error:
         hint = "; in a shell, put it in single quotes" if source == "--input" else ""
         raise InvalidRequestError(f"{source} is not JSON: {error}{hint}") from error
+
+
+def _interrupt(number: int, _: object) -> NoReturn:
+    """As Ctrl-C does. Or else the call would go on, and of one without a session nobody would know."""
+    raise KeyboardInterrupt(number)
 
 
 def _to_stderr(message: Warning | str, *_: Any, **__: Any) -> None:

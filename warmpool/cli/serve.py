@@ -96,7 +96,7 @@ def _open_log(places: Places) -> int:
 def _begin_anew_if_long(places: Places) -> None:
     """A log that those before have left, now that it is ours alone. It is kept as `.old`."""
     if os.fstat(STDERR).st_size > DAEMON_LOG_LIMIT:
-        places.log.replace(f"{places.log}.old")
+        places.log.replace(places.old_log)
         log = _open_log(places)
         for fd in (STDOUT, STDERR):
             os.dup2(log, fd)

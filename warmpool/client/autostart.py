@@ -46,7 +46,9 @@ def outlast(places: Places) -> None:
     """
     pid = holder(places.lock)
     if pid is not None and not is_gone(pid, LEAVING):
-        raise DaemonUnavailableError(f"the daemon, pid {pid}, is stopping and does not end; see {places.log}")
+        raise DaemonUnavailableError(
+            f"the daemon, pid {pid}, is stopping and does not end; see {places.log_in_words()}"
+        )
 
 
 def _run_detached(places: Places) -> None:

@@ -92,8 +92,8 @@ def _no_connection(places: Places, error: OSError) -> WarmpoolError:
     if isinstance(error, FileNotFoundError | ConnectionRefusedError):
         before = f"; the log of the last one is {places.log}" if os.path.exists(places.log) else ""
         return DaemonUnavailableError(
-            f"no daemon listens at {places.socket} ({error.strerror}); start one with `warmpool serve`, or "
-            f"let Client(autostart=True) do it{before}"
+            f"no daemon listens at {places.socket} ({error.strerror}), so there are no sessions; start one with "
+            f"`warmpool serve`, or let Client(autostart=True) do it{before}"
         )
     return InvalidRequestError(
         f"no daemon can be reached at {places.socket}: {error.strerror or error}; name another --socket"

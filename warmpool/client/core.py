@@ -191,7 +191,7 @@ class Core(ABC, Generic[L]):
             return await step(start=start)
         except HangupError:
             raise DaemonUnavailableError(
-                f"the daemon at {self.places.socket} hangs up; see {self.places.log}"
+                f"the daemon at {self.places.socket} hangs up; see {self.places.log_in_words()}"
             ) from None
 
     async def stop_daemon(self) -> int:
@@ -260,7 +260,7 @@ class Core(ABC, Generic[L]):
         if session_id is None:
             return WorkerLostError(
                 "the worker died; a call that was under way may or may not have had its effects; "
-                f"how it died, and what it wrote last, stands in {self.places.log}"
+                f"for how it died, and what it wrote last, see {self.places.log_in_words()}"
             )
         try:
             info = await self.request("sessions.get", session_id=session_id, settle=True)
@@ -270,7 +270,8 @@ class Core(ABC, Generic[L]):
             return error
         except (DaemonUnavailableError, HangupError):
             return DaemonUnavailableError(
-                f"the daemon is gone, and session {session_id} with it; see {self.places.log}", session_id=session_id
+                f"the daemon is gone, and session {session_id} with it; see {self.places.log_in_words()}",
+                session_id=session_id,
             )
         return WorkerLostError(
             f"the connection to session {session_id} broke, though the session lives: try again, "

@@ -17,11 +17,20 @@ import stat
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 Log = Callable[[str], None]
 
 STDERR: Final = 2
+
+
+def is_written_to(path: Path) -> bool:
+    """Whether what is written to stderr comes into this file."""
+    try:
+        return os.path.samestat(os.fstat(STDERR), os.stat(path))
+    except OSError:
+        return False
 
 
 def as_text(message: str) -> str:

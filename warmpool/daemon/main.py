@@ -20,7 +20,7 @@ from ..paths import SOCKET_ENV, Places, address_of, make_private
 from ..policy import events as ev
 from ..settings import Settings
 from .catalog import Catalog
-from .log import STDERR, LogWriter, as_json, as_text, tail_to
+from .log import STDERR, LogWriter, as_json, as_text, is_written_to, tail_to
 from .movable_board import MovableBoard
 from .room import FOR_A_DAEMON, check_room, why_no_room
 from .server import Server
@@ -52,6 +52,7 @@ def serve(
         lock = _lock(places)
         stack.callback(lock.release)
         stack.callback(_clear, places, lock)
+        _put_log_aside(places)
         open_files = _raise_open_files()
         _check_room_for_one()
         os.environ[SOCKET_ENV] = places.address  # where clients in apps find their own daemon
@@ -98,6 +99,13 @@ def _lock(places: Places) -> LockFile:
             f"a daemon is already running on {places.socket} (pid {error.pid or 'not known yet'}); "
             "stop it with `warmpool stop`, or give this one another --socket"
         ) from None
+
+
+def _put_log_aside(places: Places) -> None:
+    """That of a daemon before this one, or else it would be taken for this one's."""
+    if not is_written_to(places.log):
+        with suppress(OSError):
+            places.log.replace(places.old_log)
 
 
 def _clear(places: Places, lock: LockFile) -> None:

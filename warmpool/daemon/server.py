@@ -241,7 +241,7 @@ class Server:
     def _bug(self, error: Exception) -> InternalError:
         """One of ours, that was just caught."""
         self._log(traceback.format_exc())
-        return InternalError(f"a bug in warmpool: {error!r:.200}; please report it with {self._places.log}")
+        return InternalError(f"a bug in warmpool: {error!r:.200}; please report it with {self._places.log_in_words()}")
 
     def _hand_over(self, effect: fx.HandOver) -> None:
         client = self._clients.by_number.get(effect.ticket[0])
