@@ -18,7 +18,7 @@ import msgpack
 import psutil
 
 from warmpool import Client
-from warmpool.wire.messages import PROTOCOL_VERSION, Open
+from warmpool.wire.messages import PROTOCOL_VERSION, Control, Open
 
 ROOT = Path(__file__).parent.parent
 APPS = Path(__file__).parent / "apps"
@@ -65,12 +65,12 @@ class Raw:
         self._held = b""
 
     @classmethod
-    def to(cls, path: Path, *, greet: bool = True) -> Self:
-        """To a daemon; `greet`: with the hello."""
+    def to(cls, path: Path, *, greet: bool = True, **hello: bool) -> Self:
+        """To a daemon; `greet`: with the hello, which says what more is in `hello`."""
         raw = cls(socket.socket(socket.AF_UNIX))
         raw.socket.connect(str(path))
         if greet:
-            raw.say("Control", PROTOCOL_VERSION)
+            raw.say("Control", *Control(PROTOCOL_VERSION, **hello))
         return raw
 
     def say(self, *message: Any) -> None:
@@ -122,10 +122,10 @@ class Raw:
         self.passed.clear()
 
 
-def to_worker(path: Path, app: str | None, session: str | None = "new", **fields: Any) -> tuple[list[Any], Raw]:
+def to_worker(path: Path, app: str | None, session: str | None = "new", **hello: bool) -> tuple[list[Any], Raw]:
     """What the daemon says to an Open, and the connection that comes with it."""
-    with Raw.to(path) as control:
-        control.say("Open", *Open(1, app, session, "/", **fields))
+    with Raw.to(path, **hello) as control:
+        control.say("Open", *Open(1, app, session, "/"))
         answer = control.hear()
         assert answer is not None
         assert answer[:2] == ["Opened", 1], answer

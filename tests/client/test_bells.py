@@ -136,12 +136,12 @@ def test_what_is_closed_lets_go_of_the_board(shared_daemon: Daemon):
 # --- how the board comes ------------------------------------------------------------------------------------------
 
 
-def opened(daemon: Daemon, *wishes: bool) -> list[tuple[list[Any], list[int]]]:
+def opened(daemon: Daemon, count: int, **hello: bool) -> list[tuple[list[Any], list[int]]]:
     """What is said to Opens over one connection, each with the descriptors that have come with it."""
     given = []
-    with Raw.to(daemon.socket) as control:
-        for number, wish in enumerate(wishes, 1):
-            control.send(framed(["Open", *Open(number, COUNTER, None, "/", wants_board=wish)]))
+    with Raw.to(daemon.socket, **hello) as control:
+        for number in range(count):
+            control.send(framed(["Open", *Open(number + 1, COUNTER, None, "/")]))
             data, fds, flags, _ = socket.recv_fds(control.socket, 65536, 4)
             assert not flags & socket.MSG_CTRUNC
             control._held = data
@@ -151,8 +151,8 @@ def opened(daemon: Daemon, *wishes: bool) -> list[tuple[list[Any], list[int]]]:
     return given
 
 
-def test_the_board_comes_to_whoever_asks_for_it_and_with_nothing_else(shared_daemon: Daemon):
-    given = opened(shared_daemon, False, True, False)
+def test_the_board_comes_once_to_whoever_asks_for_it(shared_daemon: Daemon):
+    given = [*opened(shared_daemon, 1), *opened(shared_daemon, 2, wants_board=True)]
     targets = [[os.readlink(f"/proc/self/fd/{fd}") for fd in fds] for _, fds in given]
     for _, fds in given:
         for fd in fds:
@@ -163,7 +163,7 @@ def test_the_board_comes_to_whoever_asks_for_it_and_with_nothing_else(shared_dae
 
 
 def test_the_row_is_that_of_the_worker(shared_daemon: Daemon):
-    ((answer, fds),) = opened(shared_daemon, True)
+    ((answer, fds),) = opened(shared_daemon, 1, wants_board=True)
     with Raw(socket.socket(fileno=fds[0])) as worker:
         board = Board(fds[1])
         os.close(fds[1])

@@ -88,12 +88,12 @@ def test_an_open_is_a_message_of_the_protocol():
         app="counter:add", session="new", session_timeout=7, open_timeout=0.5, labels={"a": "b"},
         name="me", if_exists="attach", description="mine", tags=["x"], workers=["w_1"],
     )  # fmt: skip
-    message = request.open(5, wants_board=True)
+    message = request.open(5)
     assert message == (
-        5, "counter", "new", CWD, 7.0, 0.5, {"a": "b"}, "me", "attach", "mine", ["x"], "w_1", True, True,
+        5, "counter", "new", CWD, 7.0, 0.5, {"a": "b"}, "me", "attach", "mine", ["x"], "w_1",
     )  # fmt: skip
     assert from_wire(encode(to_wire(message), 65536)[4:], CONTROL) == message
-    plain = ask(app="counter").open(1, wants_board=False)
+    plain = ask(app="counter").open(1)
     assert (plain.labels, plain.name, plain.if_exists, plain.tags, plain.worker) == ({}, None, "error", [], None)
 
 

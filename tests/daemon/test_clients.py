@@ -115,7 +115,7 @@ def test_the_user_and_root_are_welcome(reception: Reception, monkeypatch: pytest
     monkeypatch.setattr(clients, "peer_of", lambda _: (1, uid))
     reception.connect(CONTROL)
     reception.knock()
-    assert [client.has_greeted for client in reception.clients.by_number.values()] == [True]
+    assert [client.hello is not None for client in reception.clients.by_number.values()] == [True]
     assert (reception.reported, reception.loop.later) == ([], [])
 
 
@@ -206,7 +206,7 @@ def test_a_hello_that_was_there_in_time_counts_also_if_the_loop_is_late(receptio
         reception.loop.readers[client.socket.fileno()]()
     ((_, is_overdue),) = reception.loop.later
     is_overdue()
-    assert client.has_greeted
+    assert client.hello is not None
     assert reception.reported == []
 
 

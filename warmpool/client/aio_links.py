@@ -24,9 +24,7 @@ from ..wire.frames import FrameReader, FrameWriter
 from ..wire.large import Frame
 from ..wire.messages import (
     CONTROL_ANSWERS,
-    PROTOCOL_VERSION,
     Abandon,
-    Control,
     Failure,
     Open,
     Opened,
@@ -36,6 +34,7 @@ from ..wire.shapes import from_wire, to_wire
 from .bells import Bell, Bells
 from .connections import (
     FORKED,
+    GREETING,
     REPLY_LIMIT,
     HangupError,
     Passed,
@@ -207,7 +206,7 @@ class AsyncControlLink(AsyncLink):
         self._passed = Passed(connection, bells)
         super().__init__(connection, FrameReader(REPLY_LIMIT))
         self._receive_into = self._passed.receive_into
-        self._send(self._writer.frame(to_wire(Control(PROTOCOL_VERSION))))
+        self._send(self._writer.frame(to_wire(GREETING)))
 
     async def request(self, method: str, params: dict[str, Any]) -> Any:
         """The daemon's answer. Raises its error, or HangupError."""
@@ -222,8 +221,7 @@ class AsyncControlLink(AsyncLink):
     async def open(self, request: RunRequest) -> tuple[socket.socket, Opened, Bell]:
         """A connection to a worker. Raises the daemon's refusal, or HangupError."""
         self._last_id = number = self._last_id + 1
-        wants_board, self._passed.wants_board = self._passed.wants_board, False
-        future = self._ask(request.open(number, wants_board=wants_board))
+        future = self._ask(request.open(number))
         try:
             given: tuple[socket.socket, Opened, Bell] = await future
             return given

@@ -23,7 +23,7 @@ from ..memfd import enclose, receive_memory
 from ..paths import Places, address_of, peer_of
 from ..wire.frames import FrameReader, FrameWriter
 from ..wire.large import InputWriter, MessageWriter
-from ..wire.messages import Opened
+from ..wire.messages import PROTOCOL_VERSION, Control, Opened
 from ..wire.shapes import Message, to_wire
 from ..wire.values import advice
 from .bells import Bells
@@ -35,6 +35,7 @@ SPIN_BACKOFF: Final = 64
 """Calls for which a client sleeps at once after it has spun in vain: they are long, or there is no core for the worker.
 """
 
+GREETING: Final = Control(PROTOCOL_VERSION, takes_memory=True, wants_board=True)
 UNSENDABLE: Final = (WarmpoolError, TypeError, ValueError, OverflowError, BufferError)
 """What packing raises for what cannot be sent."""
 
@@ -112,8 +113,6 @@ class Passed:
         """`bells`: of the board, once that has come with one of them."""
         self._receive = connection.recvmsg_into
         self.bells = bells
-        self.wants_board = True
-        """Until it was asked for, with the first of them."""
         self._waiting: deque[tuple[int, list[Ancillary], int, Any]] = deque()
         """As received, in the order of the messages that they belong to."""
 

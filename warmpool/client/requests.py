@@ -91,7 +91,7 @@ class RunRequest(NamedTuple):
     timeout: float | None = None
     stream: bool = False
 
-    def open(self, number: int, *, wants_board: bool) -> Open:
+    def open(self, number: int) -> Open:
         """The message that asks for it, as request `number`."""
         return Open(
             number,
@@ -106,8 +106,6 @@ class RunRequest(NamedTuple):
             description=self.description,
             tags=list(self.tags or ()),
             worker=self.worker,
-            takes_memory=True,
-            wants_board=wants_board,
         )
 
 

@@ -23,9 +23,7 @@ from ..errors import from_wire as error_from_wire
 from ..wire.frames import FrameReader, FrameWriter
 from ..wire.messages import (
     CONTROL_ANSWERS,
-    PROTOCOL_VERSION,
     Abandon,
-    Control,
     Failure,
     Opened,
     Reply,
@@ -35,6 +33,7 @@ from ..wire.shapes import Message, from_wire, to_wire
 from .bells import Bell, Bells
 from .connections import (
     FORKED,
+    GREETING,
     REPLY_LIMIT,
     HangupError,
     Passed,
@@ -103,7 +102,7 @@ class ControlLink(Link):
         self._passed = Passed(connection, bells)
         self._receive_into = self._passed.receive_into
         self._last_id = 0
-        self._send(self._writer.frame(to_wire(Control(PROTOCOL_VERSION))))
+        self._send(self._writer.frame(to_wire(GREETING)))
 
     def request(self, method: str, params: dict[str, Any]) -> Any:
         """The daemon's answer. Raises its error, or HangupError."""
@@ -115,12 +114,10 @@ class ControlLink(Link):
     def open(self, request: RunRequest) -> tuple[socket.socket, Opened, Bell]:
         """A connection to a worker. Raises the daemon's refusal, or HangupError."""
         self._last_id += 1
-        passed = self._passed
-        wants_board, passed.wants_board = passed.wants_board, False
-        answer = self._ask(request.open(self._last_id, wants_board=wants_board))
+        answer = self._ask(request.open(self._last_id))
         assert isinstance(answer, Opened)
         try:
-            return passed.take(), answer, passed.bells.of(answer.row)
+            return self._passed.take(), answer, self._passed.bells.of(answer.row)
         except OSError:
             self._send(self._writer.frame(to_wire(Abandon(self._last_id))))
             raise
@@ -160,5 +157,5 @@ class ControlLink(Link):
 
 
 def is_of_the_kernel(error: BaseException) -> bool:
-    """Or else raised by a signal's handler, as TimeoutError often is."""
+    """Whether the kernel has raised it, and no handler of a signal, as TimeoutError often is."""
     return isinstance(error, OSError) and error.errno is not None

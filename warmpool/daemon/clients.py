@@ -20,7 +20,7 @@ from ..descriptors import NOW, carrying, close_all
 from ..errors import ProtocolError
 from ..paths import peer_of
 from ..wire.frames import FrameReader, FrameWriter
-from ..wire.messages import CONTROL, Opened, check_hello
+from ..wire.messages import CONTROL, Control, Opened, hello_of
 from ..wire.shapes import Message, from_wire, to_wire
 
 FRAME_MAX = 2**31
@@ -48,12 +48,15 @@ class Client:
         self.pid = pid
         self.socket = connection
         self.reader = FrameReader(CONTROL_FRAME_LIMIT)
-        self.has_greeted = False
+        self.hello: Control | None = None
         self.wants_board = False
         """Until it has been sent."""
         self.unsent: deque[Unsent] = deque()
         """Nothing more is read from it until it has taken that."""
         self.unsent_size = 0
+
+    def greet(self, hello: Control) -> None:
+        self.hello, self.wants_board = hello, hello.wants_board
 
     def put(self, answer: Unsent) -> None:
         """It goes with the next push, behind what waits."""
@@ -189,7 +192,7 @@ class Clients:
             self._loop.call_later(HELLO_TIMEOUT, self._hello_overdue, client)
 
     def _is_silent(self, client: Client) -> bool:
-        return not client.has_greeted and client.number in self.by_number
+        return client.hello is None and client.number in self.by_number
 
     def _hello_overdue(self, client: Client) -> None:
         if self._is_silent(client):
@@ -210,11 +213,10 @@ class Clients:
                     return
                 frame = client.reader.read(client.socket.recv_into)
                 while frame is not None and client.number in self.by_number:
-                    if client.has_greeted:
-                        self._received(client, from_wire(frame, CONTROL))
+                    if client.hello is None:
+                        client.greet(hello_of(frame))
                     else:
-                        check_hello(frame)
-                        client.has_greeted = True
+                        self._received(client, from_wire(frame, CONTROL))
                     frame = client.reader.next_frame()
         except BlockingIOError:
             pass

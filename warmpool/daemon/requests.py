@@ -27,6 +27,7 @@ from ..settings import Settings
 from ..wire.messages import NEW, PROTOCOL_VERSION, Open, Request
 from ..wire.references import parse
 from .catalog import AppEntry, Catalog
+from .clients import Client
 from .parameters import (
     TESTING,
     Handler,
@@ -101,9 +102,9 @@ class Requests:
             **more,
         }
 
-    def open(self, ticket: ev.Ticket, pid: int, wish: Open) -> None:
-        """`pid`: of the client. Raises the error to answer with."""
-        memory_limit = self._settings.call_memory_limit if wish.takes_memory else 0
+    def open(self, ticket: ev.Ticket, client: Client, wish: Open) -> None:
+        """Raises the error to answer with."""
+        memory_limit = self._settings.call_memory_limit if client.hello and client.hello.takes_memory else 0
         cwd = check_directory(wish.cwd)
         reference = None if wish.app is None else parse(wish.app)
         if wish.session is not None and wish.session != NEW:
@@ -115,7 +116,7 @@ class Requests:
         if reference is None:
             raise InvalidRequestError("a new session, and a call without a session, need an app")
         entry = self._catalog.resolve(reference, cwd)
-        if self._imports(pid, entry.key):
+        if self._imports(client.pid, entry.key):
             raise waits_for_itself(entry.name)
         window, patience = check_timeouts(wish, self._settings.open_timeout)
         self._report(
@@ -133,7 +134,7 @@ class Requests:
                 description=check_description(wish.description),
                 tags=check_tags(wish.tags),
                 worker=wish.worker,
-                opened_by=pid,
+                opened_by=client.pid,
                 memory_limit=memory_limit,
             )
         )

@@ -225,8 +225,7 @@ class Server:
         try:
             match message:
                 case Open():
-                    client.wants_board |= message.wants_board
-                    self._requests.open(ticket, client.pid, message)
+                    self._requests.open(ticket, client, message)
                 case Request():
                     self._requests.handle(ticket, message)
                 case Abandon():

@@ -21,11 +21,15 @@ NEW: Final = "new"
 
 
 class Control(NamedTuple):
-    """The hello: the first frame of a client's connection to the daemon. It keeps this form in all versions, so that
+    """The hello: the first frame of a client's connection to the daemon. Its first field is the same in all versions:
     each can tell the other which is too old.
     """
 
     protocol: int
+    takes_memory: bool = False
+    """It can send and receive calls in memory that comes with their last byte (`frames`)."""
+    wants_board: bool = False
+    """With the first connection to a worker shall come the board as well, behind it."""
 
 
 class Request(NamedTuple):
@@ -68,10 +72,6 @@ class Open(NamedTuple):
     tags: list[str] = []  # noqa: RUF012
     worker: str | None = None
     """Id of the worker that is wanted, and no other."""
-    takes_memory: bool = False
-    """It can send and receive messages in memory that comes with their last byte (`frames`)."""
-    wants_board: bool = False
-    """With the answer shall come the board as well, behind the connection to the worker."""
 
 
 class Abandon(NamedTuple):
@@ -140,12 +140,14 @@ CONTROL_ANSWERS: Final = conversation_of(Reply, Opened, Failure)
 CALLS: Final = conversation_of(Call, Stream)
 
 
-def check_hello(body: bytes | memoryview) -> None:
+def hello_of(body: bytes | memoryview) -> Control:
     """Raises PROTOCOL_ERROR if this is no Control, or of another version: that first, for it may have other fields."""
     parts = decode(body)
     if type(parts) is list and len(parts) > 1 and parts[0] == "Control" and type(parts[1]) is int:
         check_version(parts[1])
-    from_parts(parts, HELLO)
+    hello = from_parts(parts, HELLO)
+    assert isinstance(hello, Control)
+    return hello
 
 
 def call_from_wire(body: bytes | memoryview) -> Call | Stream:
