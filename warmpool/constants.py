@@ -1,4 +1,4 @@
-"""Limits, windows and units: each number that several parts need, once, with its reason.
+"""Limits, windows and units: each number that several parts need, or that a user is promised, once, with its reason.
 
 Durations are seconds, sizes are bytes. These are part of the product's promises; what a user may set per daemon is in
 `settings`.

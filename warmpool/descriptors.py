@@ -14,8 +14,8 @@ Ancillary: TypeAlias = tuple[int, int, bytes]
 """What goes beside the bytes of a message, as `sendmsg` takes it: level, kind, data."""
 
 NOW: Final = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-"""To send what is taken at once; to nobody is an error, and no SIGPIPE, whatever the user's code wants of that. A plain
-number, as those below: to join flags of an enum takes longer than the system call that they are for.
+"""To send what is taken at once. A peer that has gone is an error, and no SIGPIPE: its handler is the user's to choose.
+A plain number, as those below: to join flags of an enum takes longer than the system call that they are for.
 """
 _SOCKET: Final = int(socket.SOL_SOCKET)
 _RIGHTS: Final = int(socket.SCM_RIGHTS)

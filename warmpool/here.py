@@ -1,5 +1,5 @@
-"""Where in an app its code runs. Clients ask, which an app may have: a call of the very session that is in a call would
-wait for itself.
+"""In which session's call this code runs. A client in an app asks, to refuse a call of that very session: calls run one
+at a time, so it would wait for itself.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ class LockFile:
             return True
 
     def is_still_there(self) -> bool:
-        """Or has the file been removed by somebody else, so that another one may hold the name?"""
+        """Whether the file with its name is still ours, and not one that somebody has put in its place."""
         try:
             return os.path.samestat(os.fstat(self._fd), self._path.stat())
         except FileNotFoundError:

@@ -83,7 +83,7 @@ def _path(name: str) -> Path:
 
 
 def is_text(path: str) -> bool:
-    """Or else nobody can be told of it: what goes over the wire is UTF-8."""
+    """Whether this path can be told to others: what goes over the wire is UTF-8."""
     try:
         path.encode()
     except UnicodeEncodeError:

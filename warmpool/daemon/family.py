@@ -6,9 +6,9 @@ died that we do not know; but not after each of many, since a look takes longer 
 
 Some orphans end by themselves when they see that their worker is dead, and must: multiprocessing has a process that
 removes then what shared memory is left, and a daemon that an app has embedded removes its files. So who is in the
-kernel's session of one that has just died is spared for a moment, which is counted from the death; and so is anybody,
-counted from when there were no orphans yet. Whatever an orphan forks is found while that is there or when it has died,
-so it gains nothing by it.
+kernel's session of one that has just died is spared for a moment, which is counted from the death; and so is every
+orphan, for a moment that is counted from the first one's coming. Whatever an orphan forks is found while that is there
+or when it has died, so it gains nothing by it.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ class LogWriter:
         self._lost += not self._put(message)
 
     def _put(self, message: str) -> bool:
-        """Writes one line, or as much of it as there is room for, which is not good enough."""
+        """Writes one line, or as much of it as there is room for; False if that is not all."""
         data = rest = (b"\n" if self._is_cut else b"") + self._form(message).encode(errors="replace")
         with suppress(OSError):  # nor may a full disk or a closed terminal decide over leases
             while rest:

@@ -58,8 +58,7 @@ def serve(
         os.environ[SOCKET_ENV] = places.address  # where clients in apps find their own daemon
         be_subreaper()
         try:
-            kind = Board if owner is None else MovableBoard
-            board = kind.create(settings.max_workers)
+            board = (Board if owner is None else MovableBoard).create(settings.max_workers)
             stack.callback(board.close)
             listener = _listen(places.socket)
         except OSError as error:
@@ -140,7 +139,7 @@ def _listen(path: Path) -> socket.socket:
 
 
 def _raise_open_files() -> int:
-    """As many descriptors as we may have: a session costs two. Gives the limit from before, for the workers."""
+    """As many descriptors as we may have: a session costs three. Gives the limit from before, for the workers."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return soft

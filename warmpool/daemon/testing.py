@@ -1,8 +1,9 @@
 """What tests may ask of a daemon that was started for them: to move time, and faults on demand.
 
 Each is answered when its consequences are settled: what was told to go is gone, and what is asked next sees it so.
-`advance` goes from deadline to deadline. After each it waits until no worker is leaving and no session is asked
-whether it may expire; their exits and answers bring it on, nothing polls. Meanwhile lease time stands still.
+`advance` goes from deadline to deadline. After each it waits until no worker is leaving, none writes its stack, and no
+session is asked whether it may expire; their exits and answers bring it on, nothing polls. Meanwhile lease time stands
+still.
 """
 
 from __future__ import annotations

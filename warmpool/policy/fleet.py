@@ -3,7 +3,7 @@
 One step, `settle`, is called after every change and brings the fleet in line with what is wanted:
 
 1. Who waits gets a worker that is ready, first come first served.
-2. A template that has died is made again if somebody still waits for its workers.
+2. A template that has died is made again if somebody still waits for its workers, or for what it can tell.
 3. For each who still waits a worker is forked, in the order of their arrival over all apps, while the app's limit,
    the daemon's limit and the machine's memory allow it. At the daemon's limit idle workers of others make room.
 4. When nobody waits for room in the daemon, each pool is filled up to its warm target, in a quiet moment.
@@ -68,8 +68,8 @@ class Fleet:
     # --- what workers report ----------------------------------------------------------------------------------
 
     def worker_loaded(self, worker: Worker, event: ev.WorkerLoaded, now: float) -> None:
-        """It is not of its edition if there has been an edit before it came to read the files. (Another version alone
-        says nothing: what an import reads may be up to chance.)
+        """One that imports the app for itself may have read files that were edited since its template did, and is of
+        another edition than its pool. (Another version alone says nothing: what an import reads may be up to chance.)
         """
         pool = worker.pool
         is_other = event.version != pool.version and event.edition.revision != pool.revision

@@ -115,7 +115,7 @@ class Pool:
     stillborn: int = 0
     """Workers in a row that were asked for and never came to be."""
     no_room: str | None = None
-    """Why the machine had no room for a worker, until one is ready that was asked for later."""
+    """Why the machine had no room for a process of it, until there was some."""
     refill_at: float = 0.0
     """When warm workers may be made, for nobody in particular."""
     idle_delay: float = 0.0

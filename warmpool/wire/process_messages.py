@@ -121,7 +121,7 @@ class Relabel(NamedTuple):
 
 
 class Wake(NamedTuple):
-    """There is something for you that is not in a message. Answers WakeMe."""
+    """There is something for you that is not in a message. Sent in answer to WakeMe."""
 
 
 class HangNext(NamedTuple):

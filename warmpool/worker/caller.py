@@ -18,7 +18,7 @@ from .cancelling import NOTHING, Inbox
 from .failures import OUTSIDE, app_error, call_cancelled, cannot_send, print_failure
 
 LOOKS: Final = range(300)
-"""Some twelve microseconds: as long as a client takes that calls once more at once."""
+"""Some twelve microseconds: about as long as a client takes to send its next call, if it does so at once."""
 DEAF: Final = 16
 """Calls after which a worker that has waited awake in vain does so once more."""
 

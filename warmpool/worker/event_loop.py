@@ -57,7 +57,7 @@ class EventLoop:
         self._connections: dict[int, Connection] = {}
         self._queue: deque[tuple[Connection, Call | Stream]] = deque()
         self._occupied: set[Connection] = set()  # its call waits or runs, or its answer is not taken
-        self._paused: set[Connection] = set()  # of these, the ones that have sent more, and are not read
+        self._paused: set[Connection] = set()  # of these, those that have sent more: not watched until they are free
         self._running: asyncio.Task[None] | None = None
         self._awaited = NOTHING  # id of the call whose code, the app's, the task that runs is in
         self._inbox = process.inbox

@@ -79,9 +79,9 @@ class _Understudy(AppProcess):
 
 
 def acquaint(functions: Iterable[Function]) -> None:
-    """Makes a blank of each model and looks up what will be looked up of it, so that Python has that in its cache: who
-    is not there yet takes the place of another, and both are written to. Takes hold of each function and of its code,
-    whose counts of references lie in the objects. Runs none of the app's code.
+    """Makes a blank of each model and looks up what will be looked up of it, so that Python has that in its method
+    cache: an entry that is made later takes the place of another, and the pages of both are copied. Takes hold of each
+    function and of its code, whose counts of references lie in the objects. Runs none of the app's code.
     """
     models: set[Any] = set()
     for function in functions:

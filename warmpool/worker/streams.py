@@ -3,8 +3,8 @@
 `Outlet` is the way of one stream's events to its client. An item of a generator, and what plain code says of its
 progress, waits until the client has taken what came before, so a client that does not read stops the function, and
 memory stays flat. Who cannot wait (another thread, async code, code that has been told to stop) leaves what it says in
-a short line; what does not fit there is lost, and the numbers of the events show the gap. Only the holder of the lock
-touches the socket, and nobody waits for the lock but for items.
+a short queue; what does not fit there is lost, and the numbers of the events show the gap. Only the holder of the lock
+touches the socket; who cannot wait does not wait for the lock either.
 
 `Items` steps through a plain generator. A cancel is raised inside of it, also while it stands at a `yield`.
 """
