@@ -13,13 +13,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import fields, is_dataclass
-from typing import Annotated, Any, Final, TypeGuard, get_args, get_origin
+from typing import Annotated, Any, Final, TypeGuard
 
 from pydantic import AliasChoices, AliasPath, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticSerializationError, to_json
 
 from .errors import InvalidInputError
+from .methods import whole_input
 
 _VAR_POSITIONAL: Final = inspect.Parameter.VAR_POSITIONAL
 _VAR_KEYWORD: Final = inspect.Parameter.VAR_KEYWORD
@@ -37,7 +38,7 @@ Decode = Callable[[Any], Arguments]
 
 def decoder(name: str, parameters: list[inspect.Parameter], hints: dict[str, Any]) -> tuple[type[BaseModel], Decode]:
     """The model that an input of function `name` is checked by, and what decodes it."""
-    model = _whole_input(parameters, hints)
+    model = whole_input(parameters, hints)
     if model is None:
         return _decode_parameters(name, parameters, hints)
     return model, _decode_model(name, model, hints[parameters[0].name], parameters[0])
@@ -53,16 +54,6 @@ def keys_of(name: str, field: FieldInfo) -> set[str | None]:
     choices = alias.choices if isinstance(alias, AliasChoices) else [alias]
     firsts = (choice.path[0] if isinstance(choice, AliasPath) else choice for choice in choices)
     return {name, field.alias, *(first for first in firsts if isinstance(first, str))}
-
-
-def _whole_input(parameters: list[inspect.Parameter], hints: dict[str, Any]) -> type[BaseModel] | None:
-    """The model that the only parameter is, if there is one."""
-    if len(parameters) != 1 or parameters[0].kind in (_VAR_POSITIONAL, _VAR_KEYWORD):
-        return None
-    annotation = hints.get(parameters[0].name)
-    if get_origin(annotation) is Annotated:
-        annotation = get_args(annotation)[0]
-    return annotation if is_model(annotation) else None
 
 
 def _decode_model(name: str, model: type[BaseModel], annotation: Any, parameter: inspect.Parameter) -> Decode:

@@ -6,12 +6,12 @@ from __future__ import annotations
 
 import collections.abc
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum
 from functools import reduce
 from operator import is_, or_
 from types import UnionType
-from typing import Any, Final, Never, NoReturn, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Final, Never, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
 HOOKS: Final = frozenset({"setup", "preload", "on_end", "on_cancel", "unload"})
 """Public methods of an app that are not its functions."""
@@ -118,6 +118,16 @@ def _with_arguments(hint: Any, given: dict[Any, Any]) -> Any:
         return hint
     origin: Any = get_origin(hint)
     return reduce(or_, filled) if origin is UnionType else origin[filled]
+
+
+def whole_input(parameters: Sequence[inspect.Parameter], hints: dict[str, Any]) -> Any:
+    """The model that is the only one of these parameters, and so the whole input; None if it is not so."""
+    if len(parameters) != 1 or parameters[0].kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
+        return None
+    annotation = hints.get(parameters[0].name)
+    if get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    return annotation if isinstance(annotation, type) and hasattr(annotation, "model_fields") else None
 
 
 def kind_of(method: Callable[..., Any], returned: Any) -> Kind:

@@ -14,11 +14,11 @@ import inspect
 from collections.abc import AsyncIterator, Callable, Generator
 from functools import partial, wraps
 from types import NoneType
-from typing import Annotated, Any, Self, TypeVar, cast, get_args, get_origin
+from typing import Any, Self, TypeVar, cast
 
 from ..checks import shorten
 from ..errors import AppError, FunctionNotFoundError, InvalidRequestError
-from ..methods import Kind, hints_of, is_function, kind_of, results_of, why_no_function
+from ..methods import Kind, hints_of, is_function, kind_of, results_of, whole_input, why_no_function
 from .sessions import AsyncSession
 from .streams import AsyncStream
 from .sync import Session
@@ -156,10 +156,7 @@ def _binder(method: Callable[..., Any], hints: dict[str, Any]) -> Bind:
     """Arguments, as Python binds them, into the input of a call. Raises TypeError as Python does."""
     signature = inspect.signature(method)
     _, *parameters = signature.parameters.values()
-    only = hints.get(parameters[0].name) if len(parameters) == 1 else None
-    if get_origin(only) is Annotated:
-        only = get_args(only)[0]
-    takes_model = isinstance(only, type) and hasattr(only, "model_fields")
+    takes_model = whole_input(parameters, hints) is not None
 
     def bind(arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         bound = signature.bind(None, *arguments, **keywords).arguments
