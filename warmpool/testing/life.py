@@ -96,13 +96,13 @@ class Life(Generic[A]):
 
     async def begin(self, step: Step) -> None:
         """All that comes before the first call. Raises APP_BROKEN."""
-        doing = "reading its functions"  # in the words of a template, which has read them by then
+        doing = "preload"  # in the words of a template
         try:
-            if (preload := getattr(self.app_class, "preload", None)) is not None:
-                doing = "preload"
-                if self.app_class not in _preloaded:
-                    await step(preload)
-                    _preloaded.add(self.app_class)
+            preload = getattr(self.app_class, "preload", None)
+            if preload is not None and self.app_class not in _preloaded:
+                await step(preload)
+                _preloaded.add(self.app_class)
+            doing = "reading its options"
             version = _version_of(self.app_class)
             options_of(self.app_class)
             doing = "its setup"
