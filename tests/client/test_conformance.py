@@ -1002,7 +1002,7 @@ def test_logs(both: Any):
     lines = both.sessions.logs(session.id, follow=True)
     assert next(lines).endswith("xxx")
     assert next(lines).endswith("xxxx")
-    assert [line[-4:] for line in both.sessions.logs(session.id)] == [" xxx", "xxxx"]
+    assert [line[-4:] for line in session.logs()] == [" xxx", "xxxx"]
     session.end()
     assert list(lines) == []
     assert len(list(both.sessions.logs(session.id))) == 2
@@ -1014,7 +1014,7 @@ def test_why(both: Any):
     session = both.session(MISBEHAVES)
     session.call("write_to_stdout", count=3)
     session.end()
-    story = both.sessions.why(session.id)
+    story = session.why()
     assert (story.session_id, story.status, story.end_reason) == (session.id, "ended", "client")
     assert story.entries[0].count == 1
     assert story.log[-1].endswith("xxx")

@@ -72,7 +72,7 @@ class AsyncClient:
         return await self._core.run(request)
 
     def stream(self, params: Mapping[str, Any] = {}, /, **overrides: Any) -> AsyncStream:
-        """As `Client.stream`."""
+        """As `Client.stream`; `async with` begins it."""
         return stream_of(self._core, run_request(params, overrides, working_directory()))
 
     def session(self, app: str | os.PathLike[str] | type, **options: Unpack[SessionOptions]) -> AsyncSession:

@@ -203,6 +203,14 @@ class AsyncSession(Served):
         """As `Session.info`, awaited."""
         return await AsyncSessions(self._core).get(self.id)
 
+    async def why(self) -> Data:
+        """As `Session.why`, awaited."""
+        return await AsyncSessions(self._core).why(self.id)
+
+    def logs(self, *, follow: bool = False) -> AsyncGenerator[str, None]:
+        """As `Session.logs`."""
+        return AsyncSessions(self._core).logs(self.id, follow=follow)
+
     async def keepalive(self) -> Data:
         """As `Session.keepalive`, awaited."""
         return await AsyncSessions(self._core).keepalive(self.id)

@@ -16,11 +16,12 @@ from contextlib import contextmanager
 from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
 from ..paths import Places, working_directory
+from ..wire.messages import Opened
 from .connections import HangupError
 from .core import finish
 from .requests import Data, Page, SessionOptions, call_arguments, run_request, session_request
 from .sessions import AsyncApps, AsyncCalls, AsyncSession, AsyncSessions
-from .streams import AsyncStream, stream_of
+from .streams import AsyncStream, Served, stream_of
 from .sync_core import SyncCore, drive
 
 A = TypeVar("A")
@@ -81,7 +82,9 @@ class Client:
         return finish(self._core.run(request))
 
     def stream(self, params: Mapping[str, Any] = {}, /, **overrides: Any) -> Stream:
-        """As `run` with `stream=True`, but it begins when it is first asked for an event."""
+        """As `run` with `stream=True`, but it begins when it is first asked for an event, and not at the beginning of a
+        `with` block: the handler of a signal could raise before that is entered.
+        """
         return Stream(stream_of(self._core, run_request(params, overrides, working_directory())))
 
     def session(self, app: str | os.PathLike[str] | type, **options: Unpack[SessionOptions]) -> Session:
@@ -111,7 +114,7 @@ class Client:
         return finish(self._core.stop_daemon())
 
 
-class Session:
+class Session(Served):
     """A session that is held. Not closed by garbage collection: it expires by its own window."""
 
     def __init__(self, core: SyncCore, twin: AsyncSession) -> None:
@@ -119,13 +122,14 @@ class Session:
         self._readers, self._reasons = core.readers, core.readers.reasons()
         self._twin = finish(twin.open())
         self.id: str = twin.id
-        opened = twin.opened
-        self.app: str = opened.app
-        self.version: str = opened.version
-        self.worker_id: str = opened.worker_id
 
     def __repr__(self) -> str:
         return f"<Session {self.id} {self.app}@{self.version}>"
+
+    @property
+    def opened(self) -> Opened:
+        """As it was told, when it was opened or attached to."""
+        return self._twin.opened
 
     def __enter__(self) -> Self:
         return self
@@ -224,6 +228,14 @@ class Session:
         """
         return finish(self._twin.info())
 
+    def why(self) -> Data:
+        """What has happened to it, as `Sessions.why` tells."""
+        return finish(self._twin.why())
+
+    def logs(self, *, follow: bool = False) -> Generator[str, None, None]:
+        """The lines of its log; with `follow` until it is over."""
+        return drive(self._twin.logs(follow=follow))
+
     def keepalive(self) -> Data:
         """Slides the window without a call."""
         return finish(self._twin.keepalive())
@@ -237,7 +249,7 @@ class Session:
         return finish(self._twin.get_labels())
 
 
-class Stream:
+class Stream(Served):
     """The events of one call, as they come: an iterator, and a context manager that closes it.
 
     Each event has `type`, `number` and `time`: `output` events have an `output`, `progress` events `done`, `total` and
@@ -266,16 +278,9 @@ class Stream:
         return self._twin.session_id
 
     @property
-    def app(self) -> str:
-        return self._twin.app
-
-    @property
-    def version(self) -> str:
-        return self._twin.version
-
-    @property
-    def worker_id(self) -> str:
-        return self._twin.worker_id
+    def opened(self) -> Opened:
+        """As it was told. Raises INVALID_REQUEST before it has begun."""
+        return self._twin.opened
 
     @property
     def output(self) -> Any:
