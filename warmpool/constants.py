@@ -16,6 +16,8 @@ OPEN_TIMEOUT_MAX = 3600.0
 
 CONTROL_FRAME_LIMIT = 64 * 1024
 """Largest hello or control frame. The daemon decodes nothing larger: a frame can grow 72-fold in memory."""
+REPLY_FRAME_LIMIT = 2**31 - 1
+"""Of the daemon's answers, all that a header can say: it is trusted, and a list of sessions may be long."""
 ATTACH_FRAME_LIMIT = 2 * CONTROL_FRAME_LIMIT
 """Of the first frame on a connection to a worker: it may carry what two control frames have brought."""
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
-from ..constants import CONTROL_FRAME_LIMIT
+from ..constants import CONTROL_FRAME_LIMIT, REPLY_FRAME_LIMIT
 from ..errors import InvalidRequestError, WarmpoolError
 from ..errors import from_wire as error_from_wire
 from ..outbox import Outbox
@@ -35,7 +35,6 @@ from .bells import Bell, Bells
 from .connections import (
     FORKED,
     GREETING,
-    REPLY_LIMIT,
     HangupError,
     Passed,
     cannot_use,
@@ -204,7 +203,7 @@ class AsyncControlLink(AsyncLink):
         self._last_id = 0
         self._writer = FrameWriter(CONTROL_FRAME_LIMIT)
         self._passed = Passed(connection, bells)
-        super().__init__(connection, FrameReader(REPLY_LIMIT))
+        super().__init__(connection, FrameReader(REPLY_FRAME_LIMIT))
         self._receive_into = self._passed.receive_into
         self._send(self._writer.frame(to_wire(GREETING)))
 

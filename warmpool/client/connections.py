@@ -29,8 +29,6 @@ from ..wire.values import advice
 from .bells import Bells
 
 FORKED: Final = "it was made before this process was forked: make a new Client in the child"
-REPLY_LIMIT: Final = 2**31 - 1
-"""The daemon's answers: it is trusted, and a list of sessions may be long."""
 SPIN_BACKOFF: Final = 64
 """Calls for which a client sleeps at once after it has spun in vain: they are long, or there is no core for the worker.
 """

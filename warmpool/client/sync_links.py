@@ -18,7 +18,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
-from ..constants import CONTROL_FRAME_LIMIT
+from ..constants import CONTROL_FRAME_LIMIT, REPLY_FRAME_LIMIT
 from ..errors import from_wire as error_from_wire
 from ..wire.frames import FrameReader, FrameWriter
 from ..wire.messages import (
@@ -34,7 +34,6 @@ from .bells import Bell, Bells
 from .connections import (
     FORKED,
     GREETING,
-    REPLY_LIMIT,
     HangupError,
     Passed,
     cannot_use,
@@ -97,7 +96,7 @@ class ControlLink(Link):
     """A connection to the daemon."""
 
     def __init__(self, connection: socket.socket, bells: Bells) -> None:
-        super().__init__(connection, FrameReader(REPLY_LIMIT))
+        super().__init__(connection, FrameReader(REPLY_FRAME_LIMIT))
         self._writer = FrameWriter(CONTROL_FRAME_LIMIT)
         self._passed = Passed(connection, bells)
         self._receive_into = self._passed.receive_into

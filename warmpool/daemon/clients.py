@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ..constants import CONTROL_FRAME_LIMIT, HELLO_TIMEOUT, MIB
+from ..constants import CONTROL_FRAME_LIMIT, HELLO_TIMEOUT, MIB, REPLY_FRAME_LIMIT
 from ..descriptors import NOW, carrying, close_all
 from ..errors import ProtocolError
 from ..paths import peer_of
@@ -23,7 +23,6 @@ from ..wire.frames import FrameReader, FrameWriter
 from ..wire.messages import CONTROL, Control, Opened, hello_of
 from ..wire.shapes import Message, from_wire, to_wire
 
-FRAME_MAX = 2**31
 UNSENT_LIMIT = 4 * MIB
 """A client that has so much of its answers unread is dropped. One answer may be longer."""
 READS_AT_ONCE = 2
@@ -103,7 +102,7 @@ class Clients:
         self._received = received
         self._refused = refused
         self._closed = closed
-        self._writer = FrameWriter(FRAME_MAX)
+        self._writer = FrameWriter(REPLY_FRAME_LIMIT)
         self._last = 0
         self.by_number: dict[int, Client] = {}
         loop.add_reader(listener.fileno(), self._accept)
