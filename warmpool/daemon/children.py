@@ -41,7 +41,8 @@ class Child:
         self.pid = pid
         self.on_exit: Callable[[Exit], None] = lambda _: None
         self._loop = loop
-        self._pidfd = os.pidfd_open(pid)
+        self._pidfd: int | None = os.pidfd_open(pid)
+        """None once it is reaped: its number may be another's by then."""
         self._sent: set[int] = set()
         self._on_reaped = on_reaped
         loop.add_reader(self._pidfd, self._reap)
@@ -58,7 +59,7 @@ class Child:
 
     def wait(self, patience: float) -> None:
         """Blocks until it is reaped, or so many seconds have passed."""
-        if has_exited(self._pidfd, max(0.0, patience)):
+        if self._pidfd is not None and has_exited(self._pidfd, max(0.0, patience)):
             self._reap()
 
     def lose(self) -> None:
@@ -70,10 +71,12 @@ class Child:
         self._signal(signal.SIGURG)
 
     def _signal(self, number: int) -> None:
-        with suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self._pidfd, number)
+        if self._pidfd is not None:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, number)
 
     def _reap(self) -> None:
+        assert self._pidfd is not None
         try:
             pid, status, usage = os.wait4(self.pid, os.WNOHANG)  # nobody else's pid until then
         except ChildProcessError:
@@ -82,6 +85,7 @@ class Child:
             return
         self._loop.remove_reader(self._pidfd)
         os.close(self._pidfd)
+        self._pidfd = None
         self._on_reaped(self, Exit(_in_words(os.waitstatus_to_exitcode(status), self._sent), usage.ru_maxrss * KIB))
 
 
