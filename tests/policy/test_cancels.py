@@ -47,6 +47,19 @@ def test_the_call_that_runs_may_be_named():
     assert worker_of(story, client).cancelled == [call_id]
 
 
+def test_calls_that_have_stopped_leave_nothing_behind():
+    story, client, _ = running(timeout=3600)
+    sizes = set()
+    for _ in range(20):
+        story.cancel(client.session)
+        story.finishes(client)
+        sizes.add(len(story.broker._cancels._ladders))
+        story.begins(client)
+    assert sizes == {1}
+    story.exits(client.worker)
+    assert story.broker._cancels._ladders == {}
+
+
 def test_where_none_runs_there_is_nothing_to_stop():
     story = Story()
     client = story.session()

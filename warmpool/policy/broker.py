@@ -211,6 +211,7 @@ class Broker:
                     worker.session.end_value = event.packed
             case ev.WorkerExited():
                 self._used_at = now
+                self._cancels.forget(worker)
                 self.fleet.worker_exited(worker, event, now)
                 if worker.session is not None:
                     self.leases.worker_gone(worker.session, event, now)
@@ -252,8 +253,8 @@ class Broker:
                 self.leases.answer_overdue(session_id, now)
             case "lifetime", str() as session_id:
                 self.leases.lifetime_over(session_id, now)
-            case "cancel", (str() as worker_id, int() as call_id):
-                self._cancels.overdue((worker_id, call_id), now)
+            case "cancel", str() as worker_id:
+                self._cancels.overdue(worker_id, now)
             case "open", tuple() as ticket:
                 self.opens.overdue(ticket)
             case "explain", (str() as session_id, tuple() as ticket):

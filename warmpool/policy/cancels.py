@@ -21,13 +21,14 @@ from .fleet import Fleet
 from .leases import Leases
 from .pool import Worker
 from .sessions import Session
-from .timers import Timer, Timers
+from .timers import Timer, Timers, is_over
 
 
 @dataclass(slots=True)
 class Ladder:
     """How far one call has been taken, and when the next step is due."""
 
+    call_id: int
     due: float = math.inf
     is_dumped: bool = False
     """Its process has been asked for its stack. What comes next is the end."""
@@ -39,8 +40,8 @@ class Cancels:
         self._effects = effects
         self._fleet = fleet
         self._leases = leases
-        self._ladders: dict[tuple[str, int], Ladder] = {}
-        """By worker and call."""
+        self._ladders: dict[str, Ladder] = {}
+        """By worker, of which one call runs at a time."""
 
     def __repr__(self) -> str:
         return f"<Cancels {self._ladders}>"
@@ -80,13 +81,14 @@ class Cancels:
 
     def begin(self, worker: Worker, activity: Activity, now: float, *, grace: float) -> None:
         """Has the call stop that runs. To ask once more can hurry it, and never gives it more time."""
-        key = (worker.id, activity.call_id)
         _note(worker, now, f"cancel of call {activity.started} asked for, {grace:g} s given")
         self._effects.append(fx.Cancel(worker.id, worker.row, activity.call_id))
-        ladder = self._ladders.setdefault(key, Ladder())
+        ladder = self._ladders.get(worker.id)
+        if ladder is None or ladder.call_id != activity.call_id:
+            ladder = self._ladders[worker.id] = Ladder(activity.call_id)
         if not ladder.is_dumped and now + grace < ladder.due:
             ladder.due = now + grace
-            self._timers.set(Timer("cancel", key), ladder.due)
+            self._timers.set(Timer("cancel", worker.id), ladder.due)
 
     def end_session(self, session: Session, reason: str, now: float, *, grace: float) -> None:
         """Ends it. A call that runs is cancelled, and its worker goes when that has stopped."""
@@ -98,21 +100,28 @@ class Cancels:
             self.begin(self._fleet.workers[session.worker_id], activity, now, grace=grace)
             self._fleet.kill_at(session.worker_id, now + grace + STOP_GRACE)
 
-    def overdue(self, key: tuple[str, int], now: float) -> None:
+    def forget(self, worker: Worker) -> None:
+        """It is gone."""
+        if self._ladders.pop(worker.id, None) is not None:
+            self._timers.cancel(Timer("cancel", worker.id))
+
+    def overdue(self, worker_id: str, now: float) -> None:
         """Looks whether the call has stopped; if not, the next step."""
-        worker = self._fleet.workers.get(key[0])
-        activity = None if worker is None else self._leases.activity_of(worker.row)
-        if worker is None or activity is None or not activity.busy or activity.call_id != key[1]:
-            del self._ladders[key]
+        ladder = self._ladders.get(worker_id)
+        if ladder is None or not is_over(ladder.due, now):
+            return  # of the call before
+        worker = self._fleet.workers[worker_id]
+        activity = self._leases.activity_of(worker.row)
+        if not activity.busy or activity.call_id != ladder.call_id:
+            del self._ladders[worker.id]
             return
-        ladder = self._ladders[key]
         if not ladder.is_dumped:
-            ladder.is_dumped = True
+            ladder.is_dumped, ladder.due = True, now + DUMP_TIME
             _note(worker, now, f"call {activity.started} did not stop: its stack goes to the log")
             self._effects.append(fx.DumpStack(worker.id))
-            self._timers.set(Timer("cancel", key), now + DUMP_TIME)
+            self._timers.set(Timer("cancel", worker.id), ladder.due)
             return
-        del self._ladders[key]
+        del self._ladders[worker.id]
         _note(worker, now, f"call {activity.started} did not stop: SIGTERM, and SIGKILL {TERM_GRACE:g} s later")
         if worker.session is not None:
             self._leases.close(worker.session, "unresponsive", now)
