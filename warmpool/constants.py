@@ -48,8 +48,10 @@ TERM_GRACE = 1.0
 QUICK_CANCEL = 0.5
 """The grace of a call whose session nobody waits for: the daemon stops, or the client has left before it was served."""
 
-EXPIRE_ANSWER_TIMEOUT = 1.0
-"""A worker that the board shows idle must answer the question "may you expire?" within this time."""
+EXPIRE_ANSWER_TIMEOUT = 10.0
+"""A worker that the board shows idle must answer the question "may you expire?" within this time. It alone knows of a
+call that waits to be read, and code of the app's may keep it from answering: a task that blocks its loop, a thread.
+"""
 
 EXPLAIN_TIMEOUT = 2.0
 """How long the daemon holds back an answer about a session whose connection broke, for the exit status."""

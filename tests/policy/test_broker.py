@@ -294,6 +294,9 @@ def test_a_worker_that_never_answers_loses_its_session_all_the_same():
     story.exits(status="was killed by SIGKILL after it did not stop in time")
     view = story.look(client.session)
     assert (view.status, view.end_reason) == ("expired", "idle")
+    session = story.broker.leases.known(str(client.session), story.now)
+    told = [entry.text for entry in session.history.entries()]
+    assert f"the worker did not say within {EXPIRE_ANSWER_TIMEOUT:g} s whether a call waits" in told
 
 
 def test_a_worker_that_a_call_keeps_from_answering_keeps_its_session():

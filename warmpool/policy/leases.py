@@ -238,6 +238,7 @@ class Leases:
         if self.activity_of(session.row).started != session.asked_at_call:
             self._go_on(session, now)
         else:
+            session.history.add(now, f"the worker did not say within {EXPIRE_ANSWER_TIMEOUT:g} s whether a call waits")
             self.close(session, session.reason_to_go, now)
 
     def busy(self, worker: Worker, now: float) -> None:
