@@ -62,10 +62,6 @@ class Places(NamedTuple):
         """Of a daemon that runs detached; there as long as no other has come after it."""
         return _path(self.address + ".log")
 
-    @property
-    def old_log(self) -> Path:
-        return _path(self.address + ".log.old")
-
     def log_in_words(self) -> str:
         """Where to read what the daemon has written: one in the foreground has no file for that."""
         return f"{self.address}.log" if os.path.exists(f"{self.address}.log") else "what it wrote to its stderr"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from warmpool.daemon.log import LogWriter, as_json, as_text
+from warmpool.daemon.log import LogWriter, as_json, as_text, open_log
 
 PAGES = 4
 
@@ -51,6 +51,26 @@ def refuse_to_open(monkeypatch: pytest.MonkeyPatch) -> None:
         raise PermissionError(path)
 
     monkeypatch.setattr(os, "open", refuse)
+
+
+def test_a_file_that_is_too_long_is_begun_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("warmpool.daemon.log.DAEMON_LOG_LIMIT", 100)
+    path, old, other = tmp_path / "log", tmp_path / "log.old", tmp_path / "other"
+    fd = open_log(path)
+    try:
+        log, elsewhere = LogWriter(fd, as_text, path), LogWriter(fd, as_text, other)
+        other.touch()
+        for index in range(50):
+            log(f"line {index}")
+            assert path.stat().st_size < 150
+        assert messages(path.read_bytes())[-1] == "line 49"
+        kept = messages(old.read_bytes() + path.read_bytes())
+        assert kept == [f"line {index}" for index in range(50 - len(kept), 50)]
+        for index in range(50):
+            elsewhere(f"line {index}")
+        assert path.stat().st_size > 500, "somebody else's file, for all we know"
+    finally:
+        os.close(fd)
 
 
 @pytest.mark.parametrize("is_anothers", [False, True], ids=["ours", "another user's"])

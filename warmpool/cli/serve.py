@@ -7,18 +7,17 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from math import ceil
-from typing import Any, Final
+from typing import Any
 
 from ..checks import check_number
-from ..constants import DAEMON_LOG_LIMIT, MIB
+from ..constants import MIB
+from ..daemon.log import STDERR, STDOUT, open_log
 from ..errors import InvalidRequestError, WarmpoolError
 from ..handshake import READY, error_in, refusal
 from ..launch import close_all_but
 from ..paths import Places, make_private, working_directory
 from ..settings import BOUNDS, Settings
 
-STDOUT: Final = 1
-STDERR: Final = 2
 _IN_UNITS = {"min_free_bytes": ("min_free_mb", MIB), "log_cap": ("log_cap_mb", MIB)}
 """Settings that are typed under another name, in so many of their unit."""
 
@@ -55,7 +54,7 @@ def _settings(options: argparse.Namespace) -> Settings:
 def _detach(places: Places, run: Callable[[Callable[[], None]], None]) -> int:
     """Runs the daemon in a child of its own session, and returns when it is ready. Raises its error if it fails."""
     try:
-        log = _open_log(places)
+        log = open_log(places.log)
     except OSError as error:
         raise InvalidRequestError(f"no log can be kept in {places.log}: {error.strerror}") from error
     readable, writable = os.pipe()
@@ -75,8 +74,6 @@ def _detach(places: Places, run: Callable[[Callable[[], None]], None]) -> int:
     close_all_but({0, 1, 2, writable})
 
     def ready() -> None:
-        with suppress(OSError):
-            _begin_anew_if_long(places)
         os.write(writable, READY)
         os.close(writable)
 
@@ -87,17 +84,3 @@ def _detach(places: Places, run: Callable[[Callable[[], None]], None]) -> int:
             os.write(writable, refusal(error))
         raise
     return 0
-
-
-def _open_log(places: Places) -> int:
-    return os.open(places.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-
-
-def _begin_anew_if_long(places: Places) -> None:
-    """A log that those before have left, now that it is ours alone. It is kept as `.old`."""
-    if os.fstat(STDERR).st_size > DAEMON_LOG_LIMIT:
-        places.log.replace(places.old_log)
-        log = _open_log(places)
-        for fd in (STDOUT, STDERR):
-            os.dup2(log, fd)
-        os.close(log)

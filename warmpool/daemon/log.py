@@ -20,8 +20,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from ..constants import DAEMON_LOG_LIMIT
+
 Log = Callable[[str], None]
 
+STDOUT: Final = 1
 STDERR: Final = 2
 
 
@@ -49,9 +52,10 @@ def tail_to(log: Log) -> Callable[[str, str], None]:
 class LogWriter:
     """Writes messages to a descriptor, which stays its owner's."""
 
-    def __init__(self, fd: int, form: Callable[[str], str]) -> None:
+    def __init__(self, fd: int, form: Callable[[str], str], kept: Path | None = None) -> None:
+        """`kept`: if this is the file that `fd` writes to, it is begun anew when it is too long."""
         self._write, self.close = _writer_of(fd)
-        self._form = form
+        self._fd, self._form, self._kept = fd, form, kept
         self._lost = 0
         self._is_cut = False
         """The last line that was begun has no end."""
@@ -62,6 +66,9 @@ class LogWriter:
                 self._lost += 1
                 return
             self._lost = 0
+        if self._kept is not None and os.fstat(self._fd).st_size > DAEMON_LOG_LIMIT:
+            with suppress(OSError):
+                _begin_anew(self._kept, {STDOUT, self._fd})
         self._lost += not self._put(message)
 
     def _put(self, message: str) -> bool:
@@ -72,6 +79,28 @@ class LogWriter:
                 rest = rest[self._write(rest[: select.PIPE_BUF]) :]
         self._is_cut = 0 < len(rest) < len(data) or (self._is_cut and bool(rest))
         return not rest
+
+
+def _begin_anew(log: Path, fds: set[int]) -> None:
+    """For those of these descriptors that write to it. What is there is kept as `.old`."""
+    ours = [fd for fd in fds if os.path.samestat(os.fstat(fd), os.stat(log))]
+    if not ours:
+        return
+    put_aside(log)
+    another = open_log(log)
+    for fd in ours:
+        os.dup2(another, fd)
+    os.close(another)
+
+
+def put_aside(log: Path) -> None:
+    """Raises OSError."""
+    log.replace(f"{log}.old")
+
+
+def open_log(path: Path) -> int:
+    """Raises OSError."""
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
 
 
 def _writer_of(fd: int) -> tuple[Callable[[bytes], int], Callable[[], None]]:

@@ -20,7 +20,7 @@ from ..paths import SOCKET_ENV, Places, address_of, make_private
 from ..policy import events as ev
 from ..settings import Settings
 from .catalog import Catalog
-from .log import STDERR, LogWriter, as_json, as_text, is_written_to, tail_to
+from .log import STDERR, LogWriter, as_json, as_text, is_written_to, put_aside, tail_to
 from .movable_board import MovableBoard
 from .room import FOR_A_DAEMON, check_room, why_no_room
 from .server import Server
@@ -47,7 +47,7 @@ def serve(
     entries = catalog.serve(apps)
     make_private(places)
     with ExitStack() as stack:
-        log = LogWriter(STDERR, as_json if log_json else as_text)
+        log = LogWriter(STDERR, as_json if log_json else as_text, places.log)
         stack.callback(log.close)
         lock = _lock(places)
         stack.callback(lock.release)
@@ -94,9 +94,10 @@ def _lock(places: Places) -> LockFile:
     except OSError as error:
         raise _cannot_serve(places, error) from error
     except AlreadyLockedError as error:
+        end = "warmpool stop" if places.socket.exists() or not error.pid else f"kill {error.pid}"
         raise InvalidRequestError(
             f"a daemon is already running on {places.socket} (pid {error.pid or 'not known yet'}); "
-            "stop it with `warmpool stop`, or give this one another --socket"
+            f"stop it with `{end}`, or give this one another --socket"
         ) from None
 
 
@@ -104,7 +105,7 @@ def _put_log_aside(places: Places) -> None:
     """That of a daemon before this one, or else it would be taken for this one's."""
     if not is_written_to(places.log):
         with suppress(OSError):
-            places.log.replace(places.old_log)
+            put_aside(places.log)
 
 
 def _clear(places: Places, lock: LockFile) -> None:
