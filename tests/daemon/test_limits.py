@@ -229,6 +229,12 @@ def leave_descriptors(daemon: Daemon, count: int) -> None:
     resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (used + count, hard))
 
 
+def test_a_daemon_that_is_allowed_fewer_than_at_its_start_serves_on(daemon: Daemon):
+    resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (500, 500))
+    with daemon.client.session(str(APPS / "counter.py")) as session:
+        assert session.call("add") == {"total": 1}
+
+
 def connect(path: Path) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX)
     connection.connect(str(path))

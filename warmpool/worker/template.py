@@ -221,8 +221,7 @@ def main() -> None:
     os.chdir("/")
     be_expendable()
     die_with(load.daemon_pid)
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (load.open_files, hard))
+    _limit_open_files(load.open_files)
     keep_freed_memory()
     sys.dont_write_bytecode = True
     sys.path += filter(None, os.environ.pop(PATH_ENV, "").split(os.pathsep))
@@ -231,6 +230,13 @@ def main() -> None:
     template = _load_app(channel, load, board)
     if template is not None:
         template.serve()
+
+
+def _limit_open_files(soft: int) -> None:
+    """As whoever started the daemon has it: that has raised its own. Or as much as is allowed by now."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    bounds = [limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(bounds, default=resource.RLIM_INFINITY), hard))
 
 
 def teller(channel: socket.socket) -> Callable[[SourceRead], None]:
