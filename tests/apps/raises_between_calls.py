@@ -8,7 +8,6 @@ from warmpool import BaseApp
 class Plain(BaseApp):
     def arm(self) -> None:
         signal.signal(signal.SIGALRM, lambda *_: 1 / 0)
-        signal.setitimer(signal.ITIMER_REAL, 0.01)
 
     def fine(self) -> str:
         return "fine"
@@ -17,7 +16,6 @@ class Plain(BaseApp):
 class Async(BaseApp):
     async def arm(self) -> None:
         signal.signal(signal.SIGALRM, lambda *_: 1 / 0)
-        signal.setitimer(signal.ITIMER_REAL, 0.01)
 
     async def fine(self) -> str:
         return "fine"

@@ -1152,6 +1152,12 @@ def test_a_daemon_that_cannot_start(free_socket: Path):
 def test_stopping_a_daemon_whose_socket_somebody_has_removed(start_daemon: Callable[..., Daemon]):
     daemon = start_daemon()
     daemon.socket.unlink()
+    told = error_of(warmpool(daemon.socket, "status"), 6)
+    assert f"a daemon, pid {daemon.pid}, runs, but does not listen at {daemon.socket}" in told
+    told = error_of(warmpool(daemon.socket, "serve"), 3)
+    assert (
+        f"a daemon is already running on {daemon.socket} (pid {daemon.pid}); stop it with `kill {daemon.pid}`" in told
+    )
     done = warmpool(daemon.socket, "stop")
     assert done.returncode == 1
     assert f"a daemon, pid {daemon.pid}, runs, but nobody listens at {daemon.socket} any more" in done.stderr

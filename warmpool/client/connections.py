@@ -89,6 +89,13 @@ def connect(places: Places, patience: float | None = None) -> socket.socket:
 def _no_connection(places: Places, error: OSError) -> WarmpoolError:
     """Where none listens one can be started. Whatever else is the matter lies with the path, and would stay."""
     if isinstance(error, FileNotFoundError | ConnectionRefusedError):
+        from ..lock import holder
+
+        if (pid := holder(places.lock)) is not None:
+            return DaemonUnavailableError(
+                f"a daemon, pid {pid}, runs, but does not listen at {places.socket}: it is about to, or is leaving, or "
+                f"somebody has removed that; if it stays so, end it with `kill {pid}`"
+            )
         before = f"; the log of the last one is {places.log}" if os.path.exists(places.log) else ""
         return DaemonUnavailableError(
             f"no daemon listens at {places.socket} ({error.strerror}), so there are no sessions; start one with "
