@@ -21,7 +21,7 @@ from .fleet import Fleet
 from .leases import Leases
 from .pool import Worker
 from .sessions import Session
-from .timers import Timer, Timers, is_over
+from .timers import Timer, Timers
 
 
 @dataclass(slots=True)
@@ -108,18 +108,18 @@ class Cancels:
     def overdue(self, worker_id: str, now: float) -> None:
         """Looks whether the call has stopped; if not, the next step."""
         ladder = self._ladders.get(worker_id)
-        if ladder is None or not is_over(ladder.due, now):
-            return  # of the call before
+        if ladder is None or Timer("cancel", worker_id) in self._timers:
+            return  # by what was due before it, another call has one
         worker = self._fleet.workers[worker_id]
         activity = self._leases.activity_of(worker.row)
         if not activity.busy or activity.call_id != ladder.call_id:
             del self._ladders[worker.id]
             return
         if not ladder.is_dumped:
-            ladder.is_dumped, ladder.due = True, now + DUMP_TIME
+            ladder.is_dumped = True
             _note(worker, now, f"call {activity.started} did not stop: its stack goes to the log")
             self._effects.append(fx.DumpStack(worker.id))
-            self._timers.set(Timer("cancel", worker.id), ladder.due)
+            self._timers.set(Timer("cancel", worker.id), now + DUMP_TIME)
             return
         del self._ladders[worker.id]
         _note(worker, now, f"call {activity.started} did not stop: SIGTERM, and SIGKILL {TERM_GRACE:g} s later")
