@@ -12,6 +12,7 @@ import pytest
 from support import APPS, PATIENCE, wait_for_exit
 
 from warmpool import (
+    CallTimeoutError,
     InvalidRequestError,
     PoolExhaustedError,
     SessionEndedError,
@@ -76,6 +77,21 @@ def test_the_next_call_hangs_and_those_of_others_do_not(client: TestingClient, a
             client.expire_now(session)
         client.kill_worker(session)
         caller.join()
+
+
+@pytest.mark.parametrize("app", ["Plain", "Async"])
+@pytest.mark.parametrize("way", ["stream", "call"])
+def test_it_hangs_whatever_it_calls_and_once(client: TestingClient, app: str, way: str):
+    with client.session(f"{APPS / 'streams.py'}:{app}") as session:
+        for _ in range(2):
+            client.hang_next_call(session)
+        with pytest.raises(CallTimeoutError):
+            if way == "stream":
+                list(session.stream("count", to=2, timeout=0.3))
+            else:
+                session.call("fine", timeout=0.3)
+        assert [event.output for event in session.stream("count", to=2)][:2] == [0, 1]
+        assert session.call("fine") == 1
 
 
 def call_and_lose(session) -> None:
@@ -164,6 +180,14 @@ def test_what_never_was_cannot_fail(client: TestingClient, fault: str):
 def test_a_template_that_is_not_there_cannot_be_lost(client: TestingClient):
     with pytest.raises(InvalidRequestError, match="nobody has used it yet"):
         client.lose_template(str(APPS / "actions.py"))
+
+
+def test_a_template_can_be_lost_while_it_loads_and_when_it_is_lost(client: TestingClient):
+    app = str(APPS / "prints_on_import.py")
+    for _ in range(2):
+        with client.session(app):
+            for _ in range(3):
+                client.lose_template(app)
 
 
 def test_faults_work_from_inside_a_loop(client: TestingClient):

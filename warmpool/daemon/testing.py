@@ -89,10 +89,10 @@ class TestControls:
 
     def has_changed(self) -> None:
         """Something has happened and was handled."""
-        ready = [then for reached, then in self._awaited if reached()]
-        self._awaited = [(reached, then) for reached, then in self._awaited if then not in ready]
-        for then in ready:
-            then()
+        while ready := [then for reached, then in self._awaited if reached()]:
+            self._awaited = [(reached, then) for reached, then in self._awaited if then not in ready]
+            for then in ready:
+                then()
         for worker in self._arming.keys() - self._broker.fleet.workers.keys():
             for ticket, session in self._arming.pop(worker):
                 self._refuse(ticket, refusals.over(session))
@@ -191,22 +191,24 @@ class TestControls:
             self._reply(ticket, None)
 
     def _lose_template(self, ticket: ev.Ticket, app: str, cwd: str) -> None:
+        """Of one that is being loaded, once it is there; of one that is lost there is nothing to lose."""
         key = self._catalog.resolve(parse(app), check_directory(cwd)).key
-        fleet = self._broker.fleet
-        pools = [
-            pool
-            for pool in fleet.editions.pools.values()
-            if pool.app.key in (key, key + PRIMED) and pool.template is TemplateState.READY
-        ]
+        pools = [pool for pool in self._broker.fleet.editions.pools.values() if pool.app.key in (key, key + PRIMED)]
         if not pools:
             raise InvalidRequestError(f"app {app} has no template that could be lost: nobody has used it yet")
-        for pool in pools:
-            self._processes.lose_template(pool.id)
 
-        def is_lost(pool: Pool) -> bool:
-            return pool.template is not TemplateState.READY or pool.id not in fleet.editions.pools
+        def lose() -> None:
+            for pool in pools:
+                if pool.template is TemplateState.READY:
+                    self._processes.lose_template(pool.id)
+            self._awaited.append((lambda: self._is_none(pools, TemplateState.READY), lambda: self._reply(ticket, None)))
 
-        self._awaited.append((lambda: all(map(is_lost, pools)), lambda: self._reply(ticket, None)))
+        self._awaited.append((lambda: self._is_none(pools, TemplateState.LOADING), lose))
+        self.has_changed()
+
+    def _is_none(self, pools: list[Pool], state: TemplateState) -> bool:
+        """Whether no template of these is in this state."""
+        return not any(pool.template is state for pool in pools)
 
     def _fill_pool(self, ticket: ev.Ticket) -> None:
         was_full, self._broker.fleet.full = self._broker.fleet.full, True

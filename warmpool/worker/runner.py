@@ -47,7 +47,7 @@ from .caller import Caller
 from .cancelling import NOTHING, Inbox
 from .connection import Connection
 from .failures import app_broken, name_of, print_failure, words_of
-from .faults import hanging_once
+from .faults import hang_once
 from .forks import ParentOnly, mute
 from .limits import LimitedCaller, Limits
 from .logs import follow, sendable
@@ -211,7 +211,7 @@ class AppProcess:
                 case Wake():
                     pass
                 case HangNext():
-                    self.caller.functions = hanging_once(self.caller)
+                    hang_once(self.caller)
                     send(self.channel, HangsNext())
         if self.exit_reason is None:
             self.leave_if_done()
