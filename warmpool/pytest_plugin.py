@@ -46,8 +46,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def warmpool_apps(pytestconfig: pytest.Config) -> Sequence[Any]:
-    """Apps that are loaded and warm from the start: paths or classes. Override it, or set `warmpool_apps` in the ini
-    file. Others can be used as well, by path or class.
+    """Apps that are loaded and warm from the start: paths or classes. Others can be used as well, by path or class.
+    Override it in the `conftest.py` at the root (there is one daemon for all of the run), or set `warmpool_apps` in the
+    ini file.
     """
     paths: list[Any] = pytestconfig.getini("warmpool_apps")
     return paths
@@ -55,7 +56,7 @@ def warmpool_apps(pytestconfig: pytest.Config) -> Sequence[Any]:
 
 @pytest.fixture(scope="session")
 def warmpool_settings() -> Mapping[str, Any]:
-    """What the daemon of this run is told, as `{"max_workers": 4}`. Override it."""
+    """What the daemon of this run is told, as `{"max_workers": 4}`. Override it, as `warmpool_apps`."""
     return {}
 
 
@@ -173,7 +174,9 @@ def pytest_runtest_makereport(
     report = yield
     ledger = _ledger(item.config)
     if report.failed and ledger is not None and _WATCHER in getattr(item, "fixturenames", ()):
-        if call.excinfo is not None and (trace := getattr(call.excinfo.value, "traceback", None)):
-            report.sections.append(("warmpool: raised in the app", str(trace).rstrip()))
+        if call.excinfo is not None:
+            from .testing.watch import traces_of
+
+            report.sections.extend(traces_of(call.excinfo.value))
         report.sections.extend(ledger.watch.sections())
     return report

@@ -421,6 +421,12 @@ def test_another_loop_needs_another_client(run: Run, client: Client):
     run(first)
 
 
+def test_where_no_loop_of_asyncios_runs_it_says_so(shared_daemon: Daemon):
+    status = AsyncClient(shared_daemon.socket).status()
+    with pytest.raises(InvalidRequestError, match="works on asyncio's loops"):
+        status.send(None)
+
+
 def test_a_session_must_be_opened_before_it_is_looked_at(run: Run):
     async def main(client: AsyncClient) -> None:
         session = client.session(COUNTER)

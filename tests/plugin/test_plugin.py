@@ -192,6 +192,45 @@ def test_a_failure_tells_what_its_session_wrote_and_where_the_app_raised(suite, 
     )
 
 
+def test_where_the_app_raised_is_told_of_groups_and_causes_and_of_no_others_errors(suite, run):
+    suite.makepyfile("""
+        from warmpool import AppError, BaseApp
+
+        class Loud(BaseApp):
+            def shout(self, words: str) -> None:
+                raise ValueError(words)
+
+        class Foreign(Exception):
+            @property
+            def traceback(self):
+                raise LookupError("none was kept")
+
+        def test_group(warmpool_session):
+            session, errors = warmpool_session(Loud), []
+            for words in ("one", "two"):
+                try:
+                    session.call("shout", words=words)
+                except AppError as error:
+                    errors.append(error)
+            raise ExceptionGroup("both", errors)
+
+        def test_cause(warmpool_session):
+            try:
+                warmpool_session(Loud).call("shout", words="three")
+            except AppError as error:
+                raise RuntimeError("order failed") from error
+
+        def test_foreign(warmpool):
+            raise Foreign
+    """)
+    result = run()
+    result.assert_outcomes(failed=3)
+    told = result.stdout.str().count("- warmpool: raised in the app -")
+    assert told == 3
+    for words in ("one", "two", "three"):
+        result.stdout.fnmatch_lines([f"ValueError: {words}"])
+
+
 def test_a_failure_that_has_no_session_says_nothing(suite, run):
     suite.makepyfile("""
         def test_it(warmpool):

@@ -58,6 +58,16 @@ def test_a_block_has_a_daemon_of_its_own(marked):
     assert processes_marked(marked) == []
 
 
+def test_a_block_that_has_been_entered_is_not_entered_again(marked):
+    block = embedded()
+    with block as client:
+        with pytest.raises(InvalidRequestError, match="has its daemon already"), block:
+            pass
+        assert client.status().sessions == 0
+    with block as client:
+        assert client.status().sessions == 0
+
+
 def test_an_app_of_the_test_module_is_named_by_its_class(marked):
     with embedded() as client, client.session(Tally) as session:
         assert session.call("tick") == 1

@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager, suppress
 from functools import partial
 from typing import Any, Final
 
-from ..errors import WarmpoolError
+from ..errors import InvalidRequestError, WarmpoolError
 from .aio_calls import AsyncCallLink
 from .aio_links import AsyncControlLink
 from .connections import HangupError, connect, payload_of
@@ -115,6 +115,10 @@ class AsyncCore(Core[AsyncCallLink]):
     async def _dial(self, *, start: bool) -> sockets.socket:
         """A fresh connection: at once where that goes, else from a thread, which may wait."""
         self.check()
+        if asyncio._get_running_loop() is None:
+            raise InvalidRequestError(
+                "an AsyncClient works on asyncio's loops, and none runs here: under anyio take its asyncio backend"
+            )
         self._was_used = True
         try:
             return connect(self.places, 0)

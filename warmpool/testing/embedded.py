@@ -11,6 +11,7 @@ from ..client.requests import Data, app_reference
 from ..client.sync import Client, Session
 from ..client.sync_calls import CallLink
 from ..client.sync_core import SyncCore
+from ..errors import InvalidRequestError
 from ..paths import working_directory
 from ..wire.references import PRIMED
 from .clock import Clock
@@ -104,6 +105,7 @@ class embedded:  # noqa: N801  (used as a function: `with embedded() as client`)
         self._async_client: AsyncTestingClient | None = None
 
     def __enter__(self) -> TestingClient:
+        self._check_free()
         self._daemon = OwnedDaemon(self._apps, self._settings, self._log)
         self._client = TestingClient(self._daemon.places.socket)
         return self._client
@@ -113,12 +115,18 @@ class embedded:  # noqa: N801  (used as a function: `with embedded() as client`)
         assert self._daemon is not None
         self._client.close()
         self._daemon.stop()
+        self._daemon = None
+
+    def _check_free(self) -> None:
+        if self._daemon is not None:
+            raise InvalidRequestError("this has its daemon already: make another with warmpool.embedded()")
 
     async def __aenter__(self) -> AsyncTestingClient:
         from asyncio import to_thread
 
         from .embedded_async import AsyncTestingClient
 
+        self._check_free()
         self._daemon = await to_thread(OwnedDaemon, self._apps, self._settings, self._log)
         self._async_client = AsyncTestingClient(self._daemon.places.socket)
         return self._async_client
@@ -130,6 +138,7 @@ class embedded:  # noqa: N801  (used as a function: `with embedded() as client`)
         assert self._daemon is not None
         await self._async_client.close()
         await to_thread(self._daemon.stop)
+        self._daemon = None
 
 
 @contextmanager

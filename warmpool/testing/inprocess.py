@@ -5,8 +5,8 @@ packed, unpacked, validated, run, serialised, packed and unpacked again, so what
 with the same error. What the app raised is the error's `__cause__`, with all its frames, for `pdb` to stop at.
 
 What it does not have is what a process of one's own gives: isolation, cancels, a window that ends, a time-out for code
-that does not wait in a loop. And what is meant for whoever runs the test (Ctrl-C, pytest's outcomes, the end of its
-task) passes through the app as it is.
+that does not wait in a loop; and, with the blocking client of an async app, a loop that runs between calls. What is
+meant for whoever runs the test (Ctrl-C, pytest's outcomes, the end of its task) passes through the app as it is.
 (Refused: a mock of the session. It would agree with its author and not with the worker.)
 """
 

@@ -7,7 +7,7 @@ failed because its client, or the daemon, is stuck.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any, Final
 from ..client.requests import Data
 from ..client.sync import Client
 from ..constants import PAGE_MAX
-from ..errors import InvalidRequestError, WarmpoolError
+from ..errors import AppFailure, InvalidRequestError, WarmpoolError
 from .embedded import TestingClient
 
 _PATIENCE: Final = 5.0
@@ -117,6 +117,20 @@ class Watch:
         moments = [datetime.fromisoformat(text).timestamp() for text in told if text]
         ours = self._ledger.log is not None or info.id in self._ledger.client._core.met
         return ours and max(moments) >= self._began - 0.001
+
+
+def traces_of(error: BaseException) -> Iterator[Section]:
+    """Where apps have raised: this error, those that it was raised from, and those in a group."""
+    waiting: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    for one in waiting:
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        if isinstance(one, AppFailure) and one.traceback:
+            yield "warmpool: raised in the app", one.traceback.rstrip()
+        waiting += [one.__cause__, None if one.__suppress_context__ else one.__context__]
+        waiting += one.exceptions if isinstance(one, BaseExceptionGroup) else ()
 
 
 def end_all(client: Client, ids: Iterable[str]) -> None:
