@@ -422,9 +422,22 @@ def test_another_loop_needs_another_client(run: Run, client: Client):
 
 
 def test_where_no_loop_of_asyncios_runs_it_says_so(shared_daemon: Daemon):
-    status = AsyncClient(shared_daemon.socket).status()
-    with pytest.raises(InvalidRequestError, match="works on asyncio's loops"):
-        status.send(None)
+    client = AsyncClient(shared_daemon.socket)
+    stream = client.stream(app=STREAMS, function="count", input={"to": 1})
+    for step in (client.status(), anext(stream)):
+        with pytest.raises(InvalidRequestError, match="works on asyncio's loops"):
+            step.send(None)  # type: ignore[attr-defined]
+
+
+def test_a_stream_may_be_made_before_its_loop_runs(shared_daemon: Daemon):
+    client = AsyncClient(shared_daemon.socket, autostart=False)
+    stream = client.stream(app=STREAMS, function="count", input={"to": 2})
+
+    async def main() -> list[object]:
+        async with client, stream:
+            return [event.output async for event in stream]
+
+    assert asyncio.run(main()) == [0, 1, "counted"]
 
 
 def test_a_session_must_be_opened_before_it_is_looked_at(run: Run):

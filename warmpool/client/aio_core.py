@@ -96,7 +96,8 @@ class AsyncCore(Core[AsyncCallLink]):
     def now(self) -> float:
         return asyncio.get_running_loop().time()
 
-    me = staticmethod(asyncio.current_task)
+    def me(self) -> object:
+        return asyncio.current_task() if asyncio._get_running_loop() is not None else None
 
     def has_gone(self, who: object) -> bool:
         return isinstance(who, asyncio.Task) and who.done()

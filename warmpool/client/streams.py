@@ -68,7 +68,7 @@ class AsyncStream(Served):
         self._events = Events()
         self._link: AnyCallLink | None = None
         self._maker = self._reader = core.me()
-        """Threads or tasks: who made it, and who has read last."""
+        """Threads or tasks: who made it, or has begun it if no task has; and who has read last."""
         self._is_reading = False
 
     def __repr__(self) -> str:
@@ -101,6 +101,7 @@ class AsyncStream(Served):
             return self
         self._link = link = await self._borrow()
         self._opened, self._reader = link.opened, self._core.me()
+        self._maker = self._maker or self._reader
         self._core.readers.add(self)
         if self._call.timeout is not None:
             self._deadline = self._core.now() + self._call.timeout
