@@ -10,7 +10,6 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from copy import deepcopy
 from dataclasses import fields, is_dataclass
 from typing import Annotated, Any, Final, TypeGuard
@@ -157,9 +156,12 @@ def _validation(validator: Any, schema: Any) -> Callable[[Any], Any]:
         try:
             return validate(value)
         except ValidationError:
-            with suppress(PydanticSerializationError):  # it cannot be JSON
+            try:
                 return validator.validate_json(to_json(value, bytes_mode=bytes_mode))
-            raise
+            except (PydanticSerializationError, ValidationError) as error:
+                if isinstance(error, ValidationError) and error.errors(include_url=False)[0]["type"] != "json_invalid":
+                    raise
+            raise  # it cannot be JSON
 
     return validate_strictly
 

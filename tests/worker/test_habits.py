@@ -79,6 +79,12 @@ def test_a_strict_model_blames_what_is_wrong_and_nothing_else(client: Client):
     with client.session(PLAIN) as session, pytest.raises(InvalidInputError) as refused:
         session.call("due", day=date(2026, 1, 2), tags={"a"}, pair=(1, 2), amount="3")
     assert [error["loc"] for error in refused.value.errors] == [["amount"]]
+    deep: list[object] = []
+    for _ in range(230):
+        deep = [deep]
+    with client.session(PLAIN) as session, pytest.raises(InvalidInputError) as refused:
+        session.call("due", day="x", tags=deep, pair=(1, 2), amount="3")
+    assert ["amount"] in [error["loc"] for error in refused.value.errors]
 
 
 @plain_and_async
