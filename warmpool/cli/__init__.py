@@ -67,8 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except WarmpoolError as error:
         _print_error(error)
         return next((code for kind, code in _CODES if isinstance(error, kind)), FAILED)
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    except KeyboardInterrupt as interrupt:
+        return code_of(interrupt)
     except BrokenPipeError:  # whoever read our output has left, and Python would complain once more at exit
         _print_no_more()
         return OK
@@ -78,6 +78,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _print_no_more()
         say(f"error: the output cannot be written: {error.strerror}")
         return FAILED
+
+
+def code_of(interrupt: KeyboardInterrupt) -> int:
+    """As a shell tells of a command that a signal has ended: Ctrl-C's, or that which is named."""
+    return 128 + interrupt.args[0] if interrupt.args else INTERRUPTED
 
 
 def _print_no_more() -> None:

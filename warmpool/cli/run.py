@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from ..client.sync import Client, Stream
 from ..errors import CallCancelledError, InvalidRequestError
-from . import INTERRUPTED
+from . import code_of
 from .output import print_json, say, tell, tell_if_started
 from .progress import Bar
 
@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
             say(f"error: {CallCancelledError.code}: interrupted; the call was cancelled")
             for note in getattr(interrupt, "__notes__", ()):
                 say(note)
-            return 128 + interrupt.args[0] if interrupt.args else INTERRUPTED
+            return code_of(interrupt)
         finally:
             tell_if_started(client)
     if result is not None:

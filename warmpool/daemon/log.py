@@ -86,8 +86,10 @@ def _begin_anew(log: Path, fds: set[int]) -> None:
     ours = [fd for fd in fds if os.path.samestat(os.fstat(fd), os.stat(log))]
     if not ours:
         return
+    fresh = log.with_name(f"{log.name}.new")
+    another = open_log(fresh)  # first: it may not be had
     put_aside(log)
-    another = open_log(log)
+    fresh.rename(log)
     for fd in ours:
         os.dup2(another, fd)
     os.close(another)

@@ -28,6 +28,7 @@ from ..wire.messages import NEW, PROTOCOL_VERSION, Open, Request
 from ..wire.references import parse
 from .catalog import AppEntry, Catalog
 from .clients import Client
+from .log import is_written_to
 from .parameters import (
     TESTING,
     Handler,
@@ -303,7 +304,7 @@ class Requests:
                 "pid": os.getpid(),
                 "protocol": PROTOCOL_VERSION,
                 "socket": str(self._places.socket),
-                "log": str(self._places.log) if self._places.log.exists() else None,
+                "log": str(self._places.log) if is_written_to(self._places.log) else None,
                 "uptime": round(time.time() - self._started_at, 3),
                 "sessions": sum(session.is_open for session in self._broker.leases.live.values()),
                 "workers": len(fleet.workers),

@@ -6,6 +6,7 @@ failed because its client, or the daemon, is stuck.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -67,7 +68,7 @@ class Ledger:
         if self.log is None:
             return ""
         with suppress(OSError), self.log.open("rb") as file:
-            file.seek(begin)
+            file.seek(0 if os.fstat(file.fileno()).st_size < begin else begin)
             return file.read().decode(errors="replace")
         return ""
 
