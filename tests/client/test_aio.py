@@ -132,7 +132,10 @@ def test_large_values_of_calls_at_once_do_not_block_each_other(run: Run):
 KEPT_AWAKE = """
 import asyncio, sys
 from warmpool import AsyncClient
+from warmpool.client import aio_calls
 from warmpool.client.connections import SPIN_BACKOFF
+
+aio_calls.AWAKE = 0.05  # enough for two rounds on a busy machine, and less than a blink
 
 async def main():
     async with AsyncClient(sys.argv[1], autostart=False) as client, client.session(sys.argv[2]) as session:
