@@ -22,6 +22,7 @@ from support import (
     Daemon,
     Raw,
     all_are_gone,
+    look_again,
     seconds_of_cpu,
     wait_for_exit,
     wait_for_workers,
@@ -304,10 +305,12 @@ def test_opens_that_the_daemon_has_no_descriptor_for_get_the_named_error_and_lea
 def no_descriptor_left(daemon: Daemon) -> Iterator[None]:
     limits = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE)
     leave_descriptors(daemon, 0)
-    gaps = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE)[0] - len(os.listdir(f"/proc/{daemon.pid}/fd"))
-    crowd = [connect(daemon.socket) for _ in range(gaps + 1)]
+    allowed, _ = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE)
+    crowd: list[socket.socket] = []
     try:
-        daemon.client.status()
+        while len(os.listdir(f"/proc/{daemon.pid}/fd")) < allowed:
+            crowd.append(connect(daemon.socket))
+            look_again()
         yield
     finally:
         resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, limits)
