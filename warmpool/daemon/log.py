@@ -28,10 +28,10 @@ STDOUT: Final = 1
 STDERR: Final = 2
 
 
-def is_written_to(path: Path) -> bool:
-    """Whether what is written to stderr comes into this file."""
+def is_written_to(path: Path, fd: int = STDERR) -> bool:
+    """Whether what is written to this descriptor comes into this file."""
     try:
-        return os.path.samestat(os.fstat(STDERR), os.stat(path))
+        return os.path.samestat(os.fstat(fd), os.stat(path))
     except OSError:
         return False
 
@@ -83,7 +83,7 @@ class LogWriter:
 
 def _begin_anew(log: Path, fds: set[int]) -> None:
     """For those of these descriptors that write to it. What is there is kept as `.old`."""
-    ours = [fd for fd in fds if os.path.samestat(os.fstat(fd), os.stat(log))]
+    ours = [fd for fd in fds if is_written_to(log, fd)]
     if not ours:
         return
     fresh = log.with_name(f"{log.name}.new")
