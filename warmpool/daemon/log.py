@@ -66,8 +66,8 @@ class LogWriter:
                 self._lost += 1
                 return
             self._lost = 0
-        if self._kept is not None and os.fstat(self._fd).st_size > DAEMON_LOG_LIMIT:
-            with suppress(OSError):
+        with suppress(OSError):
+            if self._kept is not None and os.fstat(self._fd).st_size > DAEMON_LOG_LIMIT:
                 _begin_anew(self._kept, {STDOUT, self._fd})
         self._lost += not self._put(message)
 
