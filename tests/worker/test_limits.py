@@ -172,9 +172,9 @@ def test_a_session_ends_after_its_lifetime(start: Start):
     """Which began when the daemon says so, however late the worker heard of it."""
     worker = start("ShortLived")
     assert worker.client.call(1, "fine") == ["Result", 1, 1]
-    worker.board.cells[OFFSET_NS] += 59 * 10**9
+    worker.board.cells[OFFSET_NS] += 20 * 10**9
     assert worker.client.call(2, "fine") == ["Result", 2, 1]
-    worker.board.cells[OFFSET_NS] += 2 * 10**9
+    worker.board.cells[OFFSET_NS] += 40 * 10**9
     assert worker.client.call(3, "fine") == ["Result", 3, 1]
     assert_leaves(worker, "max_lifetime")
 
