@@ -1,4 +1,4 @@
-"""The floors of the house: imports go down only, the pure parts stay pure, and nobody loads more than he needs.
+"""The floors of the house: imports go down only, the pure parts stay pure, and no part loads more than it needs.
 
 `packets` and `board` stand on `wire`'s side of `policy`, which may know the messages that it sends; a worker's `runner`
 stands on `app` and `signatures`.

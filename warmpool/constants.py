@@ -57,7 +57,7 @@ EXPLAIN_TIMEOUT = 2.0
 """How long the daemon holds back an answer about a session whose connection broke, for the exit status."""
 
 DAEMON_LOG_LIMIT = 10 * MIB
-"""Of a daemon in the background: one that starts with a longer log begins it anew, and keeps the old one beside it."""
+"""Of a daemon in the background: a longer log is begun anew, and the old one kept beside it."""
 
 BACKOFF_FIRST = 0.5
 BACKOFF_LIMIT = 30.0

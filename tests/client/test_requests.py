@@ -126,7 +126,7 @@ def test_unknown_parameters_are_all_named_and_so_are_the_known_ones():
         run_request({"app": "counter", 5: 6}, {}, CWD)
 
 
-@pytest.mark.parametrize("name", ["infra", "webhook", "run_at", "metadata", "wait"])
+@pytest.mark.parametrize("name", ["infra", "metadata", "wait"])
 @pytest.mark.parametrize("value", [None, True, {"gpu": "A100"}, "private"])
 def test_what_only_a_hosted_service_uses_has_no_effect(name, value):
     assert run_request({"app": "counter", name: value}, {}, CWD) == ask(app="counter")

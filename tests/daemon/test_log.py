@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from support import open_files
 
 from warmpool.daemon.log import LogWriter, as_json, as_text, open_log
 
@@ -92,6 +93,21 @@ def test_lines_that_a_full_pipe_does_not_take_are_counted(
         log(f"seen {index}")
     told = "lines missing or cut here: 3 (nobody read the log, or the disk was full)"
     assert messages(os.read(readable, 4096)) == [told, "seen 0", "seen 1"]
+
+
+def test_a_file_that_cannot_be_put_aside_costs_no_descriptors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("warmpool.daemon.log.DAEMON_LOG_LIMIT", 100)
+    path = tmp_path / "log"
+    (tmp_path / "log.old" / "of somebody").mkdir(parents=True)
+    fd = open_log(path)
+    try:
+        log, before = LogWriter(fd, as_text, path), open_files()
+        for index in range(50):
+            log(f"line {index}")
+        assert messages(path.read_bytes()) == [f"line {index}" for index in range(50)]
+        assert open_files() == before
+    finally:
+        os.close(fd)
 
 
 def test_a_line_that_was_cut_is_ended_and_counted(pipe: tuple[int, int], start_log: Callable[..., LogWriter]):

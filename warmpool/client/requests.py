@@ -49,7 +49,7 @@ class SessionOptions(TypedDict, total=False):
 _OF_A_NEW_SESSION: Final = ("session_timeout", "labels", "name", "if_exists", "description", "tags")
 _OF_AN_OPEN: Final = (*_OF_A_NEW_SESSION, "open_timeout", "workers")
 _OF_A_CALL: Final = ("function", "input", "timeout", "timeout_seconds", "stream")
-_WITHOUT_EFFECT: Final = frozenset({"infra", "webhook", "run_at", "metadata", "wait"})
+_WITHOUT_EFFECT: Final = frozenset({"infra", "metadata", "wait"})
 
 
 class Data(dict[str, Any]):
@@ -122,7 +122,7 @@ def run_request(params: Mapping[str, Any], overrides: Mapping[str, Any], cwd: st
         raise InvalidRequestError('run needs "app", unless "session" is the id of one')
     for name in _OF_A_NEW_SESSION:
         if session != NEW and given.get(name) is not None:
-            raise InvalidRequestError(f'{name} goes only with session="new": a session keeps its own')
+            raise InvalidRequestError(f'{name} goes only with session="new"')
     reference, named = (None, None) if app is None else app_reference(app, cwd)
     return RunRequest(
         app=reference,

@@ -1,10 +1,10 @@
 """The daemon's log: a line for people, or one JSON document, per event, on stderr.
 
-Promises never to wait: whoever reads a pipe or a terminal may stop, and a descriptor that was ready a moment ago may
-be filled by a worker that prints to the same one. So a pipe or a terminal is opened once more, for writes of ours that
+Promises never to wait: whoever reads a pipe or a terminal may stop, and a descriptor that was ready a moment ago may be
+filled by a worker that prints to the same one. So a pipe or a terminal is opened once more, for writes of ours that
 give up; O_NONBLOCK on stderr itself would be set for everybody who shares it. What could not be written is counted, and
-the next line that gets through says so. One write per line and no more, as long as there is room: a line is written
-while a client's first call is on its way.
+the next line that gets through says so. One write per line and no more, as long as there is room (and a look at the
+size of a file that is begun anew when it is too long): a line is written while a client's first call is on its way.
 """
 
 from __future__ import annotations
@@ -88,11 +88,13 @@ def _begin_anew(log: Path, fds: set[int]) -> None:
         return
     fresh = log.with_name(f"{log.name}.new")
     another = open_log(fresh)  # first: it may not be had
-    put_aside(log)
-    fresh.rename(log)
-    for fd in ours:
-        os.dup2(another, fd)
-    os.close(another)
+    try:
+        put_aside(log)
+        fresh.rename(log)
+        for fd in ours:
+            os.dup2(another, fd)
+    finally:
+        os.close(another)
 
 
 def put_aside(log: Path) -> None:

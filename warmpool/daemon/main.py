@@ -47,7 +47,7 @@ def serve(
     entries = catalog.serve(apps)
     make_private(places)
     with ExitStack() as stack:
-        log = LogWriter(STDERR, as_json if log_json else as_text, places.log)
+        log = LogWriter(STDERR, as_json if log_json else as_text, places.log if is_written_to(places.log) else None)
         stack.callback(log.close)
         lock = _lock(places)
         stack.callback(lock.release)

@@ -22,7 +22,7 @@ from ..constants import (
     TAGS_MAX,
 )
 from ..errors import InvalidRequestError
-from ..wire.messages import Open
+from ..wire.messages import NEW, Open
 from ..wire.shapes import kinds_of
 
 TESTING: Final = "testing."
@@ -32,6 +32,7 @@ Handler = Callable[..., None]
 there are, of which types.
 """
 
+_OF_A_NEW_SESSION: Final = ("session_timeout", "labels", "name", "if_exists", "description", "tags")
 _WORDS: Final = {str: "a string", bool: "true or false", int: "a whole number", float: "a number", list: "a list"}
 
 
@@ -81,30 +82,17 @@ def check_directory(path: str) -> str:
     return path
 
 
-def check_attach(wish: Open) -> None:
-    """What goes only with a new session is out of place for one that is there."""
-    if wish.session_timeout is not None:
-        raise InvalidRequestError('session_timeout goes only with session="new": a session keeps its own')
-    if (
-        wish.name is not None
-        or wish.description is not None
-        or wish.labels
-        or wish.tags
-        or wish.worker is not None
-        or wish.if_exists != "error"
-    ):
-        raise InvalidRequestError(
-            'name, if_exists, labels, description, tags and workers go only with session="new"; labels of a session '
-            "are changed with set_labels"
-        )
+def check_place(wish: Open) -> None:
+    """What goes only with a new session is out of place without one; and who attaches cannot choose the worker."""
+    if wish.session == NEW:
+        return
+    for name in _OF_A_NEW_SESSION if wish.session is None else (*_OF_A_NEW_SESSION, "worker"):
+        if getattr(wish, name) != Open._field_defaults[name]:
+            raise InvalidRequestError(f'{name} goes only with session="new"')
 
 
 def check_timeouts(wish: Open, open_timeout: float) -> tuple[float, float]:
     """The window of the session, and how long to wait for it, in seconds."""
-    if wish.session is None and wish.session_timeout is not None:
-        raise InvalidRequestError('session_timeout goes only with session="new"')
-    if wish.session is None and (wish.name is not None or wish.description is not None or wish.tags):
-        raise InvalidRequestError('name, description and tags go only with session="new"')
     window, patience = wish.session_timeout, wish.open_timeout
     return (
         SESSION_TIMEOUT_DEFAULT if window is None else check_session_timeout(window),
@@ -156,8 +144,7 @@ def check_choice(name: str, value: str, choices: tuple[str, ...]) -> str:
 
 
 def check_if_exists(value: str, name: str | None) -> str:
-    if value not in ("error", "attach"):
-        raise InvalidRequestError(f'if_exists must be "error" or "attach", not {shorten(value)}')
+    check_choice("if_exists", value, ("error", "attach"))
     if value == "attach" and name is None:
         raise InvalidRequestError('if_exists="attach" needs a name to look for')
     return value

@@ -33,13 +33,13 @@ from .parameters import (
     TESTING,
     Handler,
     arguments,
-    check_attach,
     check_choice,
     check_description,
     check_directory,
     check_if_exists,
     check_labels,
     check_name,
+    check_place,
     check_strings,
     check_tags,
     check_timeouts,
@@ -106,10 +106,10 @@ class Requests:
     def open(self, ticket: ev.Ticket, client: Client, wish: Open) -> None:
         """Raises the error to answer with."""
         memory_limit = self._settings.call_memory_limit if client.hello and client.hello.takes_memory else 0
+        check_place(wish)
         cwd = check_directory(wish.cwd)
         reference = None if wish.app is None else parse(wish.app)
         if wish.session is not None and wish.session != NEW:
-            check_attach(wish)
             key = None if reference is None else self._catalog.key_of(reference, cwd)
             version = None if reference is None else reference.version
             self._report(ev.AttachRequested(ticket, wish.session, wish.app, key, version, memory_limit))

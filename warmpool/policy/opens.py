@@ -144,7 +144,7 @@ class Opens:
         if request.session_id is None:
             self._timers.cancel(Timer("spare", worker.id))
             worker.step(WorkerEvent.SERVE)
-            attach = Attach(None, request.cwd, request.labels, request.memory_limit, now)
+            attach = Attach(None, request.cwd, {}, request.memory_limit, now)
             self._hand_over(request, worker, attach, waiter.notice)
             return
         self._hand_over_to(self._leases.open(waiter, worker, now), request, waiter.notice)

@@ -23,7 +23,6 @@ import socket
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
-from threading import get_ident
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -55,7 +54,6 @@ class BlockingLoop:
     def __init__(self, process: AppProcess) -> None:
         self._process = process
         self._channel = process.channel
-        self._main_thread = get_ident()
         self._connections: dict[int, Connection] = {}
         self._behind: dict[int, Connection] = {}  # with more calls in their buffers
         self._inbox = process.inbox
@@ -134,10 +132,10 @@ class BlockingLoop:
         """There is no loop around its functions."""
 
     def wake(self) -> None:
+        """By way of the daemon: who says so may be a thread, or a handler that runs just before the loop blocks."""
         self._inbox.has_mail = True
-        if self._waiting_on != _NOBODY or get_ident() != self._main_thread:  # by a handler of the app's, or a thread
-            with suppress(OSError):
-                send(self._channel, WakeMe())
+        with suppress(OSError):
+            send(self._channel, WakeMe())
 
     def close(self) -> None:
         self._poll.close()

@@ -17,7 +17,8 @@ it raises `CallCancelled` on the spot. Why that is safe:
 - Taking messages is not to be interrupted half-way, or one would be lost: in the handler all signals are blocked for
   it, and elsewhere the handler only notes that there is something to take.
 
-An async call is not exposed. Its loop looks at `cancelled` when it has heeded the daemon, and cancels the task.
+What an async call awaits is not exposed. When its loop has heeded the daemon it asks `claim_cancel`, and cancels the
+task.
 (Refused: a thread that raises in the main one by `PyThreadState_SetAsyncExc`. It cannot wake a call that blocks, and
 may raise after the call.)
 """
