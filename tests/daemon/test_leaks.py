@@ -255,13 +255,14 @@ def test_a_worker_that_was_just_born_is_never_taken_for_an_orphan(tmp_path: Path
     loop = asyncio.new_event_loop()
     board = Board.create(1)
     reported: list[Any] = []
-    logs = Logs(loop, tmp_path / "logs", 4096, calls_of=lambda _: 0, grown=lambda _: None, tail=None)
+    logs = Logs(loop, tmp_path / "logs", 4096, calls_of=lambda _: 0, reply=lambda *_: None, tail=None)
     hands = processes.Processes(
         loop,
         board,
         logs,
         Catalog(),
-        load_for=lambda _: None,  # type: ignore[arg-type]
+        frame_limit=1,
+        open_files=1024,
         report=reported.append,
         described=lambda *_: None,
         printed=lambda *_: None,

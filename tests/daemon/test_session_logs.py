@@ -178,16 +178,19 @@ class Kept:
         self.loop = asyncio.new_event_loop()
         self.directory = directory / "logs"
         self.calls = 0
-        self.grown: list[str] = []
+        self.replies: list[tuple[int, str, bool]] = []
         self.tailed: list[tuple[str, str]] = []
         self.logs = Logs(
             self.loop,
             self.directory,
             cap,
             calls_of=lambda _: self.calls,
-            grown=self.grown.append,
+            reply=self._reply,
             tail=lambda worker, line: self.tailed.append((worker, line)),
         )
+
+    def _reply(self, ticket: tuple[int, int], value: Any) -> None:
+        self.replies.append((ticket[0], value["text"][len("00:00:00.000 ") :], value["end"]))
 
     def turn(self) -> None:
         """What can be read now is."""
@@ -230,7 +233,6 @@ def test_each_line_has_its_time_and_the_number_of_the_call(kept: Kept):
         kept.say(pipe.fileno(), b"\n")
     assert kept.lines() == ["- set up", "#1 one", "#1 ", "#1 two", "#12 three", "#12 four"]
     assert all(re.match(MARK, line) for line in kept.text().splitlines())
-    assert kept.grown == ["w_1"] * 5
 
 
 def test_the_tail_is_told_whole_lines_as_they_were_printed(kept: Kept):
@@ -251,7 +253,6 @@ def test_what_a_dead_worker_has_left_is_taken_and_a_child_that_goes_on_is_not_wa
         kept.logs.finish("w_1")
         assert kept.text().count(" - x\n") == 30_000
         assert not kept.logs.is_open("w_1")
-        assert kept.grown[-1] == "w_1"
         with pytest.raises(BrokenPipeError):
             os.write(pipe.fileno(), b"nobody reads it\n")
         kept.logs.finish("w_1")
@@ -297,9 +298,36 @@ def test_who_asks_is_told_of_all_that_was_printed_before(kept: Kept):
 def test_an_end_of_all_that_write_is_told(kept: Kept):
     os.close(kept.logs.open("w_1", 0))
     kept.turn()
-    assert kept.grown == ["w_1"]
     assert not kept.logs.is_open("w_1")
     kept.logs.finish("w_1")
+
+
+def test_who_follows_is_told_as_soon_as_there_is_something(kept: Kept):
+    with open(kept.logs.open("w_1", 0), "wb", buffering=0) as pipe:
+        kept.logs.answer((1, 1), "w_1", 0, wait=False)
+        assert kept.replies == [(1, "", False)]
+        for connection in (2, 3, 4):
+            kept.logs.answer((connection, 1), "w_1", 0, wait=True)
+        kept.logs.drop_followers(3)
+        assert kept.replies == [(1, "", False)]
+        kept.say(pipe.fileno(), b"one\n")
+        assert kept.replies[1:] == [(2, "- one\n", False), (4, "- one\n", False)]
+        offset = kept.logs.read("w_1", 0).offset
+        os.write(pipe.fileno(), b"two\n")
+        kept.logs.answer((1, 2), "w_1", offset, wait=True)
+        assert kept.replies[3:] == [(1, "- two\n", False)], "it was printed before"
+        offset = kept.logs.read("w_1", offset).offset
+        kept.logs.answer((1, 3), "w_1", offset, wait=True)
+        kept.logs.answer((1, 4), "w_2", 0, wait=True)
+        assert kept.replies[4:] == [(1, "", True)], "there is no such log"
+    kept.turn()
+    assert kept.replies[5:] == [(1, "", True)], "there is no more to come"
+    kept.logs.answer((1, 5), "w_1", 0, wait=True)
+    assert kept.replies[6:] == [(1, kept.text()[len("00:00:00.000 ") :], False)]
+    kept.logs.answer((1, 6), "w_1", offset, wait=True)
+    assert kept.replies[7:] == [(1, "", True)]
+    kept.logs.finish("w_1")
+    assert len(kept.replies) == 8
 
 
 def test_one_read_at_a_time_so_that_others_come_in_between(kept: Kept):

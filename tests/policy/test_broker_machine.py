@@ -125,8 +125,8 @@ class World(Story):
                 if known is not None:
                     self.edition_of[pool] = known.app.name, known.revision
                     self.is_tried(pool)
-            case fx.HandOver(ticket, worker) if self.workers[worker].is_dead:
-                self.retried_at[ticket] = self.now
+            case fx.HandOver() if self.workers[effect.worker].is_dead:
+                self.retried_at[effect.ticket] = self.now
             case fx.Fork(pool):
                 self.is_tried(pool)
                 app, _ = self.edition_of[pool]

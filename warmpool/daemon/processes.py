@@ -91,22 +91,23 @@ class Processes:
         logs: Logs,
         catalog: Catalog,
         *,
-        load_for: Callable[[str], Load],
+        frame_limit: int,
+        open_files: int,
         report: Report,
         described: Callable[[ev.Ticket, list[Any] | None], None],
         printed: Callable[[str, str], None],
         hangs_next: Callable[[str], None],
     ) -> None:
-        """`load_for` says how to load an app by its key; `described` is told what templates say (None: it died),
-        `printed` an app and a line that it prints as it is loaded, and `report` everything that the broker should know.
-        What is read of an app goes to the catalog.
+        """`frame_limit`: the largest body in bytes of a call's message in the stream; `open_files`: the limit that apps
+        get. `described` is told what templates say (None: it died), `printed` an app and a line that it prints as it is
+        loaded, and `report` everything that the broker should know. What is read of an app goes to the catalog.
         """
         self._loop = loop
         assert board.fd is not None
         self._board, self._board_fd = board, board.fd
         self._logs = logs
         self._catalog = catalog
-        self._load_for = load_for
+        self._frame_limit, self._open_files = frame_limit, open_files
         self._report = report
         self._described = described
         self._printed = printed
@@ -119,7 +120,7 @@ class Processes:
     # --- templates --------------------------------------------------------------------------------------------
 
     def start_template(self, pool: str, app_key: str) -> None:
-        load, interpreter = self._load_for(app_key), self._catalog.by_key(app_key).interpreter
+        load, interpreter = self._load_of(app_key)
         try:
             child, ours = self._spawn(load.app, interpreter)
         except OSError as error:
@@ -132,6 +133,15 @@ class Processes:
         channel = Channel(ours, self._loop, FROM_TEMPLATE, lambda m: self._from_template(pool, m), lambda: None)
         self._templates[pool] = _Template(app_key, child, channel)
         channel.send(load, (self._board_fd,))
+
+    def _load_of(self, app_key: str) -> tuple[Load, Interpreter]:
+        """How to load it, and under which interpreter."""
+        entry = self._catalog.by_key(app_key)
+        load = Load(
+            entry.name, entry.root, entry.module, entry.file, entry.class_name,
+            self._frame_limit, os.getpid(), self._open_files, entry.primed,
+        )  # fmt: skip
+        return load, entry.interpreter
 
     def stop_template(self, pool: str) -> None:
         """Its workers do not notice."""
@@ -241,7 +251,7 @@ class Processes:
 
     def _fork_alone(self, app_key: str, worker: str, row: int, ends: tuple[int, ...]) -> None:
         """A process of its own imports the app and becomes the worker: for an app that cannot be forked."""
-        load, interpreter = self._load_for(app_key), self._catalog.by_key(app_key).interpreter
+        load, interpreter = self._load_of(app_key)
         try:
             child, ours = self._spawn(load.app, interpreter)
         except OSError as error:

@@ -83,8 +83,6 @@ class Requests:
         self._imports = imports
         self._started_at = time.time()
         self._wall_time = wall_time or WallTime(board.now)
-        self._followers: dict[str, list[tuple[ev.Ticket, int]]] = {}
-        """By worker: who waits for more of its log, and from where."""
         self._methods: dict[str, Handler] = {
             "sessions.get": self._sessions_get,
             "sessions.list": self._sessions_list,
@@ -152,18 +150,6 @@ class Requests:
             )
         method(ticket, **arguments(request.method, method, request.params))
 
-    def forget(self, connection: int) -> None:
-        """Nobody waits behind these tickets any more."""
-        for worker, waiting in list(self._followers.items()):
-            self._followers[worker] = [one for one in waiting if one[0][0] != connection]
-            if not self._followers[worker]:
-                del self._followers[worker]
-
-    def log_grown(self, worker: str) -> None:
-        """There is more of this log, or the end of it."""
-        for ticket, offset in self._followers.pop(worker, ()):
-            self._answer_log(ticket, worker, offset)
-
     def shown(self, view: SessionView) -> dict[str, Any]:
         return present(view, self._wall_time)
 
@@ -227,16 +213,7 @@ class Requests:
 
     def _sessions_logs(self, ticket: ev.Ticket, session_id: str, offset: int = 0, *, wait: bool = False) -> None:
         check_whole("offset", offset, 0, _ANY_ID)
-        worker = self._session(session_id).worker_id
-        self._logs.catch_up(worker)
-        if wait and self._logs.is_open(worker) and not self._logs.read(worker, offset).text:
-            self._followers.setdefault(worker, []).append((ticket, offset))
-        else:
-            self._answer_log(ticket, worker, offset)
-
-    def _answer_log(self, ticket: ev.Ticket, worker: str, offset: int) -> None:
-        piece = self._logs.read(worker, offset)
-        self._reply(ticket, {**piece._asdict(), "end": not piece.text and not self._logs.is_open(worker)})
+        self._logs.answer(ticket, self._session(session_id).worker_id, offset, wait=wait)
 
     def _session(self, session_id: str) -> Session:
         return self._broker.leases.known(session_id, self._board.now())

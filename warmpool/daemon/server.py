@@ -23,7 +23,6 @@ from ..policy.broker import Broker
 from ..policy.split_timers import SplitTimers
 from ..settings import Settings
 from ..wire.messages import Abandon, Failure, Open, Reply, Request
-from ..wire.process_messages import Load
 from ..wire.shapes import Message
 from .catalog import Catalog
 from .clients import Client, Clients
@@ -53,7 +52,7 @@ class Server:
     ) -> None:
         """`tail`: told each line that workers print, with the session it is of, or else the worker."""
         self._loop, self._log, self._catalog, self._board = loop, log, catalog, board
-        self._places, self._settings, self._open_files = places, settings, open_files
+        self._places, self._settings = places, settings
         timers = SplitTimers(board.now(), board.lead, lambda: board.stands) if isinstance(board, MovableBoard) else None
         self._broker = Broker(
             settings, now=board.now(), activity_of=board.read, free_memory=FreeMemory(), timers=timers
@@ -64,7 +63,8 @@ class Server:
             board,
             self._logs,
             catalog,
-            load_for=self._load_for,
+            frame_limit=settings.call_frame_limit,
+            open_files=open_files,
             report=self.report,
             described=self._described,
             printed=tail_to(log),
@@ -90,7 +90,7 @@ class Server:
             self._places.logs,
             self._settings.log_cap,
             calls_of=lambda row: self._board.read(row).started,
-            grown=self._log_grown,
+            reply=self._reply,
             tail=None if tail is None else lambda worker, line: tail(self._holder_of(worker), line),
         )
 
@@ -280,13 +280,10 @@ class Server:
         known = self._broker.fleet.workers.get(worker)
         return worker if known is None or known.session is None else known.session.id
 
-    def _log_grown(self, worker: str) -> None:
-        self._requests.log_grown(worker)
-
     def _client_left(self, number: int, unopened: list[int]) -> None:
         for request_id in unopened:
             self.report(ev.OpenAbandoned((number, request_id)))
-        self._requests.forget(number)
+        self._logs.drop_followers(number)
         self.report(ev.ConnectionClosed(number))
 
     def _reply(self, ticket: ev.Ticket, value: object) -> None:
@@ -304,13 +301,6 @@ class Server:
             self._clients.lose(client)
 
     # --- what others need to know -----------------------------------------------------------------------------
-
-    def _load_for(self, app_key: str) -> Load:
-        entry = self._catalog.by_key(app_key)
-        return Load(
-            entry.name, entry.root, entry.module, entry.file, entry.class_name,
-            self._settings.call_frame_limit, os.getpid(), self._open_files, entry.primed,
-        )  # fmt: skip
 
     def _described(self, ticket: ev.Ticket, functions: list[Any] | None) -> None:
         if functions is None:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from ..constants import FINISHED_LOGS_LIMIT
+from ..policy.events import Ticket
 from .printed import Lines, Pipe
 
 PIECE_SIZE: Final = 32 * 1024
@@ -161,20 +162,20 @@ class Logs:
         cap: int,
         *,
         calls_of: Callable[[int], int],
-        grown: Callable[[str], None],
+        reply: Callable[[Ticket, object], None],
         tail: Tail | None,
     ) -> None:
-        """`calls_of` gives the calls begun on a row of the board; `grown` is told of each worker with more text or none
-        to come; `tail` is given each line as it was printed.
-        """
+        """`calls_of` gives the calls begun on a row of the board; `tail` is given each line as it was printed."""
         self._loop = loop
         self._directory = directory
         self._cap = cap
         self._calls_of = calls_of
-        self._grown = grown
+        self._reply = reply
         self._tail = tail
         self._sources: dict[str, _Source] = {}
         self._files: dict[str, LogFile] = {}
+        self._followers: dict[str, list[tuple[Ticket, int]]] = {}
+        """By worker: who waits for more, and from where."""
         self._finished: dict[str, LogFile] = {}
         self._finished_size = 0
         """Bytes of those whose worker is dead, oldest first, as far as they are on disk."""
@@ -199,7 +200,6 @@ class Logs:
             self._finished_size += file.size
             while self._finished_size > FINISHED_LOGS_LIMIT:
                 self._lose(next(iter(self._finished)))
-        self._grown(worker)
 
     def forget(self, worker: str) -> None:
         if worker in self._files:
@@ -219,6 +219,18 @@ class Logs:
         source = self._sources.get(worker)
         if source is not None:
             source.pipe.read()
+
+    def answer(self, ticket: Ticket, worker: str, offset: int, *, wait: bool) -> None:
+        """Replies with what there is from `offset` on; with `wait`, once there is some or no more can come."""
+        self.catch_up(worker)
+        self._answer(ticket, worker, offset, wait=wait)
+
+    def drop_followers(self, connection: int) -> None:
+        """Nobody waits behind the tickets of this connection any more."""
+        for worker, waiting in list(self._followers.items()):
+            self._followers[worker] = [one for one in waiting if one[0][0] != connection]
+            if not self._followers[worker]:
+                del self._followers[worker]
 
     def read(self, worker: str, offset: int) -> Piece:
         file = self._files.get(worker)
@@ -261,3 +273,15 @@ class Logs:
         if lines is not None:
             lines.end()
         self._grown(worker)
+
+    def _grown(self, worker: str) -> None:
+        """There is more of this log, or the end of it."""
+        for ticket, offset in self._followers.pop(worker, ()):
+            self._answer(ticket, worker, offset, wait=False)
+
+    def _answer(self, ticket: Ticket, worker: str, offset: int, *, wait: bool) -> None:
+        piece, is_open = self.read(worker, offset), self.is_open(worker)
+        if wait and is_open and not piece.text:
+            self._followers.setdefault(worker, []).append((ticket, offset))
+        else:
+            self._reply(ticket, {**piece._asdict(), "end": not piece.text and not is_open})

@@ -284,7 +284,7 @@ class Broker:
         if not is_over(due, now):
             self._timers.set(Timer("idle exit"), due)
         else:
-            self._log(f"idle for {self._settings.idle_exit:g} s: leaving")
+            self._effects.append(fx.Log(f"idle for {self._settings.idle_exit:g} s: leaving"))
             self._stop(now)
 
     def _stop(self, now: float) -> None:
@@ -300,11 +300,6 @@ class Broker:
                 self._cancels.begin(worker, activity, now, grace=QUICK_CANCEL)
         self.fleet.stop_all(now)
         self._timers.set(Timer("stopped"), now + STOP_GRACE + 1)
-
-    # --- effects ----------------------------------------------------------------------------------------------
-
-    def _log(self, text: str) -> None:
-        self._effects.append(fx.Log(text))
 
     def _take_effects(self) -> list[fx.Effect]:
         taken = self._effects[:]

@@ -85,7 +85,7 @@ class Editions:
     def describe(self, edition: AppEdition, ticket: Ticket, now: float) -> None:
         """Raises APP_BROKEN as `pool_for` does, and POOL_EXHAUSTED while the machine has no room for a template."""
         pool, _ = self.pool_for(edition, now)
-        if pool.template is TemplateState.LOST and pool.no_room is not None and self._has_no_room(pool):
+        if pool.template is TemplateState.LOST and pool.no_room is not None and self.has_no_room(pool):
             raise refusals.no_room(pool.app.name, pool.no_room)
         if pool.template is TemplateState.LOST:
             failure = self._app(edition).failure
@@ -225,16 +225,16 @@ class Editions:
         self._timers.set(Timer("load", pool.id), now + self._settings.start_timeout)
 
     def _revive(self, pool: Pool, now: float) -> None:
-        if pool.template is TemplateState.LOST and not self._has_no_room(pool):
+        if pool.template is TemplateState.LOST and not self.has_no_room(pool):
             self._start_template(pool, now)
 
-    def _has_no_room(self, pool: Pool) -> bool:
+    def has_no_room(self, pool: Pool) -> bool:
         """Whether a process has just been refused: there will be another try."""
         return Timer("no room", pool.id) in self._timers
 
     def _must_wait_for_room(self, pool: Pool, before: Pool) -> bool:
         """Whether there is no room for its template, and the edition before it has a worker that is ready."""
-        return before is not pool and self._has_no_room(pool) and len(before.warm) > len(before.waiters)
+        return before is not pool and self.has_no_room(pool) and len(before.warm) > len(before.waiters)
 
     def put_off(self, pool: Pool, what: str, why: str, now: float) -> None:
         """The machine has no room for a process of it. Nobody is to blame: it is tried again after a while."""
@@ -320,7 +320,7 @@ class Editions:
         for pool in list(self.pools.values()):
             app = pool.app
             is_wanted = pool.waiters or pool.describers or (app.keep and pool is app.candidate)
-            if pool.template is TemplateState.LOST and is_wanted and not self._has_no_room(pool):
+            if pool.template is TemplateState.LOST and is_wanted and not self.has_no_room(pool):
                 self._remake(pool, now)
 
     def _remake(self, pool: Pool, now: float) -> None:

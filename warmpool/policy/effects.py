@@ -47,14 +47,22 @@ class Refuse:
 
 @fact
 class HandOver:
-    """Give the ticket's holder a connection to the worker."""
+    """Give whoever asked a connection to the worker."""
 
-    ticket: Ticket
-    worker: str
-    attach: Attach
-    opened: Opened
     request: OpenRequested | AttachRequested
     """What is answered with this, and asked again if the worker turns out to be dead."""
+    attach: Attach
+    """The worker is told."""
+    opened: Opened
+    """The client is told, with the connection."""
+
+    @property
+    def ticket(self) -> Ticket:
+        return self.request.ticket
+
+    @property
+    def worker(self) -> str:
+        return self.opened.worker_id
 
 
 @fact

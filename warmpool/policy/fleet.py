@@ -84,7 +84,7 @@ class Fleet:
             return
         worker.step(WorkerEvent.READY)
         worker.pool.stillborn = 0
-        if Timer("no room", worker.pool.id) not in self._timers:
+        if not self.editions.has_no_room(worker.pool):
             worker.pool.no_room = None
         if worker.pool.template is TemplateState.RETIRED or self.stopping:
             self.stop_worker(worker, "retired", now)
@@ -246,7 +246,7 @@ class Fleet:
     def _may_fork(self, pool: Pool, now: float) -> bool:
         if pool.template is not TemplateState.READY or pool.failing(now):
             return False
-        if not self._rows or self._is_full(pool) or Timer("no room", pool.id) in self._timers:
+        if not self._rows or self._is_full(pool) or self.editions.has_no_room(pool):
             return False
         if self._free_memory() < self._settings.min_free_bytes:
             self._timers.set(Timer("memory"), now + MEMORY_RECHECK)

@@ -36,10 +36,10 @@ class Opens:
         serve: Callable[[ev.Deferrable, float], None],
     ) -> None:
         """`serve` is given requests that have come to nothing, to begin anew."""
-        self._serve = serve
         self._settings = settings
         self._timers = timers
         self._effects = effects
+        self._serve = serve
         self._arrivals = 0
         self.waiting: dict[ev.Ticket, Waiter] = {}
 
@@ -167,7 +167,7 @@ class Opens:
             request.ticket[1], attach.session_id, pool.app.name, pool.version, worker.id, worker.row,
             self._settings.call_frame_limit, attach.memory_limit, notice,
         )  # fmt: skip
-        self._effects.append(fx.HandOver(request.ticket, worker.id, attach, opened, request))
+        self._effects.append(fx.HandOver(request, attach, opened))
 
     def hand_over_failed(self, event: ev.HandOverFailed, now: float) -> None:
         """The worker is dead. A new session gets another one; who attaches waits to be told how it died."""
