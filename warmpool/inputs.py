@@ -146,7 +146,7 @@ def _validation(validator: Any, schema: Any) -> Callable[[Any], Any]:
     but where it is strict only when it reads JSON.
     """
     validate: Callable[[Any], Any] = validator.validate_python
-    if made := set(_made_fields(schema)):
+    if made := _made_fields(schema):
         validate = _without_what_is_made(validate, made)
     if not _is_strict(schema):
         return validate
@@ -203,26 +203,27 @@ def _remove(value: Any, *path: int | str) -> None:
     del value[last]
 
 
-def _made_fields(schema: Any) -> Iterator[str]:
-    """Of all dataclasses in a core schema of pydantic's, the fields that are not given to who makes one."""
+def _nodes(schema: Any) -> Iterator[dict[str, Any]]:
+    """All parts of a core schema of pydantic's, itself among them."""
     if isinstance(schema, list | tuple):
         for part in schema:
-            yield from _made_fields(part)
+            yield from _nodes(part)
     elif isinstance(schema, dict):
-        if schema.get("type") == "dataclass" and is_dataclass(schema["cls"]):
-            yield from (field.name for field in fields(schema["cls"]) if not field.init)
+        yield schema
         for name, part in schema.items():
             if name not in _USERS:
-                yield from _made_fields(part)
+                yield from _nodes(part)
+
+
+def _made_fields(schema: Any) -> set[str]:
+    """Of all dataclasses in it, the fields that are not given to who makes one."""
+    found = (node["cls"] for node in _nodes(schema) if node.get("type") == "dataclass" and is_dataclass(node["cls"]))
+    return {field.name for kind in found for field in fields(kind) if not field.init}
 
 
 def _is_strict(schema: Any) -> bool:
-    """Whether some part of a core schema of pydantic's takes nothing for what it is not."""
-    if isinstance(schema, list | tuple):
-        return any(map(_is_strict, schema))
-    return isinstance(schema, dict) and (
-        schema.get("strict") is True or any(_is_strict(part) for name, part in schema.items() if name not in _USERS)
-    )
+    """Whether some part of it takes nothing for what it is not."""
+    return any(node.get("strict") is True for node in _nodes(schema))
 
 
 def _field(parameter: inspect.Parameter, annotation: Any) -> tuple[Any, Any]:

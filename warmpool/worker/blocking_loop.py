@@ -20,7 +20,7 @@ import os
 import select
 import signal
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from types import FrameType
@@ -29,12 +29,13 @@ from typing import TYPE_CHECKING, Any, Final
 from ..constants import HOOK_TIMEOUT
 from ..errors import ProtocolError
 from ..packets import send
-from ..wire.large import Frame, MessageWriter
+from ..wire.large import Frame
 from ..wire.messages import Call, Stream, call_from_wire
 from ..wire.process_messages import WakeMe
-from .connection import ENDS, LARGE_ATTACH, Connection
+from .connection import ENDS, Connection
 from .failures import OUTSIDE, print_failure
 from .hooks import run_hook
+from .loop import Loop
 from .streams import Outlet, answer_plain, wait_until_taken
 
 if TYPE_CHECKING:
@@ -50,13 +51,11 @@ _EVERYBODY: Final = -2
 """In place of the descriptor that is waited on."""
 
 
-class BlockingLoop:
+class BlockingLoop(Loop):
     def __init__(self, process: AppProcess) -> None:
-        self._process = process
+        super().__init__(process)
         self._channel = process.channel
-        self._connections: dict[int, Connection] = {}
         self._behind: dict[int, Connection] = {}  # with more calls in their buffers
-        self._inbox = process.inbox
         self._poll = select.epoll()
         self._poll.register(self._channel.fileno(), select.EPOLLIN)
         self._waiting_on = _NOBODY
@@ -107,26 +106,6 @@ class BlockingLoop:
         fd = connection.socket.fileno()
         self._connections[fd] = connection
         self._poll.register(fd, select.EPOLLIN)
-
-    def meet_newcomers(self) -> None:
-        for _ in LARGE_ATTACH:
-            for connection in [one for one in self._connections.values() if not one.attached]:
-                self._serve_once(connection)
-
-    def is_busy(self) -> bool:
-        return any(connection.has_bytes() for connection in self._connections.values())
-
-    def is_calling(self) -> bool:
-        return False  # a call has the only thread
-
-    def is_in_call(self) -> bool:
-        return False  # there are no tasks
-
-    def owes(self) -> bool:
-        return any(connection.outbox.waiting for connection in self._connections.values())
-
-    def writers(self) -> Iterable[MessageWriter]:
-        return [connection.writer for connection in self._connections.values()]
 
     def disown(self) -> None:
         """There is no loop around its functions."""
@@ -195,10 +174,10 @@ class BlockingLoop:
             if fd == self._channel.fileno():
                 self._process.heed_daemon()
             elif (connection := self._connections.get(fd)) is not None and fd not in behind:
-                self._serve_once(connection)
+                self._on_bytes(connection)
         for fd, connection in behind.items():
             if self._connections.get(fd) is connection:
-                self._serve_once(connection)
+                self._on_bytes(connection)
 
     def _send_the_rest(self) -> None:
         """It is about to leave, and somebody has not taken his answer: waits for that and the daemon alone."""
@@ -215,7 +194,7 @@ class BlockingLoop:
                     self._give_up(self._connections[fd], error)
         self._process.heed_daemon()
 
-    def _serve_once(self, connection: Connection) -> None:
+    def _on_bytes(self, connection: Connection) -> None:
         if self._process.drain_reason is not None:
             return
         reader = connection.reader

@@ -14,7 +14,7 @@ import itertools
 import os
 import select
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Final
@@ -31,10 +31,11 @@ from ..wire.large import Frame, MessageWriter
 from ..wire.messages import Call, Stream, call_from_wire
 from .birth import give_back_zeros
 from .cancelling import NOTHING
-from .connection import ENDS, LARGE_ATTACH, Connection
+from .connection import ENDS, Connection
 from .failures import OUTSIDE, print_failure
 from .forks import leave
 from .hooks import awaited
+from .loop import Loop
 from .streams import AsyncItems, Items, Outlet, speaker
 from .tasks import forget_cancels, outlast
 
@@ -47,20 +48,18 @@ ITEMS_AT_ONCE: Final = 64
 """Of a generator that never waits: so often the loop looks at everything else."""
 
 
-class EventLoop:
+class EventLoop(Loop):
     def __init__(self, process: AppProcess) -> None:
-        self._process = process
+        super().__init__(process)
         self._loop = uvloop.new_event_loop()
         give_back_zeros(self._loop)  # a buffer of 256 kB, of which nothing here makes use
         asyncio.set_event_loop(self._loop)
         self._context = copy_context()  # what `setup` puts into context variables is there in each call
-        self._connections: dict[int, Connection] = {}
         self._queue: deque[tuple[Connection, Call | Stream]] = deque()
         self._occupied: set[Connection] = set()  # its call waits or runs, or its answer is not taken
         self._paused: set[Connection] = set()  # of these, those that have sent more: not watched until they are free
         self._running: asyncio.Task[None] | None = None
         self._awaited = NOTHING  # id of the call whose code, the app's, the task that runs is in
-        self._inbox = process.inbox
         self._serves = False
         self._following: Connection | None = None  # whose call is a stream, and runs
         self._in_generator = False
@@ -96,25 +95,14 @@ class EventLoop:
         self._connections[connection.socket.fileno()] = connection
         self._loop.add_reader(connection.socket.fileno(), self._on_bytes, connection)
 
-    def meet_newcomers(self) -> None:
-        for _ in LARGE_ATTACH:
-            for connection in [one for one in self._connections.values() if not one.attached]:
-                self._on_bytes(connection)
-
-    def is_busy(self) -> bool:
-        return self.is_calling() or bool(self._queue) or any(one.has_bytes() for one in self._connections.values())
-
     def is_calling(self) -> bool:
         return self._running is not None
 
     def is_in_call(self) -> bool:
         return self._running is not None and self._running is asyncio.current_task()
 
-    def owes(self) -> bool:
-        return self._running is not None or any(connection.outbox.waiting for connection in self._connections.values())
-
-    def writers(self) -> Iterable[MessageWriter]:
-        return [connection.writer for connection in self._connections.values()]
+    def is_busy(self) -> bool:
+        return bool(self._queue) or super().is_busy()
 
     def disown(self) -> None:
         with select.epoll() as another:

@@ -25,7 +25,8 @@ from ..wire.messages import Call
 from ..wire.process_messages import Attach, Stop
 from ..wire.shapes import to_wire
 from .connection import Connection
-from .runner import AppProcess, Loop, loop_for
+from .loop import Loop
+from .runner import AppProcess, loop_for
 
 _LIMIT = 1024 * 1024
 

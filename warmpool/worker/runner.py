@@ -1,6 +1,6 @@
 """One worker's life: construct the app, set it up, serve calls, run the hooks, go.
 
-`AppProcess` is that life; how it waits for bytes and runs functions is one of two loops with the same face:
+`AppProcess` is that life; how it waits for bytes and runs functions is one of two loops:
 `BlockingLoop` for an app whose functions are all plain, `EventLoop` for one with any `async def`.
 """
 
@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from threading import get_ident
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
 from .. import here
 from ..app import AppContext, BaseApp
@@ -23,7 +23,6 @@ from ..errors import ProtocolError
 from ..packets import expect_fds, send
 from ..signatures import Function
 from ..wire.frames import FrameWriter, decode
-from ..wire.large import MessageWriter
 from ..wire.process_messages import (
     TO_CONNECTION,
     Attach,
@@ -51,6 +50,7 @@ from .faults import hang_once
 from .forks import ParentOnly, mute
 from .limits import LimitedCaller, Limits
 from .logs import follow, sendable
+from .loop import Loop
 from .streams import Outlet, speaker, wait_until_taken
 
 A = TypeVar("A", bound=BaseApp)
@@ -59,53 +59,6 @@ END_VALUE_LIMIT: Final = 64 * 1024
 """Bytes of what `on_end` returns."""
 _WITHIN: Final = b"\x91" * 8
 """Lists of one, as msgpack begins them: it is answered within as many maps and lists, of which there is a limit."""
-
-
-class Loop(Protocol):
-    """A worker's way of waiting, and of running what is async."""
-
-    def __init__(self, process: AppProcess) -> None: ...
-
-    def run_hook(self, hook: Callable[..., Any], *arguments: Any, timeout: float | None) -> Any:
-        """Calls a plain or async hook, while nothing is served. Raises TimeoutError when it takes longer than `timeout`
-        seconds.
-        """
-
-    def serve(self) -> None:
-        """Serves calls, and has the process heed the daemon, until that has a reason to go."""
-
-    def add(self, connection: Connection) -> None:
-        """Reads from this connection from now on. What comes first on it is for `AppProcess.attach`."""
-
-    def meet_newcomers(self) -> None:
-        """Takes what has come first on connections that have yet to be attached."""
-
-    def unstick(self, outlet: Outlet) -> None:
-        """Not all of a stream was taken: sees to it that the rest is, without waiting. From any thread."""
-
-    def is_busy(self) -> bool:
-        """Whether a call runs, or any part of one is here."""
-
-    def is_calling(self) -> bool:
-        """Whether a call runs while the daemon is heeded."""
-
-    def is_in_call(self) -> bool:
-        """Whether the task that asks is a call's."""
-
-    def owes(self) -> bool:
-        """Whether a call runs, or a client has not taken all of an answer."""
-
-    def writers(self) -> Iterable[MessageWriter]:
-        """Of all connections."""
-
-    def disown(self) -> None:
-        """In a process that the app has forked: it must not go on with the loop."""
-
-    def wake(self) -> None:
-        """Has the process heed the daemon, and itself, as soon as may be. From any thread."""
-
-    def close(self) -> None:
-        """Lets go of what it has open."""
 
 
 def any_async(functions: dict[str, Function]) -> bool:
