@@ -691,6 +691,38 @@ def test_a_worker_that_was_never_born_is_nobodys_failure():
     assert client.worker
 
 
+@pytest.mark.parametrize("is_seen_first", [False, True])
+def test_workers_that_die_with_their_template_before_they_are_born_are_one_failure_of_it(is_seen_first: bool):
+    story = Story(warm=0)
+    clients = [story.open() for _ in range(5)]
+    story.loads()
+    asked_for = story.unborn()
+    assert len(asked_for) == 5
+    if is_seen_first:
+        story.template_dies()
+    for worker in asked_for:
+        story.exits(worker, status="was never born: its template died")
+    if not is_seen_first:
+        again = story.unborn()
+        story.template_dies()
+        story.exits(*again, status="was never born: its template died")
+    assert [client.error for client in clients if client.heard] == []
+    story.rest()
+    assert all(client.worker for client in clients)
+
+
+def test_an_app_of_which_no_attempt_makes_a_worker_is_broken():
+    story = Story(warm=0)
+    clients = [story.open() for _ in range(5)]
+    for _ in range(3):
+        story.loads()
+        story.template_dies()
+        for worker in story.unborn():
+            story.exits(worker, status="was never born: its template died")
+    assert {client.error.code for client in clients} == {"APP_BROKEN"}
+    assert story.loading() == []
+
+
 def test_a_template_that_loads_again_is_no_proof_that_the_setup_works():
     story = Story(warm=0)
     story.session()

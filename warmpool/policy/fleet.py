@@ -31,7 +31,7 @@ from .timers import Timer, Timers
 
 WAITS_KEPT = 8
 STILLBORN_LIMIT = 3
-"""A template may be killed while it forks; one that dies at every fork makes no workers."""
+"""Attempts. A template may be killed while it forks; one that dies at every fork makes no workers."""
 
 
 class Fleet:
@@ -106,7 +106,8 @@ class Fleet:
         status = event.status
         died_in_setup = worker.state is WorkerState.STARTING and worker.pid is not None
         pool = worker.pool
-        pool.stillborn += worker.state is WorkerState.STARTING and worker.pid is None
+        if worker.state is WorkerState.STARTING and worker.pid is None and worker.attempt == pool.stillborn:
+            pool.stillborn += 1
         if worker.state is WorkerState.WARM:
             self._wasted(worker, status, now)
         elif worker.is_lost or worker.state is WorkerState.SERVING:
@@ -258,7 +259,7 @@ class Fleet:
         return pool.app.live >= pool.max_workers
 
     def _fork(self, pool: Pool, now: float) -> None:
-        worker = Worker(self.editions.new_id("w"), pool, self._rows.pop())
+        worker = Worker(self.editions.new_id("w"), pool, self._rows.pop(), pool.stillborn)
         pool.add(worker)
         self.workers[worker.id] = worker
         self._effects.append(fx.Fork(pool.id, pool.app.key, worker.id, worker.row))

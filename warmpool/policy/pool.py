@@ -66,6 +66,8 @@ class Worker:
     id: str
     pool: Pool
     row: int
+    attempt: int = 0
+    """How many attempts in a row to make any had come to nothing when it was asked for."""
     state: WorkerState = WorkerState.STARTING
     pid: int | None = None
     session: Session | None = None
@@ -113,7 +115,9 @@ class Pool:
     spare: dict[str, Worker] = field(default_factory=dict)
     waiters: deque[Waiter] = field(default_factory=deque)
     stillborn: int = 0
-    """Workers in a row that were asked for and never came to be."""
+    """Attempts in a row to make workers of which none came to be. Those that were asked for at once, and die with their
+    template, are one.
+    """
     no_room: str | None = None
     """Why the machine had no room for a process of it, until there was some."""
     refill_at: float = 0.0
