@@ -80,7 +80,7 @@ class Client:
             heard.append(message)
         return heard
 
-    def is_answered(self, within: float) -> bool:
+    def is_answered(self, within: float = PATIENCE) -> bool:
         return bool(select.select([self.socket], [], [], within)[0])
 
     def close(self) -> None:

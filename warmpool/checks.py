@@ -1,4 +1,4 @@
-"""What a number may be, and how a value looks in an error: for whoever checks what he was given."""
+"""How numbers are checked, and how a value is shown in an error."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ def _setting(default: float, low: float, high: float) -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What `warmpool serve` can be told. Raises INVALID_REQUEST on a value out of bounds."""
+    """Raises INVALID_REQUEST on a value out of bounds."""
 
     max_workers: int = _setting(256, 1, 100_000)
     """Live worker processes of all apps together. Idle ones cost memory, not CPU."""

@@ -9,11 +9,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import msgpack
 import psutil
 import pytest
+from scripted import Client as Talker
 from support import (
     APPS,
     PATIENCE,
@@ -38,40 +38,11 @@ SOON = 2.0
 plain_and_async = pytest.mark.parametrize("app", [COUNTER, ASYNC_COUNTER], ids=["plain", "async"])
 
 
-class Talker:
+def talker(path: Path, session_id: str) -> Talker:
     """A connection to the worker of a session, byte by byte."""
-
-    def __init__(self, path: Path, session_id: str) -> None:
-        opened, raw = to_worker(path, None, session_id)
-        assert opened[2] == session_id
-        self.socket = raw.socket
-        self.socket.settimeout(PATIENCE / 4)
-        self._file = self.socket.makefile("rb")
-
-    def send(self, *messages: list[Any]) -> None:
-        """All in one write."""
-        self.socket.sendall(b"".join(map(framed, messages)))
-
-    def hear(self) -> list[Any] | None:
-        """The next message; None when the worker hangs up."""
-        try:
-            header = self._file.read(4)
-            if not header:
-                return None
-            return msgpack.unpackb(self._file.read(*struct.unpack("!I", header)), strict_map_key=False)
-        except ConnectionResetError:
-            return None
-
-    def call(self, number: int, function: str, **fields: Any) -> list[Any] | None:
-        self.send(["Call", number, function, fields])
-        return self.hear()
-
-    def is_answered(self, within: float = SOON) -> bool:
-        return bool(select.select([self.socket], [], [], within)[0])
-
-    def close(self) -> None:
-        self._file.close()
-        self.socket.close()
+    opened, raw = to_worker(path, None, session_id)
+    assert opened[2] == session_id
+    return Talker(raw.socket)
 
 
 @pytest.fixture
@@ -79,7 +50,7 @@ def connect(client: Client, shared_daemon: Daemon) -> Iterator[Callable[[str], T
     made: list[Talker] = []
 
     def make(session_id: str) -> Talker:
-        made.append(Talker(shared_daemon.socket, session_id))
+        made.append(talker(shared_daemon.socket, session_id))
         return made[-1]
 
     yield make
@@ -453,7 +424,7 @@ def test_an_error_larger_than_a_frame_may_be_is_cut_and_the_session_lives(
     """One word for each of a thousand wrong items is more than fits."""
     daemon = start_daemon("--call-frame-limit", "8192")
     session = daemon.client.session(f"{APPS / 'raises_oddly.py'}:{kind}")
-    raw = Talker(daemon.socket, session.id)
+    raw = talker(daemon.socket, session.id)
     try:
         raw.send(["Call", 1, "take", {"items": ["x"] * 1000}])
         assert raw.is_answered()

@@ -24,7 +24,7 @@ GATHERING: Final = 0.005
 
 
 class Served(ABC):
-    """What is known of who serves it."""
+    """Something that a worker serves: a session, or a stream; and what is known of both."""
 
     @property
     @abstractmethod

@@ -115,7 +115,7 @@ class Opens:
             self.abandon(ticket)
 
     def abandon(self, ticket: ev.Ticket) -> None:
-        """Whoever waited with this ticket has left, if he was still in line."""
+        """Whoever waited with this ticket has left, if it was still in line."""
         waiter = self.waiting.get(ticket)
         if waiter is not None:
             self._fleet.editions.drop_waiter(waiter)

@@ -122,7 +122,7 @@ class BlockingLoop(Loop):
     # --- one connection ---------------------------------------------------------------------------------------
 
     def _serve_alone(self, connection: Connection) -> None:
-        """Waits for its client, and answers his calls, until he leaves or the daemon wants something. Looks up after a
+        """Waits for its client, and answers its calls, until it leaves or the daemon wants something. Looks up after a
         number of calls all the same: the app may have taken the signal away.
         """
         fd = connection.socket.fileno()
@@ -180,7 +180,7 @@ class BlockingLoop(Loop):
                 self._on_bytes(connection)
 
     def _send_the_rest(self) -> None:
-        """It is about to leave, and somebody has not taken his answer: waits for that and the daemon alone."""
+        """It is about to leave, and a client has not taken its answer: waits for that and the daemon alone."""
         poll = select.poll()
         poll.register(self._channel, select.POLLIN)
         for connection in self._connections.values():
