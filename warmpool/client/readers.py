@@ -35,8 +35,9 @@ class Readers:
         self.begun.pop(id(stream), None)
 
     def reasons(self) -> Collection[object]:
-        """True, as a bool, while `refuse` must be asked before a call; in a worker it always must. A session keeps it, so
-        that a call pays one look.
+        """True, as a bool, while `refuse` must be asked before a call; in a worker it always must.
+
+        A session keeps this, so a call pays one look.
         """
         return self.begun if here.session_of_call is here.nowhere else (here,)
 
