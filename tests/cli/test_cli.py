@@ -352,6 +352,7 @@ def test_a_terminal_that_cannot_show_everything(type: Callable[..., Done], encod
         (["run", COUNTER, "--session", NOBODY, "--session-timeout", "5"], 3, "INVALID_REQUEST", "only with"),
         (["run", COUNTER, "--open-timeout", "-1"], 3, "INVALID_REQUEST", "open_timeout"),
         (["app", "describe", "no_such_app"], 3, "APP_NOT_FOUND", "known by name"),
+        (["app", "describe", f"{COUNTER}@9"], 5, "VERSION_MISMATCH", "or for counter to get the newest"),
         (["run", COUNTER, "fail", "--input", '{"message": "out of luck"}'], 4, "APP_ERROR", "ValueError: out of luck"),
         (["run", str(APPS / "raises_on_import.py")], 4, "APP_BROKEN", "no_such_module_anywhere"),
         (["run", str(APPS / "raises_in_setup.py")], 4, "APP_BROKEN", "no model here"),

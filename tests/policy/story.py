@@ -392,9 +392,9 @@ class Story:
         self.happens(ev.LabelsRequested(client.ticket, str(session), labels or {}))
         return client
 
-    def describe(self, app: str = "counter", revision: int = 1) -> Client:
+    def describe(self, app: str = "counter", revision: int = 1, version: str | None = None) -> Client:
         client = self.client(request=1)
-        self.happens(ev.DescribeRequested(client.ticket, self.edition(app, revision)))
+        self.happens(ev.DescribeRequested(client.ticket, self.edition(app, revision), version))
         return client
 
     def warm_up(self, app: str = "counter", revision: int = 1) -> None:

@@ -1315,11 +1315,14 @@ def test_an_app_whose_only_use_is_its_stateless_workers_is_given_back_without_di
 
 def test_functions_are_asked_of_the_template_when_it_has_loaded():
     story = Story()
-    early = story.describe()
+    early, other = story.describe(), story.describe(version="v9")
     assert early.waits
     pool = story.loads()
     assert early.described_by == pool
+    assert type(other.error) is VersionMismatchError
     assert story.describe().described_by == pool
+    assert story.describe(version="v1").described_by == pool
+    assert type(story.describe(version="v9").error) is VersionMismatchError
 
 
 def test_functions_of_an_app_that_does_not_load_are_refused():

@@ -260,8 +260,9 @@ class Requests:
         }
 
     def _apps_describe(self, ticket: ev.Ticket, app: str, cwd: str) -> None:
-        entry = self._catalog.resolve(parse(app), check_directory(cwd))
-        self._report(ev.DescribeRequested(ticket, entry.edition()))
+        reference = parse(app)
+        entry = self._catalog.resolve(reference, check_directory(cwd))
+        self._report(ev.DescribeRequested(ticket, entry.edition(), reference.version))
 
     def _apps_serve(self, ticket: ev.Ticket, apps: list[str]) -> None:
         """As if the daemon had been started with these."""

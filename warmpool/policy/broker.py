@@ -225,7 +225,7 @@ class Broker:
     def _describe(self, event: ev.DescribeRequested, now: float) -> None:
         if self.fleet.stopping:
             raise refusals.stopping()
-        self.fleet.editions.describe(event.edition, event.ticket, now)
+        self.fleet.editions.describe(event, now)
 
     def _forget_connection(self, connection: int) -> None:
         self.opens.forget_connection(connection)

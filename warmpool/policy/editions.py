@@ -21,7 +21,7 @@ from ..errors import AppBrokenError, WarmpoolError, from_wire
 from ..settings import Settings
 from . import effects as fx
 from . import refusals
-from .events import AppEdition, TemplateLoaded, Ticket
+from .events import AppEdition, DescribeRequested, TemplateLoaded
 from .pool import App, Failure, Pool, Waiter, Worker
 from .states import TemplateEvent, TemplateState
 from .timers import Timer, Timers, is_over
@@ -82,16 +82,16 @@ class Editions:
         with suppress(AppBrokenError):  # the log has it
             self.pool_for(edition, now)
 
-    def describe(self, edition: AppEdition, ticket: Ticket, now: float) -> None:
+    def describe(self, request: DescribeRequested, now: float) -> None:
         """Raises APP_BROKEN as `pool_for` does, and POOL_EXHAUSTED while the machine has no room for a template."""
-        pool, _ = self.pool_for(edition, now)
+        pool, _ = self.pool_for(request.edition, now)
         if pool.template is TemplateState.LOST and pool.no_room is not None and self.has_no_room(pool):
             raise refusals.no_room(pool.app.name, pool.no_room)
         if pool.template is TemplateState.LOST:
-            failure = self._app(edition).failure
+            failure = self._app(request.edition).failure
             gone = refusals.broken(pool.app.name, "its template is gone and cannot be made again")
             raise from_wire(gone if failure is None else failure.error)
-        pool.describers.append(ticket)
+        pool.describers.append(request)
         if pool.template is TemplateState.READY:
             self._answer_describers(pool)
 
@@ -104,7 +104,7 @@ class Editions:
     def forget_describers(self, connection: int) -> None:
         for pool in self.pools.values():
             if pool.describers:
-                pool.describers = [ticket for ticket in pool.describers if ticket[0] != connection]
+                pool.describers = [one for one in pool.describers if one.ticket[0] != connection]
 
     # --- taking over, and failing -----------------------------------------------------------------------------
 
@@ -189,7 +189,7 @@ class Editions:
             delay = BACKOFF_FIRST if earlier is None else min(BACKOFF_LIMIT, earlier.delay * 2)
             app.failures[pool.revision] = failure = Failure(error, delay, now + delay)
             self._log_failure(failure, app)
-        self._effects.extend(fx.Refuse(ticket, from_wire(error)) for ticket in pool.describers)
+        self._effects.extend(fx.Refuse(request.ticket, from_wire(error)) for request in pool.describers)
         pool.describers.clear()
         waiters, pool.waiters = pool.waiters, deque()
         if app.candidate is pool:
@@ -248,7 +248,8 @@ class Editions:
         self._timers.cancel(Timer("load", pool.id))
         pool.step_template(TemplateEvent.LOSE)
         self.put_off(pool, f"it cannot be started: {why}", why, now)
-        self._effects.extend(fx.Refuse(ticket, refusals.no_room(pool.app.name, why)) for ticket in pool.describers)
+        refusal = refusals.no_room(pool.app.name, why)
+        self._effects.extend(fx.Refuse(request.ticket, refusal) for request in pool.describers)
         pool.describers.clear()
         before = pool.app.current
         for waiter in list(pool.waiters):
@@ -359,7 +360,12 @@ class Editions:
         return app
 
     def _answer_describers(self, pool: Pool) -> None:
-        self._effects.extend(fx.Describe(pool.id, ticket) for ticket in pool.describers)
+        for request in pool.describers:
+            if request.version in (None, pool.version):
+                self._effects.append(fx.Describe(pool.id, request.ticket))
+            else:
+                refusal = refusals.version_mismatch(pool.app.name, pool.version, request.version)
+                self._effects.append(fx.Refuse(request.ticket, refusal))
         pool.describers.clear()
 
     def new_id(self, prefix: str) -> str:

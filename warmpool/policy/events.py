@@ -87,6 +87,8 @@ class DescribeRequested:
 
     ticket: Ticket
     edition: AppEdition
+    version: str | None = None
+    """Of this version, and no other."""
 
 
 @fact

@@ -320,7 +320,7 @@ class Fleet:
 
     def stop_all(self, now: float) -> None:
         for pool in list(self._pools.values()):
-            self._effects.extend(fx.Refuse(ticket, refusals.stopping()) for ticket in pool.describers)
+            self._effects.extend(fx.Refuse(request.ticket, refusals.stopping()) for request in pool.describers)
             pool.describers.clear()
             self.editions.retire(pool, now)
         for worker in list(self.workers.values()):

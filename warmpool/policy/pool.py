@@ -13,7 +13,7 @@ from typing import Any
 
 from ..constants import BACKOFF_FIRST, BACKOFF_LIMIT, CANCEL_GRACE, REFILL_LATEST, REFILL_QUIET
 from ..facts import fact
-from .events import OpenRequested, Ticket
+from .events import DescribeRequested, OpenRequested
 from .sessions import Session
 from .states import TEMPLATE_STEPS, WORKER_STEPS, TemplateEvent, TemplateState, WorkerEvent, WorkerState, step
 
@@ -130,7 +130,7 @@ class Pool:
     """Made for an edit that a worker of the edition before it has found. If its own find another again, the app writes
     its files itself.
     """
-    describers: list[Ticket] = field(default_factory=list)
+    describers: list[DescribeRequested] = field(default_factory=list)
     """Wait to be told the functions, until the template has loaded."""
 
     def __repr__(self) -> str:
