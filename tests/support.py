@@ -132,6 +132,22 @@ def to_worker(path: Path, app: str | None, session: str | None = "new", **hello:
         return answer, control.take()
 
 
+class Fed:
+    """A `recv_into` that has these bytes to give."""
+
+    def __init__(self, data: bytes) -> None:
+        self.rest = memoryview(data)
+        self.space = 0
+        """How large that was when it was asked last."""
+
+    def __call__(self, space: memoryview) -> int:
+        self.space = len(space)
+        count = min(len(space), len(self.rest))
+        space[:count] = self.rest[:count]
+        self.rest = self.rest[count:]
+        return count
+
+
 def framed(message: Any) -> bytes:
     return in_frame(msgpack.packb(message))
 

@@ -23,6 +23,7 @@ import pydantic
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support import Fed
 
 from warmpool.constants import CONTROL_FRAME_LIMIT
 from warmpool.errors import PayloadTooLargeError, ProtocolError
@@ -72,17 +73,21 @@ def frames_of(reader: FrameReader, pieces: list[bytes]) -> list[bytes]:
     """All whole frames in `pieces`, fed one after another."""
     found: list[bytes] = []
     for piece in pieces:
-        data = memoryview(piece)
-        while data:
-            space = reader.space()
-            count = min(len(space), len(data))
-            space[:count] = data[:count]
-            data = data[count:]
-            frame = reader.received(count)
+        fed = Fed(piece)
+        while fed.rest:
+            frame = reader.read(fed)
             while frame is not None:
                 found.append(bytes(frame))
                 frame = reader.next_frame()
     return found
+
+
+def room_of(reader: FrameReader) -> int:
+    """How many bytes it would take at once."""
+    fed = Fed(b"")
+    with pytest.raises(EOFError):
+        reader.read(fed)
+    return fed.space
 
 
 def outcome(data: bytes, sizes: list[int], limit: int = LIMIT) -> tuple[list[bytes], type[Exception] | None]:
@@ -90,11 +95,9 @@ def outcome(data: bytes, sizes: list[int], limit: int = LIMIT) -> tuple[list[byt
     reader, frames = FrameReader(limit), []
     try:
         for piece in pieces_of(data, sizes):
-            while piece:
-                space = reader.space()
-                count = min(len(space), len(piece))
-                space[:count], piece = piece[:count], piece[count:]
-                frame = reader.received(count)
+            fed = Fed(piece)
+            while fed.rest:
+                frame = reader.read(fed)
                 while frame is not None:
                     frames.append(bytes(frame))
                     frame = reader.next_frame() if reader.pending else None
@@ -169,12 +172,11 @@ def test_space_is_never_empty_and_pending_tells_of_what_is_not_given_out(sizes, 
     stream = b"".join(HEADER.pack(size) + bytes(size) for size in sizes)
     given_out = fed = 0
     while fed < len(stream):
-        space = reader.space()
-        assert len(space) > 0
-        count = min(len(space), len(stream) - fed, data.draw(st.integers(1, 400)))
-        space[:count] = stream[fed : fed + count]
-        frame = reader.received(count)
-        fed += count
+        piece = Fed(stream[fed : fed + data.draw(st.integers(1, 400))])
+        before = len(piece.rest)
+        frame = reader.read(piece)
+        assert piece.space > 0
+        fed += before - len(piece.rest)
         while frame is not None:
             given_out += HEADER.size + len(frame)
             assert reader.pending is (fed != given_out)
@@ -190,23 +192,19 @@ def test_a_stream_that_ends_inside_a_frame_leaves_bytes_pending():
     assert reader.next_frame() is None
 
 
-def test_nothing_received_leaves_nothing_pending():
+def test_the_end_of_a_stream_leaves_nothing_pending():
     reader = FrameReader(LIMIT)
-    reader.space()
-    assert reader.received(0) is None
+    assert room_of(reader) == BUFFER_SIZE
     assert not reader.pending
 
 
-def test_space_is_not_empty_and_nothing_is_lost_where_frames_were_not_taken():
+def test_nothing_is_read_while_a_whole_frame_is_there():
     frame = HEADER.pack(1020) + bytes(1020)
     reader = FrameReader(LIMIT)
-    space = reader.space()
-    space[:] = frame * (len(space) // len(frame))
-    taken = 0 if reader.received(len(space)) is None else 1
-    assert len(reader.space()) > 0
-    while reader.next_frame() is not None:
-        taken += 1
-    assert taken == BUFFER_SIZE // len(frame)
+    fed = Fed(frame * (BUFFER_SIZE // len(frame) + 1))
+    for _ in range(BUFFER_SIZE // len(frame)):
+        assert len(reader.read(fed)) == 1020
+    assert len(fed.rest) == len(frame)
 
 
 @pytest.mark.parametrize("before", [0, 60_000], ids=["at-the-start", "behind-other-bytes"])
@@ -214,7 +212,7 @@ def test_a_large_frame_gets_room_for_all_of_it_at_once(before):
     reader = FrameReader(LIMIT)
     data = HEADER.pack(before) + bytes(before) + HEADER.pack(MIB) + b"x"
     assert len(frames_of(reader, [data])) == 1
-    assert len(reader.space()) >= MIB - 1
+    assert room_of(reader) >= MIB - 1
 
 
 def test_an_empty_body_is_a_frame_but_not_a_value():
@@ -287,13 +285,12 @@ def test_the_largest_header_is_refused_before_any_body_and_allocates_nothing():
         reader.next_frame()
 
 
-def test_the_largest_header_costs_nothing_even_where_space_is_asked_for_behind_it():
-    reader = FrameReader(1000)
-    reader.space()[:4] = b"\xff\xff\xff\xff"
-    with pytest.raises(PayloadTooLargeError):
-        reader.received(4)
+def test_the_largest_header_costs_nothing_even_if_one_reads_on():
+    reader, fed = FrameReader(1000), Fed(b"\xff\xff\xff\xff")
     with allocating_at_most(64 * 1024):
-        assert 0 < len(reader.space()) <= BUFFER_SIZE
+        for _ in range(2):
+            with pytest.raises(PayloadTooLargeError):
+                reader.read(fed)
 
 
 def test_a_header_byte_by_byte_is_refused_at_its_fourth_byte():
@@ -329,8 +326,7 @@ def test_a_writer_makes_exactly_its_limit_and_not_one_byte_more(length):
 def test_frames_before_a_refused_header_are_given_out_first():
     reader = FrameReader(100)
     data = HEADER.pack(3) + b"abc" + HEADER.pack(101)
-    reader.space()[: len(data)] = data
-    assert bytes(reader.received(len(data))) == b"abc"
+    assert bytes(reader.read(Fed(data))) == b"abc"
     with pytest.raises(PayloadTooLargeError):
         reader.next_frame()
 
@@ -338,7 +334,7 @@ def test_frames_before_a_refused_header_are_given_out_first():
 def test_the_buffer_shrinks_back_after_a_large_frame():
     reader = FrameReader(LIMIT)
     assert len(frames_of(reader, [HEADER.pack(4 * MIB), bytes(4 * MIB)])) == 1
-    assert len(reader.space()) == BUFFER_SIZE
+    assert room_of(reader) == BUFFER_SIZE
 
 
 def test_the_buffer_shrinks_back_even_if_the_stream_never_falls_silent():
@@ -348,7 +344,7 @@ def test_the_buffer_shrinks_back_even_if_the_stream_never_falls_silent():
     for _ in range(MIB // 99 + 1):
         assert len(frames_of(reader, [header[2:] + bytes(95) + header[:2]])) == 1
         assert reader.pending
-    assert len(reader.space()) <= BUFFER_SIZE
+    assert room_of(reader) <= BUFFER_SIZE
 
 
 # --- decode: the table of hostile bodies ------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support import Fed
 
 from warmpool.errors import PayloadTooLargeError, ProtocolError
 from warmpool.wire import large
@@ -232,8 +233,7 @@ def test_however_the_stream_is_cut_no_memory_is_lost(messages: list[tuple[Any, .
 def reading(data: bytes, *, memory_limit: int, take: Callable[[int], memoryview] | None) -> None:
     reader = FrameReader(LIMIT)
     reader.memory_limit, reader.take_memory = memory_limit, take
-    reader.space()[: len(data)] = data
-    reader.received(len(data))
+    reader.read(Fed(data))
 
 
 def test_memory_above_the_limit_is_refused_as_soon_as_it_is_announced():
@@ -255,17 +255,10 @@ def test_who_takes_no_memory_refuses_all_of_it(size: int):
 def test_a_stream_that_ends_within_an_announcement_was_cut():
     reader = FrameReader(LIMIT)
     reader.memory_limit, reader.take_memory = MIB, lambda _: pytest.fail("there is none")
-    rest = announcement(MIB)[: PADDING // 2]
-
-    def receive_into(space: memoryview) -> int:
-        nonlocal rest
-        count = min(len(space), len(rest))
-        space[:count], rest = rest[:count], rest[count:]
-        return count
-
+    fed = Fed(announcement(MIB)[: PADDING // 2])
     with pytest.raises(EOFError):
         while True:
-            assert reader.read(receive_into) is None
+            assert reader.read(fed) is None
     assert reader.pending
 
 

@@ -130,8 +130,7 @@ class FrameReader:
     """Frames out of a stream of bytes, however it is cut.
 
     `read` takes the socket's own `recv_into` and asks it at most once; as long as `pending`, there may be more whole
-    frames, by `next_frame`. A frame is a view into the buffer: decode it before the next call. (`space` and `received`
-    are the two halves of `read`.)
+    frames, by `next_frame`. A frame is a view into the buffer: decode it before the next call.
     """
 
     __slots__ = ("_buffer", "_enclosed", "_end", "_start", "_view", "limit", "memory_limit", "pending", "take_memory")
@@ -170,17 +169,8 @@ class FrameReader:
             count = recv_into(self._space_behind())
         if not count:
             raise EOFError
-        return self.received(count)
-
-    def space(self) -> memoryview:
-        """Where to put the next bytes; never empty. A large frame gets room for all of it."""
-        return self._space_behind() if self.pending else self._view
-
-    def received(self, count: int) -> memoryview | None:
-        """Takes note of `count` new bytes in that space, and gives the first whole frame, if there is one."""
-        if count:
-            self._end += count
-            self.pending = True
+        self._end += count
+        self.pending = True
         return self.next_frame()
 
     def next_frame(self) -> memoryview | None:
@@ -233,7 +223,7 @@ class FrameReader:
         if self._enclosed:
             wanted += PADDING - 1
         elif end - start >= HEADER_SIZE:
-            wanted += min(_unpack_header(self._buffer, start)[0], self.limit)
+            wanted += _unpack_header(self._buffer, start)[0]
         if start + wanted > len(self._view) or end == len(self._view):
             self._make_room(max(wanted, end - start + 1, BUFFER_SIZE))
         return self._view[self._end :]
