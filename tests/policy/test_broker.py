@@ -299,6 +299,20 @@ def test_a_worker_that_never_answers_loses_its_session_all_the_same():
     assert f"the worker did not say within {EXPIRE_ANSWER_TIMEOUT:g} s whether a call waits" in told
 
 
+@pytest.mark.parametrize(("reason", "notes"), [("idle", ["on_end was told another reason: idle"]), ("client", [])])
+def test_a_worker_that_had_agreed_to_expire_when_its_session_was_ended_tells_what_its_hook_was_told(
+    reason: str, notes: list[str]
+):
+    story, client = expiring()
+    story.end(client.session)
+    story.leaves(client.worker, reason)
+    story.exits()
+    session = story.broker.leases.known(str(client.session), story.now)
+    assert session.end_reason == "client"
+    told = [entry.text for entry in session.history.entries()]
+    assert [text for text in told if text.startswith("on_end")] == notes
+
+
 def test_a_worker_that_a_call_keeps_from_answering_keeps_its_session():
     """The call came between the look at the board and the question; a plain function blocks its worker."""
     story, client = expiring(timeout=60)

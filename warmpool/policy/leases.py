@@ -253,8 +253,10 @@ class Leases:
         session = worker.session
         if session is None:
             self._fleet.worker_leaving(worker, reason, now)
-        else:
+        elif session.is_open:
             self.close(session, reason, now)
+        elif reason != session.end_reason:  # it had made up its mind before it read our Stop
+            session.history.add(now, f"on_end was told another reason: {reason}")
 
     def _go_on(self, session: Session, now: float) -> None:
         """There is a call, or a part of one, so the window has been slid. What was held back is served."""
