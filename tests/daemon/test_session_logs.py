@@ -249,8 +249,10 @@ def test_the_tail_is_told_whole_lines_as_they_were_printed(kept: Kept):
 
 def test_what_a_dead_worker_has_left_is_taken_and_a_child_that_goes_on_is_not_waited_for(kept: Kept):
     with open(kept.logs.open("w_1", 0), "wb", buffering=0) as pipe:  # still open: a child has it
+        kept.logs.answer((1, 1), "w_1", 0, wait=True)
         os.write(pipe.fileno(), b"x\n" * 30_000)
         kept.logs.finish("w_1")
+        assert [(ticket, text[:4], end) for ticket, text, end in kept.replies] == [(1, "- x\n", False)]
         assert kept.text().count(" - x\n") == 30_000
         assert not kept.logs.is_open("w_1")
         with pytest.raises(BrokenPipeError):
@@ -296,8 +298,12 @@ def test_who_asks_is_told_of_all_that_was_printed_before(kept: Kept):
 
 
 def test_an_end_of_all_that_write_is_told(kept: Kept):
-    os.close(kept.logs.open("w_1", 0))
+    writable = kept.logs.open("w_1", 0)
+    kept.logs.answer((1, 1), "w_1", 0, wait=True)
+    assert kept.replies == []
+    os.close(writable)
     kept.turn()
+    assert kept.replies == [(1, "", True)]
     assert not kept.logs.is_open("w_1")
     kept.logs.finish("w_1")
 

@@ -17,7 +17,7 @@ from typing import Any, Final, Literal, NamedTuple, TypedDict
 
 from ..checks import check_number, check_open_timeout, check_session_timeout, check_whole, shorten
 from ..errors import InvalidRequestError
-from ..wire.messages import NEW, Open, Opened
+from ..wire.messages import NEW, OF_A_NEW_SESSION, Open, Opened
 from ..wire.references import absolute, parse
 
 TIMEOUT_MIN: Final = 0.001
@@ -46,8 +46,7 @@ class SessionOptions(TypedDict, total=False):
     """The id of the worker that is wanted, as a list of one."""
 
 
-_OF_A_NEW_SESSION: Final = ("session_timeout", "labels", "name", "if_exists", "description", "tags")
-_OF_AN_OPEN: Final = (*_OF_A_NEW_SESSION, "open_timeout", "workers")
+_OF_AN_OPEN: Final = (*OF_A_NEW_SESSION, "open_timeout", "workers")
 _OF_A_CALL: Final = ("function", "input", "timeout", "timeout_seconds", "stream")
 _WITHOUT_EFFECT: Final = frozenset({"infra", "metadata", "wait"})
 
@@ -120,7 +119,7 @@ def run_request(params: Mapping[str, Any], overrides: Mapping[str, Any], cwd: st
     function = text_or_none("function", given.get("function"))
     if app is None and session in (None, NEW):
         raise InvalidRequestError('run needs "app", unless "session" is the id of one')
-    for name in _OF_A_NEW_SESSION:
+    for name in OF_A_NEW_SESSION:
         if session != NEW and given.get(name) is not None:
             raise InvalidRequestError(f'{name} goes only with session="new"')
     reference, named = (None, None) if app is None else app_reference(app, cwd)

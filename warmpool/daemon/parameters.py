@@ -22,7 +22,7 @@ from ..constants import (
     TAGS_MAX,
 )
 from ..errors import InvalidRequestError
-from ..wire.messages import NEW, Open
+from ..wire.messages import NEW, OF_A_NEW_SESSION, Open
 from ..wire.shapes import kinds_of
 
 TESTING: Final = "testing."
@@ -32,7 +32,6 @@ Handler = Callable[..., None]
 there are, of which types.
 """
 
-_OF_A_NEW_SESSION: Final = ("session_timeout", "labels", "name", "if_exists", "description", "tags")
 _WORDS: Final = {str: "a string", bool: "true or false", int: "a whole number", float: "a number", list: "a list"}
 
 
@@ -86,7 +85,7 @@ def check_place(wish: Open) -> None:
     """What goes only with a new session is out of place without one; and who attaches cannot choose the worker."""
     if wish.session == NEW:
         return
-    for name in _OF_A_NEW_SESSION if wish.session is None else (*_OF_A_NEW_SESSION, "worker"):
+    for name in OF_A_NEW_SESSION if wish.session is None else (*OF_A_NEW_SESSION, "worker"):
         if getattr(wish, name) != Open._field_defaults[name]:
             raise InvalidRequestError(f'{name} goes only with session="new"')
 

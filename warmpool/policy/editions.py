@@ -106,6 +106,10 @@ class Editions:
             if pool.describers:
                 pool.describers = [one for one in pool.describers if one.ticket[0] != connection]
 
+    def refuse_describers(self, pool: Pool, error: WarmpoolError) -> None:
+        self._effects.extend(fx.Refuse(request.ticket, error) for request in pool.describers)
+        pool.describers.clear()
+
     # --- taking over, and failing -----------------------------------------------------------------------------
 
     def _candidate(self, app: App, now: float) -> Pool:
@@ -189,8 +193,7 @@ class Editions:
             delay = BACKOFF_FIRST if earlier is None else min(BACKOFF_LIMIT, earlier.delay * 2)
             app.failures[pool.revision] = failure = Failure(error, delay, now + delay)
             self._log_failure(failure, app)
-        self._effects.extend(fx.Refuse(request.ticket, from_wire(error)) for request in pool.describers)
-        pool.describers.clear()
+        self.refuse_describers(pool, from_wire(error))
         waiters, pool.waiters = pool.waiters, deque()
         if app.candidate is pool:
             app.candidate = None
@@ -248,9 +251,7 @@ class Editions:
         self._timers.cancel(Timer("load", pool.id))
         pool.step_template(TemplateEvent.LOSE)
         self.put_off(pool, f"it cannot be started: {why}", why, now)
-        refusal = refusals.no_room(pool.app.name, why)
-        self._effects.extend(fx.Refuse(request.ticket, refusal) for request in pool.describers)
-        pool.describers.clear()
+        self.refuse_describers(pool, refusals.no_room(pool.app.name, why))
         before = pool.app.current
         for waiter in list(pool.waiters):
             if before is None or not self._must_wait_for_room(pool, before):

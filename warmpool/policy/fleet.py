@@ -320,8 +320,7 @@ class Fleet:
 
     def stop_all(self, now: float) -> None:
         for pool in list(self._pools.values()):
-            self._effects.extend(fx.Refuse(request.ticket, refusals.stopping()) for request in pool.describers)
-            pool.describers.clear()
+            self.editions.refuse_describers(pool, refusals.stopping())
             self.editions.retire(pool, now)
         for worker in list(self.workers.values()):
             self.stop_worker(worker, "daemon_stopped", now)

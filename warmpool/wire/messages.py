@@ -74,6 +74,10 @@ class Open(NamedTuple):
     """Id of the worker that is wanted, and no other."""
 
 
+OF_A_NEW_SESSION: Final = ("session_timeout", "labels", "name", "if_exists", "description", "tags")
+"""What may be said in an Open, and asked of a client, only where the session is NEW."""
+
+
 class Abandon(NamedTuple):
     """Nobody wants any more what Open `id` has asked for. If it is a new session, and there by now, it ends."""
 

@@ -47,7 +47,6 @@ CALLS_ALONE: Final = 256
 _EVENTS: Final = 16
 """Taken from one poll. Each has its place in memory, whether it comes or not."""
 _NOBODY: Final = -1
-_EVERYBODY: Final = -2
 """In place of the descriptor that is waited on."""
 
 
@@ -93,14 +92,11 @@ class BlockingLoop(Loop):
 
     def _wait(self) -> list[tuple[int, int]]:
         """Until something is ready, if nothing is to be done."""
-        self._waiting_on = _EVERYBODY
         try:
             return self._poll.poll(0 if self._behind or self._inbox.has_mail else None, _EVENTS)
         except BaseException as error:
             print_failure(OUTSIDE, error)
             return []
-        finally:
-            self._waiting_on = _NOBODY
 
     def add(self, connection: Connection) -> None:
         fd = connection.socket.fileno()
