@@ -233,6 +233,14 @@ def wait_for_exit(pid: int, timeout: float = PATIENCE) -> bool:
         os.close(pidfd)
 
 
+def end_when_done(client: Client, session_id: str, *, calls: int) -> None:
+    """Ends a session as soon as it has done so many calls, and waits until its worker has gone."""
+    while (info := client.sessions.get(session_id)).busy or info.call_count < calls:
+        look_again()
+    client.sessions.end(session_id)
+    assert wait_for_exit(info.pid)
+
+
 def open_files() -> set[str]:
     """What this process has open: number and target of each descriptor."""
     found = set()

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 from adapters import LOOPS
-from support import APPS, PATIENCE, Daemon, look_again, open_files, wait_for_exit
+from support import APPS, PATIENCE, Daemon, end_when_done, look_again, open_files, wait_for_exit
 
 from warmpool import (
     AsyncClient,
@@ -29,6 +29,7 @@ from warmpool import (
     Client,
     DaemonUnavailableError,
     InvalidRequestError,
+    SessionEndedError,
     TestingClient,
     WorkerLostError,
 )
@@ -102,6 +103,19 @@ def test_ten_calls_gathered_on_one_session_run_in_order(run: Run, opened_first: 
         order = await asyncio.gather(*(session.call("note", name=str(n)) for n in range(10)))
         assert order[-1] == [f"{n} {word}" for n in range(10) for word in ("begins", "ends")]
         assert [len(seen) for seen in order] == [2 * n + 2 for n in range(10)]
+
+    run(main)
+
+
+def test_calls_that_were_answered_have_their_answers_though_a_later_one_finds_the_worker_gone(run: Run, client: Client):
+    async def main(asking: AsyncClient) -> None:
+        session = await asking.session(COUNTER)
+        answered = [asyncio.create_task(session.call("add", amount=n)) for n in (1, 2)]
+        await asyncio.sleep(0)
+        end_when_done(client, session.id, calls=2)
+        late, *found = await asyncio.gather(session.call("add", amount=3), *answered, return_exceptions=True)
+        assert isinstance(late, SessionEndedError)
+        assert found == [{"total": 1}, {"total": 3}]
 
     run(main)
 

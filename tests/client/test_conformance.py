@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from adapters import CLIENTS, Face, open_client
 from pydantic import BaseModel, model_serializer
-from support import APPS, MEMORY_LIMIT, PATIENCE, Daemon, look_again, open_files, wait_until_said
+from support import APPS, MEMORY_LIMIT, PATIENCE, Daemon, end_when_done, look_again, open_files, wait_until_said
 
 from warmpool import (
     AppError,
@@ -470,6 +470,24 @@ def test_a_session_that_is_lost_in_a_map(both: Any):
         with pytest.raises(WorkerLostError, match="SIGKILL"):
             for _ in range(10):
                 list(session.map("fine", itertools.repeat({}, 1000)))
+
+
+@pytest.mark.parametrize("app", [COUNTER, ASYNC_COUNTER])
+def test_what_was_answered_before_a_worker_has_gone_is_given_though_more_cannot_be_sent(
+    both: Any, judge: Client, app: str
+):
+    def source() -> Iterator[dict[str, int]]:
+        yield from ({"amount": 1} for _ in range(8))
+        end_when_done(judge, session.id, calls=8)
+        while True:
+            yield {"amount": 1}
+
+    with both.session(app) as session:
+        totals, seen = session.map("add", source(), window=8), 0
+        with pytest.raises(SessionEndedError):
+            for _ in totals:
+                seen += 1
+        assert seen == 8
 
 
 def test_connections_of_sessions_that_are_over_are_let_go(both: Any):

@@ -129,7 +129,19 @@ class AsyncLink:
             if self._outbox.push():
                 self.loop.remove_writer(self._socket.fileno())
         except OSError:
+            self._read_out()
+
+    def _read_out(self) -> None:
+        """The other end is gone, as sending has told. What it has said before still reaches whoever waits for it."""
+        self._outbox.clear()
+        try:
+            while True:
+                if (frame := self._reader.read(self._receive_into)) is not None:
+                    self._handle(frame)
+        except (OSError, EOFError):
             self._break("the other end is gone", HangupError(sent=True))
+        except WarmpoolError as error:
+            self._break(str(error), error)
 
     # --- for the kinds ----------------------------------------------------------------------------------------
 
@@ -138,7 +150,7 @@ class AsyncLink:
         try:
             all_taken = self._outbox.post(frame)
         except OSError:
-            self._break("the other end is gone", HangupError(sent=True))
+            self._read_out()
             raise HangupError(sent=False) from None
         if not all_taken:
             self.loop.add_writer(self._socket.fileno(), _write_weakly, weakref.ref(self))

@@ -281,22 +281,23 @@ def _send_some(
     window: int,
     now: Callable[[], float],
 ) -> bool:
-    """Fills the window, in one send. False at the end of the source, or at an input that cannot be had or sent."""
+    """Fills the window, in one send. False if that was the last: at the end of the source, at an input that cannot be
+    had or sent, or when the worker has gone. What the matter is, the calls that have not left say at their turn.
+    """
     latest = now() + GATHERING
+    more = True
+    while more and len(under_way) < window:
+        try:
+            under_way.append(link.begin("Call", function, next(source)))
+        except StopIteration:
+            more = False
+        except Exception as error:
+            under_way.append(error)
+            more = False
+        if now() > latest or link.has_enough():
+            break
     try:
-        while len(under_way) < window:
-            try:
-                under_way.append(link.begin("Call", function, next(source)))
-            except StopIteration:
-                return False
-            except Exception as error:
-                if link.broken is not None:
-                    raise
-                under_way.append(error)  # when its turn comes
-                return False
-            if now() > latest or link.has_enough():
-                break
-        return True
-    finally:
-        if link.broken is None:
-            link.flush()
+        link.flush()
+    except HangupError:
+        more = False
+    return more

@@ -11,6 +11,7 @@ import time
 from _thread import _count as threads  # besides the main one
 from _thread import get_ident
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from os import sched_yield
 from typing import Any, Final
@@ -281,6 +282,13 @@ class CallLink(Link):
             body = self._read()
         return body
 
+    def _read_out(self) -> None:
+        """The other end is gone. If it is sending that has told so, what was said before can still be read."""
+        with suppress(OSError, EOFError, WarmpoolError):
+            while True:
+                if (body := self._reader.read(self._receive_now)) is not None:
+                    self._keep(self._calls.answer(body))
+
     def _keep(self, parts: list[Any] | None) -> None:
         if parts is not None:
             self._early.setdefault(parts[1], []).append(parts)
@@ -288,6 +296,7 @@ class CallLink(Link):
     def _failure(self, call_id: int | None, error: BaseException, *, sent: bool) -> BaseException:
         """What to raise for a call that was not answered."""
         if isinstance(error, EOFError) or is_of_the_kernel(error):
+            self._read_out()
             self.close()
             return HangupError(sent=sent)
         if not sent and isinstance(error, UNSENDABLE):
