@@ -75,11 +75,13 @@ class Misbehaves(BaseApp):
         code = f"import os, sys, time\npipe = open(sys.argv[1], 'w')\nwhile not os.fork():\n    {step}\n    time.sleep(0.02)\n"
         subprocess.Popen([sys.executable, "-c", code, pipe])
 
-    def share_memory(self) -> tuple[str, int]:
-        """Its name, and the process that is to remove it."""
-        from multiprocessing import resource_tracker, shared_memory
+    def share_memory(self, helpers: int) -> tuple[str, int]:
+        """Its name, and the process that is to remove it when the last has gone that was forked since."""
+        from multiprocessing import get_context, resource_tracker, shared_memory
 
         self.shared = shared_memory.SharedMemory(create=True, size=1)
+        for _ in range(helpers):
+            get_context("fork").Process(target=signal.sigwait, args=([signal.SIGUSR1],), daemon=True).start()
         return self.shared.name, resource_tracker._resource_tracker._pid
 
     def read_stdin(self) -> str:

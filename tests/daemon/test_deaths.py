@@ -149,19 +149,21 @@ def kill(daemon: Daemon, _: Session) -> None:
     assert all_are_gone(daemon.mark, 1)
 
 
+ENDS: dict[str, Callable[[Daemon, Session], object]] = {
+    "it is ended": lambda _, session: session.end(),
+    "it is killed": lambda _, session: os.kill(session.info().pid, signal.SIGKILL),
+    "the daemon is stopped": lambda daemon, _: daemon.stop(),
+}
+
+
 @pytest.mark.parametrize(
-    "end",
-    [
-        lambda _, session: session.end(),
-        lambda _, session: os.kill(session.info().pid, signal.SIGKILL),
-        lambda daemon, _: daemon.stop(),
-        kill,
-    ],
-    ids=["it is ended", "it is killed", "the daemon is stopped", "the daemon is killed"],
+    ("end", "helpers"),
+    [(end, helpers) for helpers in (0, 2) for end in ENDS.values()] + [(kill, 0)],
+    ids=[f"{name}, {helpers} helpers" for helpers in (0, 2) for name in ENDS] + ["the daemon is killed"],
 )
-def test_shared_memory_goes_with_its_session(daemon: Daemon, end: Callable[[Daemon, Session], object]):
+def test_shared_memory_goes_with_its_session(daemon: Daemon, end: Callable[[Daemon, Session], object], helpers: int):
     session = daemon.client.session(MISBEHAVES)
-    name, tracker = session.call("share_memory")
+    name, tracker = session.call("share_memory", helpers=helpers)
     shared = Path("/dev/shm", name)
     assert shared.exists()
     try:

@@ -7,8 +7,9 @@ died that we do not know; but not after each of many, since a look takes longer 
 Some orphans end by themselves when they see that their worker is dead, and must: multiprocessing has a process that
 removes then what shared memory is left, and a daemon that an app has embedded removes its files. So who is in the
 kernel's session of one that has just died is spared for a moment, which is counted from the death; and so is every
-orphan, for a moment that is counted from the first one's coming. Whatever an orphan forks is found while that is there
-or when it has died, so it gains nothing by it.
+orphan, for a moment that is counted from the first one's coming. What removes shared memory waits also for whatever
+the app has forked, so it is spared for that moment once more, from when nothing else is left. Whatever an orphan forks
+is found while that is there or when it has died, so it gains nothing by it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import Final
 
 from .. import packets
@@ -34,8 +36,8 @@ SWEEP_PAUSE: Final = 0.05
 ORPHAN_GRACE: Final = 0.5
 """Seconds from the death of a worker until what it has left is killed. Python takes a tenth of it to leave."""
 
-REAP_TIMEOUT: Final = 1.0
-"""Seconds that the daemon's end waits for what it has killed."""
+REAP_TIMEOUT: Final = 2.0
+"""Seconds that the daemon's end waits for what it has killed, and for what cleans up."""
 
 
 class Family:
@@ -50,6 +52,7 @@ class Family:
         """By the pid of a dead child that was no orphan, until when its session is spared."""
         self._spared_until: float | None = None
         """Until when all orphans are, whenever they come. None: the last look has found none."""
+        self._cleaners_spared_until = 0.0
         self._pipes: set[Pipe] = set()
         """What those whom we have started print to. One is open for as long as anybody can write to it: that may be a
         worker, long after its template.
@@ -152,7 +155,12 @@ class Family:
             self._spared_until = now + ORPHAN_GRACE
         if self._spared_until is not None and now < self._spared_until:
             return set(self._orphans)
-        return {pid for pid in self._orphans if os.getsid(pid) in self._recently_dead}
+        cleaners = {pid for pid in self._orphans if _is_a_cleaner(pid)}
+        if cleaners != self._orphans.keys():
+            self._cleaners_spared_until = now + ORPHAN_GRACE
+        elif now >= self._cleaners_spared_until:
+            cleaners.clear()
+        return cleaners | {pid for pid in self._orphans if os.getsid(pid) in self._recently_dead}
 
     def close(self) -> None:
         """The last to die may have left something, and that again: sweeps until nothing is left, and waits for it."""
@@ -169,3 +177,11 @@ class Family:
         """Clients have taken the last descriptor, and nothing can be looked at without one."""
         self._sweep_due = True
         self._loop.call_later(MEMORY_RECHECK, self.sweep)
+
+
+def _is_a_cleaner(pid: int) -> bool:
+    """Whether it is multiprocessing's that removes shared memory, or joblib's."""
+    try:
+        return b"resource_tracker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
