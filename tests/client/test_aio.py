@@ -12,7 +12,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -471,37 +472,70 @@ def test_a_session_must_be_opened_before_it_is_looked_at(run: Run):
     run(main)
 
 
-def test_a_full_backlog_is_waited_for_and_gives_no_dead_connection(directory: Path):
-    """Linux answers EAGAIN, which asyncio's own connections take for success."""
-    path = directory / "d.sock"
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(path))
+@pytest.fixture
+def full_backlog(free_socket: Path) -> Iterator[socket.socket]:
+    """A listener that does not accept who has come, and so nobody else can come."""
+    with ExitStack() as stack:
+        listener, first, second = (stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(3))
+        listener.bind(str(free_socket))
         listener.listen(0)
-        waiting = [socket.socket(socket.AF_UNIX) for _ in range(2)]
-        try:
-            waiting[0].connect(str(path))
-            waiting[1].setblocking(False)
-            with pytest.raises(BlockingIOError):
-                waiting[1].connect(str(path))
+        first.connect(str(free_socket))
+        second.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            second.connect(str(free_socket))
+        yield listener
+        free_socket.unlink()
 
-            async def main() -> None:
-                async with AsyncClient(path, autostart=False) as client:
-                    task = asyncio.ensure_future(client.status())
-                    done, _ = await asyncio.wait([task], timeout=0.1)
-                    assert not done
-                    accepted = [listener.accept()[0] for _ in range(2)]
-                    with contextlib.ExitStack() as stack:
-                        for connection in accepted:
-                            stack.enter_context(connection)
-                        hello = await asyncio.get_running_loop().run_in_executor(None, accepted[1].recv, 100)
-                        assert b"Control" in hello
-                        task.cancel()
-                        await asyncio.wait([task])
 
-            asyncio.run(main())
-        finally:
-            for connection in waiting:
-                connection.close()
+def test_a_full_backlog_is_waited_for_and_gives_no_dead_connection(full_backlog: socket.socket):
+    """Linux answers EAGAIN, which asyncio's own connections take for success."""
+
+    async def main() -> None:
+        async with AsyncClient(full_backlog.getsockname(), autostart=False) as client:
+            task = asyncio.ensure_future(client.status())
+            done, _ = await asyncio.wait([task], timeout=0.1)
+            assert not done
+            with full_backlog.accept()[0], full_backlog.accept()[0] as connection:
+                hello = await asyncio.to_thread(connection.recv, 100)
+                assert b"Control" in hello
+                task.cancel()
+                await asyncio.wait([task])
+
+    asyncio.run(main())
+
+
+def test_two_loops_that_take_a_client_for_the_first_time_at_once_do_not_wait_for_each_other(
+    full_backlog: socket.socket,
+):
+    async def main() -> None:
+        async with AsyncClient(full_backlog.getsockname(), autostart=False) as client:
+            session = client.session(COUNTER)
+            tasks = [asyncio.ensure_future(client.status()), asyncio.ensure_future(session.open())]
+            await asyncio.sleep(0)
+            for coroutine in (client.status(), session.open()):
+                with pytest.raises(InvalidRequestError, match="another event loop"):
+                    await asyncio.to_thread(asyncio.run, coroutine)
+            with full_backlog.accept()[0], full_backlog.accept()[0]:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.wait(tasks)
+
+    asyncio.run(main())
+
+
+def test_the_next_loop_may_use_a_client_that_has_come_to_nothing(daemon: Daemon):
+    path = daemon.socket.with_name("late.sock")
+    client = AsyncClient(path, autostart=False)
+    with pytest.raises(DaemonUnavailableError):
+        asyncio.run(client.status())
+    path.symlink_to(daemon.socket)
+
+    async def main() -> None:
+        async with client:
+            assert await asyncio.gather(client.status(), client.status())
+
+    asyncio.run(main())
+    path.unlink()
 
 
 def test_it_starts_a_daemon_when_none_runs(free_socket: Path):

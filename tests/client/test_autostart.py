@@ -199,10 +199,17 @@ def test_without_autostart_nothing_is_started(free_socket: Path):
 
 def test_a_client_that_has_stopped_the_daemon_does_not_start_another(free_socket: Path):
     with Client(free_socket) as client:
+        session = client.session(str(APPS / "misbehaves.py"))
         pid = client.status().pid
+        os.kill(session.info().pid, signal.SIGSTOP)
         assert client.stop() == pid
+        with pytest.raises(DaemonUnavailableError, match="has stopped its daemon"):
+            client.session(COUNTER)
+        info = session.info()
+        assert info.status == "ended", "as long as somebody can be asked"
+        os.kill(info.pid, signal.SIGCONT)
         assert wait_for_exit(pid)
-        with pytest.raises(DaemonUnavailableError):
+        with pytest.raises(DaemonUnavailableError, match="has stopped its daemon"):
             client.status()
     assert files_beside(free_socket) == ["d.sock.log"]
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from ..errors import InvalidRequestError, WarmpoolError
 from .aio_calls import AsyncCallLink
-from .aio_links import AsyncControlLink
+from .aio_links import AsyncControlLink, wrong_loop
 from .connections import HangupError, connect, payload_of
 from .core import Core
 from .requests import RunRequest
@@ -25,6 +25,7 @@ class AsyncCore(Core[AsyncCallLink]):
         super().__init__(socket, autostart=autostart)
         self._control: AsyncControlLink | None = None
         self._control_turns = asyncio.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def disown(self) -> None:
         super().disown()
@@ -35,6 +36,17 @@ class AsyncCore(Core[AsyncCallLink]):
         super().close()
         if self._control is not None:
             self._control.close()
+
+    def check(self) -> None:
+        """Before anything waits for a lock of one loop's. A loop that has ended can be followed by another."""
+        super().check()
+        running = asyncio._get_running_loop()
+        with self._lock:
+            if running in (None, self._loop):
+                return
+            if self._loop is not None and self._loop.is_running():
+                raise wrong_loop()
+            self._loop, self._control_turns = running, asyncio.Lock()
 
     async def open(self, request: RunRequest, *, start: bool) -> AsyncCallLink:
         control = await self._control_link(start=start)

@@ -46,6 +46,12 @@ READS_AT_ONCE: Final = 8
 """Of one connection, before others have their turn."""
 
 
+def wrong_loop() -> InvalidRequestError:
+    return InvalidRequestError(
+        "this belongs to another event loop: make a new AsyncClient in each loop (in each asyncio.run)"
+    )
+
+
 class AsyncLink:
     """Frames out and in. Belongs to the loop on which it was made."""
 
@@ -169,9 +175,7 @@ class AsyncLink:
         if self.broken is not None:
             raise cannot_use(self.broken)
         if self.loop is not asyncio.get_running_loop():
-            raise InvalidRequestError(
-                "this belongs to another event loop: make a new AsyncClient in each loop (in each asyncio.run)"
-            )
+            raise wrong_loop()
 
 
 def _read_weakly(reference: weakref.ref[AsyncLink]) -> None:

@@ -81,6 +81,10 @@ def finish(work: Coroutine[Any, Any, T]) -> T:
     raise AssertionError("a step of a blocking client has suspended")
 
 
+def _own_doing() -> DaemonUnavailableError:
+    return DaemonUnavailableError("this client has stopped its daemon: make a new one")
+
+
 class Core(ABC, Generic[L]):
     """One client's way to the daemon, and its connections."""
 
@@ -183,6 +187,8 @@ class Core(ABC, Generic[L]):
         except HangupError:
             pass
         except DaemonUnavailableError as error:
+            if self._has_stopped and "stopping" in error.details:
+                raise _own_doing() from None
             if not (start and self._autostart and "stopping" in error.details):
                 raise
             await self.outlast_daemon()
@@ -208,7 +214,7 @@ class Core(ABC, Generic[L]):
             return connect(self.places)
         except (DaemonUnavailableError, InvalidRequestError):  # who would start one knows best why none can be there
             if self._has_stopped:
-                raise DaemonUnavailableError("this client has stopped its daemon: make a new one") from None
+                raise _own_doing() from None
             if not (start and self._autostart):
                 raise
         from .autostart import start_daemon

@@ -115,6 +115,7 @@ class AsyncSession(Served):
 
     async def _reopen(self) -> AnyCallLink:
         """The link that others use too; a new one if there is none, or a broken one."""
+        self._core.check()
         async with self._turns:
             link: AnyCallLink | None = self.link
             if link is None or link.broken is not None:

@@ -81,7 +81,7 @@ def version_mismatch(app: str, there: str, wanted: str | None, session_id: str |
 def name_taken(session: Session) -> NameTakenError:
     return NameTakenError(
         f"session {session.id} of app {session.app} has the name {session.name}; take another, end that one, or "
-        'attach to it with if_exists="attach"',
+        'attach to it with if_exists="attach" (--if-exists attach)',
         session_id=session.id,
     )
 
