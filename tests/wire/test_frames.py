@@ -30,6 +30,7 @@ from warmpool.errors import PayloadTooLargeError, ProtocolError
 from warmpool.wire import messages, process_messages, shapes
 from warmpool.wire.frames import (
     BUFFER_SIZE,
+    FIRST_SIZE,
     HEADER,
     HEADER_SIZE,
     FrameReader,
@@ -192,15 +193,21 @@ def test_a_stream_that_ends_inside_a_frame_leaves_bytes_pending():
     assert reader.next_frame() is None
 
 
-def test_the_end_of_a_stream_leaves_nothing_pending():
+def test_a_reader_begins_small_and_grows_with_the_first_frame_that_does_not_fit():
     reader = FrameReader(LIMIT)
-    assert room_of(reader) == BUFFER_SIZE
+    assert room_of(reader) == FIRST_SIZE
     assert not reader.pending
+    small, larger = (HEADER.pack(size) + bytes(size) for size in (FIRST_SIZE - HEADER_SIZE, FIRST_SIZE))
+    assert len(frames_of(reader, [small])) == 1
+    assert room_of(reader) == FIRST_SIZE
+    assert len(frames_of(reader, [larger])) == 1
+    assert room_of(reader) == BUFFER_SIZE
 
 
 def test_nothing_is_read_while_a_whole_frame_is_there():
     frame = HEADER.pack(1020) + bytes(1020)
     reader = FrameReader(LIMIT)
+    assert frames_of(reader, [frame])
     fed = Fed(frame * (BUFFER_SIZE // len(frame) + 1))
     for _ in range(BUFFER_SIZE // len(frame)):
         assert len(reader.read(fed)) == 1020

@@ -23,9 +23,12 @@ from .values import carry
 
 HEADER: Final = struct.Struct("!I")
 HEADER_SIZE: Final = HEADER.size
+FIRST_SIZE: Final = 480
+"""Of the buffers of a connection until a frame does not fit: among other small objects, where more would be new pages.
+An open makes a connection, and a page that is touched for the first time costs as much as a call takes to pack.
+"""
 BUFFER_SIZE: Final = 8 * 1024
-"""What a reader reads at once, but inside of a larger frame. (64 kB cost the first open of a worker a third of its
-time: sixteen pages to be zeroed.)"""
+"""What a reader reads at once from then on, but inside of a larger frame."""
 KEPT_SIZE: Final = 1024 * 1024 + HEADER_SIZE
 """Of a larger frame the buffer is kept for the next one, up to this size: new pages cost more than a copy."""
 ENCLOSED: Final = 1 << 31
@@ -79,7 +82,7 @@ class FrameWriter:
 
     def _renew(self) -> None:
         """A packer that has failed is not to be used again; one that made a large frame keeps a buffer of its size."""
-        self._pack: Callable[[Any], bytes] = msgpack.Packer(default=self.carry, buf_size=BUFFER_SIZE).pack
+        self._pack: Callable[[Any], bytes] = msgpack.Packer(default=self.carry, buf_size=FIRST_SIZE).pack
 
 
 def too_large(size: int, limit: int, remedy: str = "send less at once") -> PayloadTooLargeError:
@@ -143,7 +146,7 @@ class FrameReader:
         self.take_memory: Callable[[int], memoryview] | None = None
         """Receives a byte, and the memory that comes with it, of so many bytes. Raises as `recv_into` does."""
         self._enclosed = 0  # bytes of the body that is announced
-        self._buffer = bytearray(BUFFER_SIZE)
+        self._buffer = bytearray(FIRST_SIZE)
         self._view = memoryview(self._buffer)
         self._start = self._end = 0
         self.pending = False

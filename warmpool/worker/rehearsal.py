@@ -9,10 +9,10 @@ and an app of its own. Nothing of the user's app runs.
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from functools import cache
-from typing import Any
+from functools import cache, partial
+from typing import Any, Final
 
 from pydantic import BaseModel
 
@@ -24,7 +24,6 @@ from ..wire.frames import encode
 from ..wire.messages import Call
 from ..wire.process_messages import Attach, Stop
 from ..wire.shapes import to_wire
-from .connection import Connection
 from .loop import Loop
 from .runner import AppProcess, loop_for
 
@@ -35,13 +34,19 @@ class _Line(BaseModel):
     text: str = ""
 
 
+_cues: Final[list[Callable[[], object]]] = []
+"""What client and daemon do next, last first. A call of the understudy's is when they do it: it has but one thread."""
+
+
 class _Part(BaseApp):
     def run(self, line: _Line) -> _Line:
+        _cues.pop()()
         return _Line(text=line.text)
 
 
 class _AsyncPart(BaseApp):
     async def run(self, line: _Line) -> _Line:
+        _cues.pop()()
         return _Line(text=line.text)
 
 
@@ -62,21 +67,6 @@ _LOOKED_UP = (
     "__pydantic_serializer__",
 )
 """Of a model, when an instance is made and read."""
-
-
-class _Understudy(AppProcess):
-    """Goes when its only client has gone."""
-
-    partner: socket.socket
-    client: socket.socket
-
-    def attach(self, connection: Connection, frame: memoryview) -> None:
-        super().attach(connection, frame)
-        self.client.sendall(encode(to_wire(Call(_CALL_ID, "run", {"text": "to be or not"})), _LIMIT))
-        self.client.shutdown(socket.SHUT_WR)
-
-    def release_if_stateless(self) -> None:
-        packets.send(self.partner, Stop("rehearsed"))
 
 
 def acquaint(functions: Iterable[Function]) -> None:
@@ -108,17 +98,22 @@ def _part_for(loop: type[Loop]) -> tuple[type[BaseApp], dict[str, Function]]:
 
 
 def rehearse(loop: type[Loop], board: Board, row: int) -> None:
-    """Opens, calls, hangs up and stops, all from one thread: what is to be read is there before it is asked for."""
+    """Opens, calls twice and stops. The understudy is of the very types that the worker is of: to Python, which notes
+    at each step what it has met there, any other would be a stranger.
+    """
     part, functions = _part_for(loop)
     daemon, worker = packets.pair()
     client, first = socket.socketpair()
     first.setblocking(True)  # as a worker's is
     with daemon, worker, client:
-        client.sendall(encode(to_wire(Attach(_SESSION_ID, ".", {}, _LIMIT, 0.0)), _LIMIT))
-        understudy = _Understudy(
+        understudy = AppProcess(
             worker, part, functions, board, AppContext(),
             row=row, frame_limit=_LIMIT,
         )  # fmt: skip
-        understudy.partner, understudy.client = daemon, client
+        call = encode(to_wire(Call(_CALL_ID, "run", {"text": "to be or not"})), _LIMIT)
+        _cues[:] = partial(packets.send, daemon, Stop("rehearsed")), partial(client.sendall, call)
+        client.sendall(encode(to_wire(Attach(_SESSION_ID, ".", {}, _LIMIT, 0.0)), _LIMIT) + call)
         understudy.live(loop, first)
     board.clear(row)
+    understudy.caller.calls = 0
+    understudy.caller.wait_awake()  # as before the first call
