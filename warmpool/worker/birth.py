@@ -20,6 +20,7 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import groupby
 from pathlib import Path
 from typing import Final
 
@@ -104,9 +105,12 @@ def give_back_zeros(thing: object) -> None:
     reads or writes there.
     """
     start = -(-id(thing) // mmap.PAGESIZE) * mmap.PAGESIZE
-    for page in range(start, id(thing) + sys.getsizeof(thing) - mmap.PAGESIZE + 1, mmap.PAGESIZE):
-        if ctypes.string_at(page, mmap.PAGESIZE) == _ZEROS:
-            _libc.madvise(ctypes.c_void_p(page), ctypes.c_size_t(mmap.PAGESIZE), mmap.MADV_DONTNEED)
+    pages = range(start, id(thing) + sys.getsizeof(thing) - mmap.PAGESIZE + 1, mmap.PAGESIZE)
+    for is_zero, run in groupby(pages, lambda page: ctypes.string_at(page, mmap.PAGESIZE) == _ZEROS):
+        if is_zero:
+            zeroed = list(run)
+            size = len(zeroed) * mmap.PAGESIZE
+            _libc.madvise(ctypes.c_void_p(zeroed[0]), ctypes.c_size_t(size), mmap.MADV_DONTNEED)
 
 
 def fill_holes() -> list[bytes]:
