@@ -224,7 +224,9 @@ class BlockingLoop(Loop):
                 call = call_from_wire(frame)
             finally:
                 frame.release()  # it may lie in memory that is passed, as large again as the call
-            if type(call) is Call:
+            if self._inbox.must_check and self._inbox.forgoes(call.id):
+                reply = self._process.caller.forgo(call, connection.writer)
+            elif type(call) is Call:
                 reply = self._process.caller.answer(call, connection.writer)
                 if self._inbox.was_cancelled:
                     self._after_cancel()

@@ -10,7 +10,7 @@ from ..app import AppContext, BaseApp, CallCancelled
 from ..board import BELL, CALL_ID, FINISHED, OFFSET_NS, STARTED, USED_NS, Board
 from ..errors import PayloadTooLargeError, ProtocolError, WarmpoolError
 from ..inputs import Arguments
-from ..signatures import Function, select
+from ..signatures import DEFAULT_FUNCTION, Function, select
 from ..wire.large import Frame, MessageWriter
 from ..wire.messages import Call, Failure, Stream
 from ..wire.shapes import to_wire
@@ -111,6 +111,10 @@ class Caller:
         cells[self._used] = monotonic_ns() + cells[OFFSET_NS]
         cells[self._finished] = self.calls
         return reply
+
+    def forgo(self, call: Call | Stream, writer: MessageWriter) -> Frame:
+        """The reply to a call that was cancelled before it began. It counts as none."""
+        return self.refuse(call.id, call_cancelled(call.function or DEFAULT_FUNCTION, CallCancelled()), writer)
 
     def run(self, call_id: int, step: Callable[..., Any], *arguments: Any) -> Any:
         """Runs code of the app's that a cancel of this call may interrupt. Raises what it raises."""

@@ -171,6 +171,18 @@ class Inbox:
                 _set_mask(signal.SIG_SETMASK, mask)
                 self._is_collecting = False
 
+    def forgoes(self, call_id: int) -> bool:
+        """Whether this call, which is about to begin, was cancelled while it waited: then it never does. To be asked
+        when a call must check.
+        """
+        if self.has_mail:
+            self._collect_masked()
+        if call_id not in self._doomed:
+            return False
+        del self._doomed[call_id]
+        self._stopped = call_id
+        return True
+
     def has_cancel_for(self, call_id: int) -> bool:
         """Whether a cancel of this call waits to be heeded."""
         return call_id in self._doomed
