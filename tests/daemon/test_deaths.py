@@ -218,6 +218,7 @@ def test_a_worker_that_holds_the_gil_is_killed_when_its_session_is_ended_by_forc
     assert time.monotonic() - started < 5
     assert (info["status"], info["end_reason"]) == ("ended", "client")
     assert wait_for_exit(info["pid"], 0)
+    assert "was killed by SIGKILL at once, as was asked for" in str(session.why())
     thread.join(PATIENCE)
     assert not thread.is_alive()
 

@@ -227,7 +227,7 @@ class Story:
                 self.workers[worker].dumped = True
             case fx.Terminate(worker):
                 self.workers[worker].terminated = True
-            case fx.Kill(worker):
+            case fx.Kill(worker, _):
                 self.workers[worker].killed = True
             case fx.ForgetLog(worker):
                 assert worker not in self.forgotten_logs

@@ -16,7 +16,7 @@ import termios
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from .. import packets
 from ..constants import KIB
@@ -24,6 +24,8 @@ from ..descriptors import close_all
 from ..errors import ProtocolError
 from ..launch import has_exited
 from ..wire.shapes import Conversation, Message
+
+_OVERDUE: Final = "after it did not stop in time"
 
 
 class Exit(NamedTuple):
@@ -43,18 +45,19 @@ class Child:
         self._loop = loop
         self._pidfd: int | None = os.pidfd_open(pid)
         """None once it is reaped: its number may be another's by then."""
-        self._sent: set[int] = set()
+        self._sent: dict[int, str] = {}
         self._on_reaped = on_reaped
         loop.add_reader(self._pidfd, self._reap)
 
     def __repr__(self) -> str:
         return f"<Child {self.pid}>"
 
-    def kill(self) -> None:
-        self.signal(signal.SIGKILL)
+    def kill(self, why: str = _OVERDUE) -> None:
+        self.signal(signal.SIGKILL, why)
 
-    def signal(self, number: int) -> None:
-        self._sent.add(number)
+    def signal(self, number: int, why: str = _OVERDUE) -> None:
+        """`why`: to follow what is said of its death, if it dies of this."""
+        self._sent.setdefault(number, why)
         self._signal(number)
 
     def wait(self, patience: float) -> None:
@@ -89,14 +92,14 @@ class Child:
         self._on_reaped(self, Exit(_in_words(os.waitstatus_to_exitcode(status), self._sent), usage.ru_maxrss * KIB))
 
 
-def _in_words(code: int, sent: set[int]) -> str:
-    """What became of a process; `sent`: the signals that were ours."""
+def _in_words(code: int, sent: dict[int, str]) -> str:
+    """What became of a process; `sent`: the signals that were ours, and why."""
     if code >= 0:
         return f"exited with status {code}"
     number = -code
     name = signal.Signals(number).name if number in list(signal.Signals) else str(number)
     if number in sent:
-        return f"was killed by {name} after it did not stop in time"
+        return f"was killed by {name} {sent[number]}"
     if number == signal.SIGKILL:
         return "was killed by SIGKILL that we did not send, perhaps out of memory"
     return f"was killed by {name}"

@@ -292,10 +292,10 @@ class Processes:
         if known is not None and known.child is not None:
             known.child.signal(number)
 
-    def kill(self, worker: str) -> None:
+    def kill(self, worker: str, why: str) -> None:
         known = self._workers.get(worker)
         if known is not None and known.child is not None:
-            known.child.kill()
+            known.child.kill(why)
         elif known is not None:  # should its template still make it, it will find its channel closed
             self._never_born(worker, broken(worker, "its template did not make it in time"))
 
@@ -352,7 +352,7 @@ class Processes:
         """Its channel is closed. If it was ever born, its exit is about to be seen; or it is another program by now."""
         worker = self._workers.get(name)
         if worker is not None and worker.child is not None:
-            self._loop.call_later(HANGUP_GRACE, self.kill, name)
+            self._loop.call_later(HANGUP_GRACE, self.kill, name, "after it had closed its channel")
         else:
             self._strike_off(name, ev.WorkerExited(name, "was never born: its template died"))
 

@@ -176,7 +176,7 @@ class Server:
             case fx.Terminate():
                 self._processes.signal(effect.worker, signal.SIGTERM)
             case fx.Kill():
-                self._processes.kill(effect.worker)
+                self._processes.kill(effect.worker, effect.why)
             case fx.ForgetLog():
                 self._logs.forget(effect.worker)
             case fx.StartTemplate():

@@ -238,7 +238,7 @@ class Broker:
             return
         if event.force:
             self.leases.close(session, event.reason, now)
-            self._effects.append(fx.Kill(session.worker_id))
+            self._effects.append(fx.Kill(session.worker_id, "at once, as was asked for"))
         else:
             grace = self.fleet.workers[session.worker_id].pool.cancel_grace
             self._cancels.end_session(session, event.reason, now, grace=grace)

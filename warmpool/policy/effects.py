@@ -93,6 +93,7 @@ class Kill:
     """SIGKILL. Reported as WorkerExited like any other death."""
 
     worker: str
+    why: str = "after it did not stop in time"
 
 
 @fact
