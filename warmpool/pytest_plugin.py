@@ -155,16 +155,24 @@ def _warmpool_watch(request: pytest.FixtureRequest) -> Iterator[None]:
 def pytest_fixture_setup(
     fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
 ) -> Generator[None, object, object]:
-    """What a fixture of a wider scope opens is not the test's."""
+    """What a fixture of a wider scope opens is not the test's, nor a clock that it stops."""
     if fixturedef.scope == "function":
         return (yield)
     ledger = _ledger(request.config)
     before = set() if ledger is None else ledger.open_sessions()
+    stood = ledger is not None and ledger.stands()
     try:
         return (yield)
     finally:
         if (ledger := _ledger(request.config)) is not None:
             ledger.wider |= ledger.open_sessions() - before
+            if ledger.stands() and not stood:
+                ledger.freezer = fixturedef
+
+
+def pytest_fixture_post_finalizer(fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest) -> None:
+    if (ledger := _ledger(request.config)) is not None and ledger.freezer is fixturedef:
+        ledger.freezer = None
 
 
 @pytest.hookimpl(wrapper=True)

@@ -639,6 +639,35 @@ def test_async_tests(suite, run, flavour):
     run("-W", "error").assert_outcomes(passed=3)
 
 
+def test_a_clock_that_a_wider_fixture_stops_stands_for_all_its_tests(suite, run):
+    suite.makepyfile(
+        test_a="""
+        import pytest
+
+        @pytest.fixture(scope="module", autouse=True)
+        def frozen(warmpool):
+            with warmpool.clock.frozen():
+                yield
+
+        @pytest.mark.parametrize("turn", range(3))
+        def test_it_stands(warmpool, warmpool_session, turn):
+            session = warmpool_session("counter", session_timeout=3600)
+            warmpool.clock.advance(10)
+            assert warmpool.request("testing.now")["stood"]
+            assert session.info().status == "active"
+        """,
+        test_b="""
+        def test_it_goes_on(warmpool):
+            assert not warmpool.request("testing.now")["stood"]
+            warmpool.clock.freeze()
+
+        def test_it_goes_on_again(warmpool):
+            assert not warmpool.request("testing.now")["stood"]
+        """,
+    )
+    run().assert_outcomes(passed=5)
+
+
 def test_under_xdist_each_worker_has_a_daemon_of_its_own(suite, tmp_path):
     suite.makepyfile("""
         import pytest

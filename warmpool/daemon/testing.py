@@ -103,7 +103,7 @@ class TestControls:
     # --- time -------------------------------------------------------------------------------------------------
 
     def _now(self, ticket: ev.Ticket) -> None:
-        self._in_turn(lambda: self._tell_time(ticket))
+        self._in_turn(lambda: self._tell_time(ticket, stood=self._board.stands))
 
     def _freeze(self, ticket: ev.Ticket) -> None:
         def freeze() -> None:

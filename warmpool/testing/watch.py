@@ -39,6 +39,8 @@ class Ledger:
         self.client = client
         self.log = log
         self.wider: set[str] = set()
+        self.freezer: object | None = None
+        """The fixture of a wider scope for which the clock stands."""
         self.watch = Watch(self)
         """Of the test that runs. It may be one that has asked for the client in its middle."""
 
@@ -51,6 +53,12 @@ class Ledger:
             ids = {info["id"] for info in self.client.request("sessions.list", limit=PAGE_MAX)["sessions"]}
             return ids & self.client.opened if self.log is None else ids
         return set()
+
+    def stands(self) -> bool:
+        """Whether the clock does."""
+        with suppress(WarmpoolError):
+            return bool(self.client.request("testing.now")["stood"])
+        return False
 
     def now(self) -> float:
         with suppress(WarmpoolError):
@@ -83,10 +91,13 @@ class Watch:
         self._log_begin = ledger.log_size()
 
     def end_what_is_left(self) -> list[str]:
-        """Ends the sessions that the test has left open, and gives their names. Time goes on if it stood."""
+        """Ends the sessions that the test has left open, and gives their names. Time goes on if it stood, unless it
+        was a fixture of a wider scope that has stopped it.
+        """
         client = self._ledger.client
-        with suppress(WarmpoolError):
-            client.clock.thaw()
+        if self._ledger.freezer is None:
+            with suppress(WarmpoolError):
+                client.clock.thaw()
         left = sorted(self._ledger.open_sessions() - self._before - self._ledger.wider)
         shown = [f"{id} of {client.sessions.get(id).app}" for id in left]
         end_all(client, left)
