@@ -39,6 +39,7 @@ from warmpool import (
     SessionNotFoundError,
     WorkerLostError,
 )
+from warmpool.client import streams
 
 COUNTER = str(APPS / "counter.py")
 ASYNC_COUNTER = str(APPS / "async_counter.py")
@@ -474,8 +475,10 @@ def test_a_session_that_is_lost_in_a_map(both: Any):
 
 @pytest.mark.parametrize("app", [COUNTER, ASYNC_COUNTER])
 def test_what_was_answered_before_a_worker_has_gone_is_given_though_more_cannot_be_sent(
-    both: Any, judge: Client, app: str
+    both: Any, judge: Client, app: str, monkeypatch: pytest.MonkeyPatch
 ):
+    monkeypatch.setattr(streams, "GATHERING", PATIENCE)  # the eight are sent before a ninth is asked for
+
     def source() -> Iterator[dict[str, int]]:
         yield from ({"amount": 1} for _ in range(8))
         end_when_done(judge, session.id, calls=8)
