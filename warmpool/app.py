@@ -76,6 +76,10 @@ class AppContext:
     labels: dict[str, str] = field(default_factory=dict)
     _host: Host | None = field(default=None, init=False, repr=False, compare=False)
 
+    def __getstate__(self) -> tuple[None, dict[str, Any]]:
+        """A copy, as of an app that is pickled for another process, is outside of the worker."""
+        return None, {name: None if name == "_host" else getattr(self, name) for name in self.__slots__}
+
     @property
     def cancel_requested(self) -> bool:
         """Whether the call that runs is to stop. True at once, also where nothing can be raised."""

@@ -160,12 +160,12 @@ def test_what_is_said_of_a_session_goes_only_with_a_new_one(session, name, value
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ({"name": 5}, "name must be a string"),
-        ({"name": ""}, "name must be a string"),
+        ({"name": 5}, "name must be a non-empty string"),
+        ({"name": ""}, "name must be a non-empty string"),
         ({"if_exists": "replace"}, 'if_exists must be "error" or "attach"'),
         ({"if_exists": nested_list(100_000)}, 'if_exists must be "error" or "attach"'),
         ({"if_exists": "attach"}, "needs a name"),
-        ({"description": ["mine"]}, "description must be a string"),
+        ({"description": ["mine"]}, "description must be a non-empty string"),
         ({"tags": "x"}, "tags must be a list of strings"),
         ({"tags": [1]}, "tags must be a list of strings"),
         ({"workers": "w_1"}, "workers must be a list of strings"),
@@ -262,7 +262,7 @@ def test_patience_out_of_bounds(timeout):
 @pytest.mark.parametrize("name", ["session", "function"])
 @pytest.mark.parametrize("value", ["", 5, True, ["add"], {"id": ID}, b"sess_bytes", ID.encode()])
 def test_texts_are_texts(name, value):
-    with pytest.raises(InvalidRequestError, match=f"{name} must be a string, not"):
+    with pytest.raises(InvalidRequestError, match=f"{name} must be a non-empty string, not"):
         run_request({"app": "counter", name: value}, {}, CWD)
 
 

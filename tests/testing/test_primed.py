@@ -8,6 +8,7 @@ from support import APPS
 from warmpool import AppBrokenError, TestingClient, primed
 
 COSTLY = str(APPS / "costly_setup.py")
+HABITS = str(APPS / "habits_of_classes.py")
 
 
 @pytest.mark.parametrize("app", [f"{COSTLY}:{name}" for name in ("Costly", "CostlyAsync", "CostlyAwaitable")])
@@ -80,3 +81,9 @@ def test_threads_cannot_be_copied_so_each_session_is_set_up(client: TestingClien
 def test_how_it_is_named():
     assert primed("counter") == primed("counter#primed") == "counter#primed"
     assert primed("counter@1.0") == "counter@1.0#primed"
+
+
+@pytest.mark.parametrize("app", [f"{HABITS}:Basket", f"{HABITS}:AsyncBasket"])
+def test_an_app_that_is_empty_is_one_all_the_same(client: TestingClient, app: str):
+    with client.session(primed(app)) as session:
+        assert [session.call("add", item=item) for item in (5, 6)] == [1, 2]

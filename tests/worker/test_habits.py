@@ -20,6 +20,7 @@ from warmpool.wire.process_messages import Load
 from warmpool.worker.loading import AppImporter
 
 PLAIN, ASYNC = (str(APPS / "odd_habits.py") + f":{name}" for name in ("Plain", "Async"))
+HABITS = str(APPS / "habits_of_classes.py")
 CALLS_ITSELF = str(APPS / "calls_itself.py")
 SHORT = 0.2
 
@@ -199,3 +200,43 @@ def until(look: Callable[[], Any]) -> Any:
         assert time.monotonic() < deadline
         look_again()
     return found
+
+
+def test_an_app_can_be_copied_and_its_copies_are_outside_of_the_worker(client: Client):
+    with client.session(f"{HABITS}:Copied") as session:
+        assert session.call("in_a_pool") == [3, 6]
+        assert session.call("snapshot") == {"factor": 3, "session": session.id, "cancelled": False}
+        assert session.info().status == "active"
+
+
+@pytest.mark.parametrize("kind", ["Dynamic", "AsyncDynamic"])
+def test_a_hook_that_cannot_be_looked_up_costs_no_session(client: Client, kind: str, fifo: Path):
+    session = client.session(f"{HABITS}:{kind}")
+    with pytest.raises(CallTimeoutError):
+        session.call("wait", fifo=fifo, timeout=SHORT)
+    assert session.call("look_up") == 7
+    session.end()
+    log = "".join(session.logs())
+    assert "on_cancel raised KeyError: 'on_cancel'" in log
+    assert "on_end raised KeyError: 'on_end'" in log
+    assert "unloaded" in log
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        ("computed", "serialising the output of computed raised KeyError: 'rate'"),
+        ("serialised", "ZeroDivisionError"),
+        ("awaited", "ZeroDivisionError"),
+    ],
+)
+def test_what_the_serializer_of_a_result_raises_is_told_as_the_apps(client: Client, function: str, words: str):
+    with client.session(f"{HABITS}:Reports") as session, pytest.raises(AppError, match=words) as raised:
+        session.call(function)
+    assert "habits_of_classes.py" in raised.value.traceback
+
+
+def test_a_result_that_cannot_be_sent_has_no_traceback(client: Client):
+    with client.session(f"{HABITS}:Reports") as session, pytest.raises(AppError, match="cannot be sent") as raised:
+        session.call("opaque")
+    assert not raised.value.traceback

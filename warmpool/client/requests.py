@@ -246,7 +246,7 @@ def run_result(opened: Opened, output: object) -> Data:
 def text_or_none(name: str, value: object) -> str | None:
     if value is None or (isinstance(value, str) and value):
         return value
-    raise InvalidRequestError(f"{name} must be a string, not {shorten(value)}")
+    raise InvalidRequestError(f"{name} must be a non-empty string, not {shorten(value)}")
 
 
 def call_named(opened: Opened, call_id: int) -> dict[str, Any]:

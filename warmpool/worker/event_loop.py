@@ -177,7 +177,9 @@ class EventLoop(Loop):
         while self._queue and self._running is None and self._process.drain_reason is None:
             connection, call = self._queue.popleft()
             function = caller.functions.get(call.function or DEFAULT_FUNCTION)
-            if function is not None and function.kind in _AT_ONCE and type(call) is Call:
+            if inbox.must_check and inbox.forgoes(call.id):
+                self._reply(connection, caller.forgo(call, connection.writer))
+            elif function is not None and function.kind in _AT_ONCE and type(call) is Call:
                 reply = self._context.run(caller.answer, call, connection.writer)
                 if inbox.was_cancelled:
                     self._running = self._new_task(self._finish(connection, reply))
@@ -230,11 +232,11 @@ class EventLoop(Loop):
         self._next_calls()
 
     async def _run_on_cancel(self) -> None:
-        if (hook := getattr(self._process.caller.app, "on_cancel", None)) is not None:
-            try:
+        try:
+            if (hook := getattr(self._process.caller.app, "on_cancel", None)) is not None:
                 await self._run_hook(HOOK_TIMEOUT, hook)
-            except BaseException as error:
-                print_failure("on_cancel", error)
+        except BaseException as error:
+            print_failure("on_cancel", error)
 
     # --- streams ----------------------------------------------------------------------------------------------
 

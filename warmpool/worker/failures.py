@@ -11,6 +11,8 @@ import traceback
 from contextlib import suppress
 from typing import Any, Final
 
+import pydantic
+
 from ..app import CallCancelled
 from ..errors import AppBrokenError, AppError, CallCancelledError
 from ..launch import PACKAGE
@@ -19,6 +21,7 @@ from .loading import AppLoadError
 from .logs import sendable
 
 _OURS: Final = f"{PACKAGE}{os.sep}"
+_PYDANTIC: Final = f"{os.path.dirname(pydantic.__file__)}{os.sep}"
 _IMPORT_MACHINERY: Final = "<frozen importlib"
 _LONGEST: Final = 16 * 1024
 """Of a traceback, in characters: its end says the most. An error fits into a control frame with it."""
@@ -47,11 +50,23 @@ def app_broken(app: str, doing: str, error: BaseException) -> AppBrokenError:
 
 
 def cannot_send(function: str, value: object, error: BaseException) -> AppError:
-    """A result that msgpack and pydantic do not carry."""
+    """A result that msgpack and pydantic do not carry; or whose own serializer has raised something."""
+    if _is_the_apps(error):
+        return app_error(f"serialising the output of {function}", error)
     return AppError(
         f"{function} returned a {name_of(value)} that cannot be sent: {words_of(error)}; {advice(error, 'return')}",
         details={"type": name_of(error), "message": words_of(error), "traceback": ""},
     )
+
+
+def _is_the_apps(error: BaseException | None) -> bool:
+    """Whether this, or what has led to it, was raised in Python code that is neither ours nor pydantic's."""
+    while error is not None:
+        files = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)]
+        if files and not files[-1].startswith((_OURS, _PYDANTIC)):
+            return True
+        error = error.__cause__
+    return False
 
 
 _STDERR: Final = 2

@@ -290,7 +290,7 @@ class AppProcess:
             send(self.channel, Released())
 
     def _set_up(self) -> None:
-        app = self._primed or constructed(self._app_class, self._context)
+        app = constructed(self._app_class, self._context) if self._primed is None else self._primed
         kind: Callable[..., Caller] = Caller
         if self._limits:
             kind = partial(LimitedCaller, limits=self._limits, on_limit=self.want_to_leave)
@@ -300,12 +300,10 @@ class AppProcess:
 
     def run_hook(self, name: str, *arguments: Any, timeout: float) -> Any:
         """Runs a hook of the app, if there is one, while nothing is served. What it raises goes to the log."""
-        hook = getattr(self.caller.app, name, None)
-        if hook is None:
-            return None
         try:
             with ParentOnly():
-                return self.loop.run_hook(hook, *arguments, timeout=timeout)
+                hook = getattr(self.caller.app, name, None)
+                return None if hook is None else self.loop.run_hook(hook, *arguments, timeout=timeout)
         except BaseException as error:
             print_failure(f"{self._context.app}: {name}", error)
             return None
