@@ -33,7 +33,7 @@ TRACES = 20
 PAUSE = {"epoll_wait", "epoll_ctl"}
 USUAL = 0.9
 CALLS = 100
-WORKER_BYTECODES = 377
+WORKER_BYTECODES = 380
 CLIENT_BYTECODES = 374
 """On Python 3.11; later ones need fewer. Lower them when you can."""
 FIRST_FAULTS = 8

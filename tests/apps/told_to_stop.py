@@ -5,6 +5,9 @@ import ctypes
 import socket
 import threading
 import time
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, Field, PlainSerializer, computed_field
 
 from warmpool import BaseApp, CallCancelled
 
@@ -24,6 +27,26 @@ class Base(BaseApp):
 
     def _say(self):
         print("begun", flush=True)
+
+
+def hang() -> None:
+    print("begun", flush=True)
+    time.sleep(3600)
+
+
+class Validated(BaseModel):
+    host: Annotated[str, AfterValidator(lambda host: hang() or host)] = Field("here", validate_default=True)
+
+
+class Computed(BaseModel):
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def share(self) -> None:
+        hang()
+
+
+class Serialised(BaseModel):
+    total: Annotated[int, PlainSerializer(lambda total: hang() or total)] = 1
 
 
 class _Slow:
@@ -49,6 +72,15 @@ class Plain(Base):
     def sleep(self) -> None:
         self._say()
         time.sleep(3600)
+
+    def validate(self, given: Validated) -> str:
+        return given.host
+
+    def compute(self) -> Computed:
+        return Computed()
+
+    def serialise(self) -> Serialised:
+        return Serialised()
 
     def sleep_lazily(self):
         self._say()
@@ -165,6 +197,12 @@ class Async(Base):
     def sleep(self) -> None:
         self._say()
         time.sleep(3600)
+
+    async def validate(self, given: Validated) -> str:
+        return given.host
+
+    def serialise(self) -> Serialised:
+        return Serialised()
 
     async def wait(self) -> None:
         self._say()

@@ -52,6 +52,9 @@ def begin(worker: Worker, function: str, call_id: int = FIRST_ID, **fields: Any)
         ("Plain", "spin"),
         ("Plain", "sleep"),
         ("Plain", "sleep_lazily"),
+        ("Plain", "validate"),
+        ("Plain", "compute"),
+        ("Plain", "serialise"),
         ("Plain", "read_a_socket"),
         ("Plain", "wait_for_a_lock"),
         ("Plain", "run_asyncio"),
@@ -59,6 +62,8 @@ def begin(worker: Worker, function: str, call_id: int = FIRST_ID, **fields: Any)
         ("Async", "wait"),
         ("Async", "spin"),
         ("Async", "sleep"),
+        ("Async", "validate"),
+        ("Async", "serialise"),
     ],
 )
 def test_it_stops_wherever_it_is_and_the_session_lives(start: Start, kind: str, function: str):

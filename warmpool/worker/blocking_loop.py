@@ -244,7 +244,7 @@ class BlockingLoop(Loop):
         outlet = process.follow(connection, stream.id)
         try:
             caller.begin(stream.id)
-            function, arguments = caller.decode(stream)
+            function, arguments = caller.run(stream.id, caller.decode, stream)
         except BaseException as error:
             reply = caller.refuse(stream.id, caller.undecoded(stream, error), writer)
         else:

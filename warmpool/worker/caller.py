@@ -19,6 +19,7 @@ from .failures import OUTSIDE, app_error, call_cancelled, cannot_send, print_fai
 
 LOOKS: Final = range(300)
 """Some twelve microseconds: about as long as a client takes to send its next call, if it does so at once."""
+_NOT_YET: Final[Any] = object()
 DEAF: Final = 16
 """Calls after which a worker that has waited awake in vain does so once more."""
 
@@ -80,6 +81,7 @@ class Caller:
         """
         call_id, name, value = call
         cells, inbox = self._cells, self.inbox
+        arguments = output = _NOT_YET
         try:
             cells[self._used] = monotonic_ns() + cells[OFFSET_NS]
             cells[self._call_id] = call_id
@@ -87,25 +89,22 @@ class Caller:
             function = self.functions.get(name)  # type: ignore[arg-type]
             if function is None:
                 function, value = select(self.functions, self._context.app, name, value, type(self.app))
-            arguments = function.decode(value)
-        except BaseException as error:
-            reply = self.refuse(call_id, self.undecoded(call, error), writer)
-        else:
             try:
-                try:
-                    inbox.exposed = call_id
-                    if inbox.must_check:
-                        inbox.begin()
-                    value = function.method(self.app, *arguments)
-                finally:
-                    inbox.exposed = NOTHING
-            except BaseException as error:
-                reply = self.refuse(call_id, self.raised(function.name, error), writer)
+                inbox.exposed = call_id
+                if inbox.must_check:
+                    inbox.begin()
+                arguments = function.decode(value)
+                output = function.method(self.app, *arguments)
+                value = function.encode(output)
+            finally:
+                inbox.exposed = NOTHING
+            reply = writer.message(("Result", call_id, value))
+        except BaseException as error:
+            if arguments is _NOT_YET:
+                reply = self.refuse(call_id, self.undecoded(call, error), writer)
             else:
-                try:
-                    reply = writer.message(("Result", call_id, function.encode(value)))
-                except BaseException as error:  # what is serialised may be code of the app's
-                    reply = self.refuse_output(call_id, function, value, error, writer)
+                assert function is not None
+                reply = self._refuse_result(call_id, function, output, error, writer)
         if inbox.was_cancelled:
             return reply
         cells[self._used] = monotonic_ns() + cells[OFFSET_NS]
@@ -129,9 +128,11 @@ class Caller:
 
     def raised(self, function: str, error: BaseException) -> WarmpoolError:
         """What to say when a function has raised."""
-        if self.inbox.was_cancelled or isinstance(error, CallCancelled):
-            return call_cancelled(function, error)
-        return app_error(function, error)
+        return call_cancelled(function, error) if self._is_cancelled(error) else app_error(function, error)
+
+    def _is_cancelled(self, error: BaseException) -> bool:
+        """Whether this was raised in a call that was stopped, or stops itself: a library may have changed the error."""
+        return self.inbox.was_cancelled or isinstance(error, CallCancelled)
 
     def reply(self, call_id: int, function: Function, value: Any, writer: MessageWriter) -> Frame:
         return self.reply_with(function.encode, call_id, function, value, writer)
@@ -144,14 +145,28 @@ class Caller:
         except BaseException as error:
             return self.refuse_output(call_id, function, value, error, writer)
 
+    def _refuse_result(
+        self, call_id: int, function: Function, output: object, error: BaseException, writer: MessageWriter
+    ) -> Frame:
+        if output is _NOT_YET:
+            return self.refuse(call_id, self.raised(function.name, error), writer)
+        return self.refuse_output(call_id, function, output, error, writer)
+
     def refuse_output(
         self, call_id: int, function: Function, value: Any, error: BaseException, writer: MessageWriter
     ) -> Frame:
-        refusal = error if isinstance(error, PayloadTooLargeError) else cannot_send(function.name, value, error)
+        if self._is_cancelled(error):
+            refusal: WarmpoolError = call_cancelled(function.name, error)
+        elif isinstance(error, PayloadTooLargeError):
+            refusal = error
+        else:
+            refusal = cannot_send(function.name, value, error)
         return self.refuse(call_id, refusal, writer)
 
     def undecoded(self, call: Call | Stream, error: BaseException) -> WarmpoolError:
         """What to say when a call could not be decoded: ours to refuse, or a validator of the app that raised."""
+        if self._is_cancelled(error):
+            return call_cancelled(call.function or DEFAULT_FUNCTION, error)
         if isinstance(error, WarmpoolError):
             return error
         if not -(2**63) <= call.id < 2**63:

@@ -196,7 +196,7 @@ class EventLoop(Loop):
             self._following, outlet = connection, self._process.follow(connection, call.id)
         try:
             caller.begin(call.id)
-            function, arguments = caller.decode(call)
+            function, arguments = caller.run(call.id, caller.decode, call)
         except BaseException as error:
             reply = caller.refuse(call.id, caller.undecoded(call, error), writer)
         else:

@@ -21,7 +21,8 @@ from .loading import AppLoadError
 from .logs import sendable
 
 _OURS: Final = f"{PACKAGE}{os.sep}"
-_PYDANTIC: Final = f"{os.path.dirname(pydantic.__file__)}{os.sep}"
+_PACKERS: Final = (_OURS, f"{os.path.dirname(pydantic.__file__)}{os.sep}", "msgpack/")
+"""Compiled code, as msgpack's, has frames as well, of a file by a name that is not a path."""
 _IMPORT_MACHINERY: Final = "<frozen importlib"
 _LONGEST: Final = 16 * 1024
 """Of a traceback, in characters: its end says the most. An error fits into a control frame with it."""
@@ -60,10 +61,10 @@ def cannot_send(function: str, value: object, error: BaseException) -> AppError:
 
 
 def _is_the_apps(error: BaseException | None) -> bool:
-    """Whether this, or what has led to it, was raised in Python code that is neither ours nor pydantic's."""
+    """Whether this, or what has led to it, was raised in code that is neither ours nor of what packs for us."""
     while error is not None:
         files = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)]
-        if files and not files[-1].startswith((_OURS, _PYDANTIC)):
+        if files and not files[-1].startswith(_PACKERS):
             return True
         error = error.__cause__
     return False
