@@ -6,13 +6,14 @@ between two steps of whatever runs. The handler takes what has been sent, and if
 it raises `CallCancelled` on the spot. Why that is safe:
 
 - It raises only while `exposed` holds the id of a cancelled call. `exposed` is set and cleared inside a `try` that
-  catches everything, around the app's code and nothing else: wherever the exception falls, it ends up there. It is
-  cleared before the exception is raised, so there is one a call.
+  catches everything, around the app's code (and pydantic's around its validators and serializers) and nothing else:
+  wherever the exception falls, it ends up there. It is cleared before the exception is raised, so there is one a call.
 - What of ours the app's code calls (progress, print, the logger) is shielded: `exposed` is cleared on the way in; on
   the way out `expose` looks at what has been missed.
 - A cancel that comes before its call is exposed finds nothing to stop. It is remembered by its id, and `must_check`
-  makes the call look right after it is exposed: either the handler sees the call, or the call sees the cancel. Ids are
-  unique, so what comes too late stops nothing; what never comes is forgotten some time.
+  makes the call look: before it begins, so that it never does, and once more right after it is exposed. Either the
+  handler sees the call, or the call sees the cancel. Ids are unique, so what comes too late stops nothing; what never
+  comes is forgotten some time.
 - What Python swallows (in a `__del__`, a callback of C) is raised once more, where the app is by then.
 - Taking messages is not to be interrupted half-way, or one would be lost: in the handler all signals are blocked for
   it, and elsewhere the handler only notes that there is something to take.
