@@ -345,7 +345,7 @@ def test_a_terminal_that_cannot_show_everything(type: Callable[..., Done], encod
         (["run", str(APPS)], 3, "APP_NOT_FOUND", "without __init__.py"),
         (["run", "a@b@c"], 3, "INVALID_REQUEST", "does not name an app"),
         (["run", "/apps/\udcff.py", "add"], 3, "INVALID_REQUEST", r"'/apps/\udcff.py' cannot be sent"),
-        (["run", COUNTER, "--session", ""], 3, "INVALID_REQUEST", "session must be a string"),
+        (["run", COUNTER, "--session", ""], 3, "INVALID_REQUEST", "session must be a non-empty string"),
         (["run", COUNTER, "--session", "new", "--session-timeout", "0.5"], 3, "INVALID_REQUEST", "from 1 to 3600"),
         (["run", COUNTER, "--session", "new", "--session-timeout", "nan"], 3, "INVALID_REQUEST", "from 1 to 3600"),
         (["run", COUNTER, "--session-timeout", "5"], 3, "INVALID_REQUEST", 'only with session="new"'),
