@@ -187,9 +187,11 @@ class Core(ABC, Generic[L]):
         except HangupError:
             pass
         except DaemonUnavailableError as error:
-            if self._has_stopped and "stopping" in error.details:
+            if "stopping" not in error.details:
+                raise
+            if self._has_stopped:
                 raise _own_doing() from None
-            if not (start and self._autostart and "stopping" in error.details):
+            if not (start and self._autostart):
                 raise
             await self.outlast_daemon()
             return await self._twice(step, start=start)
