@@ -184,9 +184,9 @@ def test_a_template_that_is_not_there_cannot_be_lost(client: TestingClient):
 
 def test_a_template_can_be_lost_while_it_loads_and_when_it_is_lost(client: TestingClient):
     app = str(APPS / "prints_on_import.py")
-    for _ in range(3):
+    for _ in range(4):
         with client.session(app):
-            for _ in range(2):  # not thrice: of an app whose workers die so before they are born, it is the fault
+            for _ in range(3):
                 client.lose_template(app)
 
 
