@@ -184,7 +184,7 @@ def test_a_template_that_is_not_there_cannot_be_lost(client: TestingClient):
 
 def test_a_template_can_be_lost_while_it_loads_and_when_it_is_lost(client: TestingClient):
     app = str(APPS / "prints_on_import.py")
-    for _ in range(4):
+    for _ in range(2):
         with client.session(app):
             for _ in range(3):
                 client.lose_template(app)

@@ -58,6 +58,9 @@ from .room import check_room, is_shortage, why_no_room
 from .session_logs import LAST_LINES, Logs
 from .workers import WorkerEnd
 
+UNBORN_GRACE: Final = 0.1
+"""Seconds in which a template's death is seen: until then nothing more is asked of it in place of what it did not make.
+"""
 HANGUP_GRACE: Final = 1.0
 """Seconds in which a worker that has closed its channel must be gone."""
 
@@ -354,7 +357,8 @@ class Processes:
         if worker is not None and worker.child is not None:
             self._loop.call_later(HANGUP_GRACE, self.kill, name, "after it had closed its channel")
         else:
-            self._strike_off(name, ev.WorkerExited(name, "was never born: its template died"))
+            unborn = ev.WorkerExited(name, "was never born: its template died")
+            self._loop.call_later(UNBORN_GRACE, self._strike_off, name, unborn)
 
     def _never_born(self, name: str, error: dict[str, Any]) -> None:
         self._strike_off(name, ev.WorkerFailed(name, error), ev.WorkerExited(name, "was never born"))
