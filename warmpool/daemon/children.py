@@ -16,16 +16,15 @@ import termios
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from .. import packets
 from ..constants import KIB
 from ..descriptors import close_all
 from ..errors import ProtocolError
 from ..launch import has_exited
+from ..policy.effects import OVERDUE
 from ..wire.shapes import Conversation, Message
-
-_OVERDUE: Final = "after it did not stop in time"
 
 
 class Exit(NamedTuple):
@@ -52,10 +51,10 @@ class Child:
     def __repr__(self) -> str:
         return f"<Child {self.pid}>"
 
-    def kill(self, why: str = _OVERDUE) -> None:
+    def kill(self, why: str = OVERDUE) -> None:
         self.signal(signal.SIGKILL, why)
 
-    def signal(self, number: int, why: str = _OVERDUE) -> None:
+    def signal(self, number: int, why: str = OVERDUE) -> None:
         """`why`: to follow what is said of its death, if it dies of this."""
         self._sent.setdefault(number, why)
         self._signal(number)

@@ -4,7 +4,7 @@ them as new events; no effect has a result.
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from ..errors import WarmpoolError
 from ..facts import fact
@@ -88,12 +88,15 @@ class Terminate:
     worker: str
 
 
+OVERDUE: Final = "after it did not stop in time"
+
+
 @fact
 class Kill:
     """SIGKILL. Reported as WorkerExited like any other death."""
 
     worker: str
-    why: str = "after it did not stop in time"
+    why: str = OVERDUE
 
 
 @fact
