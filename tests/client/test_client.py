@@ -51,7 +51,7 @@ from warmpool import (
     WarmpoolError,
     WorkerLostError,
 )
-from warmpool.client import kept, sync_links
+from warmpool.client import kept_links, sync_links
 from warmpool.wire import frames
 
 COUNTER = str(APPS / "counter.py")
@@ -155,7 +155,7 @@ def test_threads_run_calls_in_a_session(client: Client):
 
 def test_threads_do_not_take_each_others_connections(client: Client, monkeypatch: pytest.MonkeyPatch):
     """Fewer connections are kept than sessions are used: what one thread is using must not be closed by another."""
-    monkeypatch.setattr(kept, "KEPT_LINKS", 1)
+    monkeypatch.setattr(kept_links, "KEPT_LINKS", 1)
     opened = [client.run(app=COUNTER, function="add", session="new").session_id for _ in range(3)]
 
     def work(thread: int) -> None:
@@ -1001,7 +1001,7 @@ def test_an_interruption_in_the_block_of_a_stream_cancels_its_function(client: C
 
 
 def test_more_sessions_than_kept_connections_stay_usable(client: Client, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(kept, "KEPT_LINKS", 2)
+    monkeypatch.setattr(kept_links, "KEPT_LINKS", 2)
     client.session(COUNTER).end()
     files = open_files()
     opened = [client.run(app=COUNTER, session="new", function="add").session_id for _ in range(5)]

@@ -38,7 +38,7 @@ from support import (
 from warmpool import AppBrokenError, Client, PoolExhaustedError, WarmpoolError, embedded
 from warmpool.board import Board
 from warmpool.constants import MIB
-from warmpool.daemon import family, processes
+from warmpool.daemon import children, processes
 from warmpool.daemon.catalog import Catalog
 from warmpool.daemon.session_logs import Logs
 from warmpool.daemon.workers import WorkerEnd
@@ -281,10 +281,10 @@ def test_a_worker_that_was_just_born_is_never_taken_for_an_orphan(tmp_path: Path
             processes.packets.send(theirs, Forked(newborn.pid))
         return [newborn.pid]
 
-    monkeypatch.setattr(family, "children_of_this_process", adopted_now)
-    monkeypatch.setattr(family, "ORPHAN_GRACE", 0)
+    monkeypatch.setattr(children, "children_of_this_process", adopted_now)
+    monkeypatch.setattr(children, "ORPHAN_GRACE", 0)
     try:
-        hands.family.sweep()
+        hands.children.sweep()
         channel.drain()
         assert newborn.poll() is None
         assert [event.pid for event in reported] == [newborn.pid]
@@ -292,7 +292,7 @@ def test_a_worker_that_was_just_born_is_never_taken_for_an_orphan(tmp_path: Path
     finally:
         newborn.kill()
         newborn.wait()
-        for child in hands.family._known.values():
+        for child in hands.children._known.values():
             loop.remove_reader(child._pidfd)
             os.close(child._pidfd)
         hands._workers["w_1"].close()

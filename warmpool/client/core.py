@@ -33,7 +33,7 @@ from ..paths import Places
 from ..wire.messages import NEW, Opened
 from .bells import Bells
 from .connections import FORKED, HangupError, OverdueError, connect, no_answer
-from .kept import KeptLinks
+from .kept_links import KeptLinks
 from .notices import warn
 from .readers import Readers
 from .requests import Data, RunRequest, call_named, check_session_id, run_result

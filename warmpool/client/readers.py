@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 from weakref import ref
 
-from .. import here
+from .. import current_call
 from ..errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -39,13 +39,13 @@ class Readers:
 
         A session keeps this, so a call pays one look.
         """
-        return self.begun if here.session_of_call is here.nowhere else (here,)
+        return self.begun if current_call.session is current_call.outside else (current_call,)
 
     def refuse(self, session_id: str | None) -> None:
         """Raises INVALID_REQUEST if who asks for a call of this session is one of them, or in one of its calls."""
         if session_id is None:
             return
-        if session_id == here.session_of_call():
+        if session_id == current_call.session():
             raise InvalidRequestError(
                 f"this code is in a call of session {session_id}, and calls run one at a time: another one, from in "
                 "here, would wait for itself; call the method on `self`"

@@ -1,176 +1,187 @@
-"""One process of the daemon's: known by its pidfd, talked to over its channel, reaped when it dies.
+"""All children of the daemon: those that it knows, by their pidfds, and orphans.
 
-A process is held by its pidfd from the moment it is known at all, so that no signal can reach a stranger, and its death
-is seen there.
+The daemon is a subreaper, so what a dead worker or template has left running becomes its child. Any child that it does
+not know is such an orphan, and is killed. They are looked for when a child that we know has died, and when one has
+died that we do not know; but not after each of many, since a look takes longer the more children there are.
+
+Some orphans end by themselves when they see that their worker is dead, and must: multiprocessing has a process that
+removes then what shared memory is left, and a daemon that an app has embedded removes its files. So who is in the
+kernel's session of one that has just died is spared for a moment, which is counted from the death; and so is every
+orphan, for a moment that is counted from the first one's coming. What removes shared memory waits also for whatever
+the app has forked, so it is spared for that moment once more, from when nothing else is left. Whatever an orphan forks
+is found while that is there or when it has died, so it gains nothing by it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
-import signal
 import socket
-import struct
-import termios
+import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final
 
 from .. import packets
-from ..constants import KIB
-from ..descriptors import close_all
-from ..errors import ProtocolError
-from ..launch import has_exited
-from ..policy.effects import OVERDUE
-from ..wire.shapes import Conversation, Message
+from ..constants import MEMORY_RECHECK
+from ..launch import spawn_afresh
+from .child import Child, Exit, children_of_this_process
+from .printed import Lines, Pipe
+from .room import check_room
+
+SWEEP_PAUSE: Final = 0.05
+"""Seconds from one look for orphans to the next. With 3,000 children one takes 2 ms."""
+
+ORPHAN_GRACE: Final = 0.5
+"""Seconds from the death of a worker until what it has left is killed. Python takes a tenth of it to leave."""
+
+REAP_TIMEOUT: Final = 2.0
+"""Seconds that the daemon's end waits for what it has killed, and for what cleans up."""
 
 
-class Exit(NamedTuple):
-    """How a process ended. `status` in words, to follow its name; `peak_bytes`: the most that it had resident."""
-
-    status: str
-    peak_bytes: int
-
-
-class Child:
-    """One process, from when its pid is known until it is reaped."""
-
-    def __init__(self, pid: int, loop: asyncio.AbstractEventLoop, on_reaped: Callable[[Child, Exit], None]) -> None:
-        """`pid` must be a child of ours that is not reaped yet, so that it cannot be another's."""
-        self.pid = pid
-        self.on_exit: Callable[[Exit], None] = lambda _: None
+class Children:
+    def __init__(self, loop: asyncio.AbstractEventLoop, announced: Callable[[], None]) -> None:
+        """`announced` has whoever has said that it exists be watched: it may be our child by now."""
         self._loop = loop
-        self._pidfd: int | None = os.pidfd_open(pid)
-        """None once it is reaped: its number may be another's by then."""
-        self._sent: dict[int, str] = {}
-        self._on_reaped = on_reaped
-        loop.add_reader(self._pidfd, self._reap)
+        self._announced = announced
+        self._known: dict[int, Child] = {}
+        self._orphans: dict[int, Child] = {}
+        """Those of them that nobody has told us of."""
+        self._recently_dead: dict[int, float] = {}
+        """By the pid of a dead child that was no orphan, until when its session is spared."""
+        self._spared_until: float | None = None
+        """Until when all orphans are, whenever they come. None: the last look has found none."""
+        self._cleaners_spared_until = 0.0
+        self._pipes: set[Pipe] = set()
+        """What those whom we have started print to. One is open for as long as anybody can write to it: that may be a
+        worker, long after its template.
+        """
+        self._sweep_due = False
+        self._swept_at = -SWEEP_PAUSE
 
     def __repr__(self) -> str:
-        return f"<Child {self.pid}>"
+        return f"<Children {list(self._known)}>"
 
-    def kill(self, why: str = OVERDUE) -> None:
-        self.signal(signal.SIGKILL, why)
+    def spawn(self, command: list[str], printed: Callable[[str], None]) -> tuple[Child, socket.socket]:
+        """A new process whose descriptor 3 is a channel, and our end of that. `printed` is told each line that it
+        prints. Raises OSError if there can be none.
+        """
+        check_room()
+        lines = Lines(printed)
 
-    def signal(self, number: int, why: str = OVERDUE) -> None:
-        """`why`: to follow what is said of its death, if it dies of this."""
-        self._sent.setdefault(number, why)
-        self._signal(number)
+        def ended() -> None:
+            lines.end()
+            self._pipes.discard(pipe)
 
-    def wait(self, patience: float) -> None:
-        """Blocks until it is reaped, or so many seconds have passed."""
-        if self._pidfd is not None and has_exited(self._pidfd, max(0.0, patience)):
-            self._reap()
+        with ExitStack() as undo, ExitStack() as passed:
+            pipe = Pipe(self._loop, lines.add, ended)
+            undo.callback(pipe.close)
+            passed.callback(os.close, pipe.writable)
+            ours, theirs = packets.pair()
+            undo.callback(ours.close)
+            passed.callback(theirs.close)
+            descriptors = [
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_DUP2, pipe.writable, 1),
+                (os.POSIX_SPAWN_DUP2, pipe.writable, 2),
+                (os.POSIX_SPAWN_DUP2, theirs.fileno(), 3),
+            ]
+            pid = spawn_afresh(command, descriptors, setsid=True)
+            undo.pop_all()
+        self._pipes.add(pipe)
+        return self.watch(pid), ours
 
-    def lose(self) -> None:
-        """As a stranger would kill it: we know nothing of it."""
-        self._signal(signal.SIGKILL)
+    def watch(self, pid: int) -> Child:
+        """The child with this pid, from now on a known one. Raises OSError if it cannot be watched."""
+        child = self._known.get(pid)
+        if child is None:
+            child = self._known[pid] = Child(pid, self._loop, self._reaped)
+        return child
 
-    def nudge(self) -> None:
-        """It has messages to read (`worker/cancelling.py` says of this signal)."""
-        self._signal(signal.SIGURG)
+    def kill_all(self) -> None:
+        """At once, and without a word."""
+        for child in self._known.values():
+            child.kill()
 
-    def _signal(self, number: int) -> None:
-        if self._pidfd is not None:
-            with suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._pidfd, number)
+    def _reaped(self, child: Child, end: Exit) -> None:
+        del self._known[child.pid]
+        if self._orphans.pop(child.pid, None) is None:
+            self._recently_dead[child.pid] = time.monotonic() + ORPHAN_GRACE
+        child.on_exit(end)
+        self._sweep_soon()
 
-    def _reap(self) -> None:
-        assert self._pidfd is not None
+    def look_for_orphans(self) -> None:
+        """Some child has died. One that we know is seen at its pidfd, and others are looked for when it is reaped."""
+        with suppress(ChildProcessError):  # there is none left
+            dead = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            if dead is not None and dead.si_pid not in self._known:
+                self._sweep_soon()
+
+    def _sweep_soon(self) -> None:
+        if not self._sweep_due:
+            self._sweep_due = True
+            self._loop.call_later(max(0.0, self._swept_at + SWEEP_PAUSE - self._loop.time()), self.sweep)
+
+    def sweep(self) -> None:
+        """Watches the children that we do not know: what others have left behind. Kills those that are not spared."""
+        self._sweep_due, self._swept_at = False, self._loop.time()
         try:
-            pid, status, usage = os.wait4(self.pid, os.WNOHANG)  # nobody else's pid until then
-        except ChildProcessError:
-            return  # it died before we became its parent, which is about to happen
-        if pid == 0:
-            return
-        self._loop.remove_reader(self._pidfd)
-        os.close(self._pidfd)
-        self._pidfd = None
-        self._on_reaped(self, Exit(_in_words(os.waitstatus_to_exitcode(status), self._sent), usage.ru_maxrss * KIB))
-
-
-def _in_words(code: int, sent: dict[int, str]) -> str:
-    """What became of a process; `sent`: the signals that were ours, and why."""
-    if code >= 0:
-        return f"exited with status {code}"
-    number = -code
-    name = signal.Signals(number).name if number in list(signal.Signals) else str(number)
-    if number in sent:
-        return f"was killed by {name} {sent[number]}"
-    if number == signal.SIGKILL:
-        return "was killed by SIGKILL that we did not send, perhaps out of memory"
-    return f"was killed by {name}"
-
-
-class Channel:
-    """Our end of the conversation with one process."""
-
-    def __init__(
-        self,
-        ours: socket.socket,
-        loop: asyncio.AbstractEventLoop,
-        conversation: Conversation,
-        on_message: Callable[[Message], None],
-        on_end: Callable[[], None],
-    ) -> None:
-        self._socket = ours
-        self._loop = loop
-        self._conversation = conversation
-        self._on_message = on_message
-        self._on_end = on_end
-        self._open = True
-        loop.add_reader(ours.fileno(), self.drain)
-
-    def send(self, message: Message, fds: tuple[int, ...] = ()) -> bool:
-        """False: the process is gone, or has too much unread."""
-        try:
-            self.send_now(message, fds)
+            children = children_of_this_process()
         except OSError:
-            return False
-        return True
+            self._sweep_later()
+            return
+        self._announced()
+        for pid in children:
+            if pid not in self._known:
+                try:
+                    self._orphans[pid] = self.watch(pid)
+                except ProcessLookupError:
+                    pass  # reaped meanwhile
+                except OSError:
+                    self._sweep_later()
+        spared = self._spared(time.monotonic())
+        if spared:
+            self._loop.call_later(ORPHAN_GRACE + SWEEP_PAUSE, self._sweep_soon)  # and not a moment too early
+        for pid in self._orphans.keys() - spared:
+            self._orphans[pid].kill()
 
-    def send_now(self, message: Message, fds: tuple[int, ...] = ()) -> None:
-        """Raises a ConnectionError if the process is gone, and another OSError if it has too much unread."""
-        if not self._open:
-            raise BrokenPipeError
-        packets.send(self._socket, message, fds)
-
-    def has_unread(self) -> bool:
-        """Whether the process has not taken all that it was sent."""
-        return self._open and struct.unpack("i", fcntl.ioctl(self._socket, termios.TIOCOUTQ, b"    "))[0] > 0
-
-    def drain(self) -> None:
-        """Handles every message that is there."""
-        while self._open:
-            try:
-                received = packets.receive(self._socket, self._conversation)
-            except BlockingIOError:
-                return
-            except ConnectionResetError:
-                continue  # told once: it has left something unread. What it said before is still here
-            except (OSError, ProtocolError):
-                received = None
-            if received is None:
-                self.close()
-                self._on_end()
-                return
-            message, fds = received
-            close_all(fds)
-            self._on_message(message)
+    def _spared(self, now: float) -> set[int]:
+        """The orphans that may live on for a while."""
+        self._recently_dead = {pid: until for pid, until in self._recently_dead.items() if until > now}
+        if not self._orphans:
+            self._spared_until = None
+        elif self._spared_until is None:
+            self._spared_until = now + ORPHAN_GRACE
+        if self._spared_until is not None and now < self._spared_until:
+            return set(self._orphans)
+        cleaners = {pid for pid in self._orphans if _is_a_cleaner(pid)}
+        if cleaners != self._orphans.keys():
+            self._cleaners_spared_until = now + ORPHAN_GRACE
+        elif now >= self._cleaners_spared_until:
+            cleaners.clear()
+        return cleaners | {pid for pid in self._orphans if os.getsid(pid) in self._recently_dead}
 
     def close(self) -> None:
-        if self._open:
-            self._open = False
-            self._loop.remove_reader(self._socket.fileno())
-            self._socket.close()
+        """The last to die may have left something, and that again: sweeps until nothing is left, and waits for it."""
+        latest = time.monotonic() + REAP_TIMEOUT
+        self.sweep()
+        while self._known and (now := time.monotonic()) < latest:
+            for child in list(self._known.values()):
+                child.wait(min(latest, now + ORPHAN_GRACE) - time.monotonic())
+            self.sweep()
+        for pipe in list(self._pipes):
+            pipe.drain()
+
+    def _sweep_later(self) -> None:
+        """Clients have taken the last descriptor, and nothing can be looked at without one."""
+        self._sweep_due = True
+        self._loop.call_later(MEMORY_RECHECK, self.sweep)
 
 
-def children_of_this_process() -> list[int]:
-    """Pids of all children, dead ones too."""
-    found: list[int] = []
-    for task in Path("/proc/self/task").iterdir():
-        with suppress(OSError):
-            found += map(int, (task / "children").read_text().split())
-    return found
+def _is_a_cleaner(pid: int) -> bool:
+    """Whether it is multiprocessing's that removes shared memory, or joblib's."""
+    try:
+        return b"resource_tracker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False

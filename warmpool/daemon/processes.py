@@ -1,7 +1,7 @@
 """Templates and workers as processes: started, talked to, watched, killed and reaped. Decides nothing.
 
 The daemon is the parent of each of them: it starts templates, and as the nearest subreaper it is given the workers
-that templates fork (`family.py`).
+that templates fork (`children.py`).
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ from ..wire.process_messages import (
 )
 from ..wire.shapes import Message, to_wire
 from .catalog import Catalog
-from .children import Channel, Child, Exit
-from .family import Family
+from .child import Channel, Child, Exit
+from .children import Children
 from .interpreters import Interpreter, requirement
-from .lone import LoneTemplate
+from .lone_worker import LoneTemplate
 from .room import check_room, is_shortage, why_no_room
 from .session_logs import LAST_LINES, Logs
 from .workers import WorkerEnd
@@ -118,7 +118,7 @@ class Processes:
         self._attaches = FrameWriter(ATTACH_FRAME_LIMIT)
         self._templates: dict[str, _Template] = {}
         self._workers: dict[str, WorkerEnd] = {}
-        self.family = Family(loop, self._hear_the_newborn)
+        self.children = Children(loop, self._hear_the_newborn)
 
     # --- templates --------------------------------------------------------------------------------------------
 
@@ -344,7 +344,7 @@ class Processes:
             return
         worker.is_born = True
         try:
-            worker.child = self.family.watch(pid)
+            worker.child = self.children.watch(pid)
         except OSError as error:  # its channel closes, so it will go, and the sweep finds it
             self._no_room(name, why_no_room(error))
             return
@@ -389,7 +389,7 @@ class Processes:
             command = python_command("warmpool.worker.start")
         else:
             command = foreign_command(interpreter.python, app, str(PROTOCOL_VERSION), __version__, requirement())
-        return self.family.spawn(command, partial(self._printed, app))
+        return self.children.spawn(command, partial(self._printed, app))
 
     def _hear_the_newborn(self) -> None:
         """Those who have announced themselves are watched from here on."""

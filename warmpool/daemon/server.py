@@ -309,15 +309,15 @@ class Server:
             self._reply(ticket, functions)
 
     def _child_died(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._processes.family.look_for_orphans)
+        self._loop.call_soon_threadsafe(self._processes.children.look_for_orphans)
 
     def owner_has_gone(self) -> None:
         """Whom this daemon was for is dead or done: stops at once."""
-        self._processes.family.kill_all()
+        self._processes.children.kill_all()
         self.report(ev.StopRequested())
 
     def close(self) -> None:
-        self._processes.family.close()
+        self._processes.children.close()
         self._clients.close()
         self._logs.close()
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)

@@ -11,7 +11,7 @@ from typing import Final
 from ..descriptors import NOW
 from ..wire.process_messages import Serve
 from ..wire.shapes import Message
-from .children import Channel, Child
+from .child import Channel, Child
 
 NUDGE_AFTER: Final = 0.02
 """Seconds after which a worker that has not read a message is told of it once more. The signal that the message raised

@@ -15,8 +15,8 @@ from ..errors import InvalidRequestError
 from ..paths import working_directory
 from ..wire.references import PRIMED
 from .clock import Clock
-from .met import WatchedCore
 from .owned import OwnedDaemon, references_of
+from .watched_core import WatchedCore
 
 if TYPE_CHECKING:
     from .embedded_async import AsyncTestingClient

@@ -13,7 +13,7 @@ from ..client.aio_core import AsyncCore
 from ..client.requests import Data, app_reference
 from ..client.sessions import AsyncSession
 from ..paths import working_directory
-from .met import WatchedCore
+from .watched_core import WatchedCore
 
 Request = Callable[..., Awaitable[Any]]
 

@@ -14,7 +14,7 @@ from functools import partial
 from threading import get_ident
 from typing import Any, Final, TypeVar
 
-from .. import here
+from .. import current_call
 from ..app import AppContext, BaseApp
 from ..board import CANCELLED, Board
 from ..constants import HOOK_TIMEOUT, UNLOAD_TIMEOUT
@@ -192,7 +192,7 @@ class AppProcess:
 
     def disown(self) -> None:
         """In a process that the app has forked: what this one has open is not its own."""
-        here.session_of_call = here.nowhere
+        current_call.session = current_call.outside
         mute(self.loop.writers())
         self.loop.disown()
         if self.outlet is not None:

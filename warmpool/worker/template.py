@@ -19,7 +19,7 @@ from collections.abc import Callable
 from contextlib import closing, suppress
 from typing import Final, NoReturn
 
-from .. import here
+from .. import current_call
 from ..app import AppContext, BaseApp
 from ..board import Board
 from ..descriptors import adopt, close_all
@@ -187,7 +187,7 @@ class Template:
             )  # fmt: skip
             os.register_at_fork(after_in_child=process.disown)
             process.inbox.watch_what_is_swallowed()
-            here.session_of_call = process.session_of_call
+            current_call.session = process.session_of_call
             process.live(self.loop, adopt(first))
             status = 0
         except OSError as error:

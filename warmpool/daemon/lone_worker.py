@@ -11,7 +11,7 @@ from ..descriptors import close_all
 from ..policy.refusals import broken
 from ..wire.process_messages import FROM_TEMPLATE, Fork, Load, Loaded, LoadFailed
 from ..wire.shapes import Message
-from .children import Channel, Child, Exit
+from .child import Channel, Child, Exit
 
 
 class LoneTemplate:

@@ -7,10 +7,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 
-def nowhere() -> str | None:
+def outside() -> str | None:
     """In a process that is no worker, or whose worker is another."""
     return None
 
 
-session_of_call: Callable[[], str | None] = nowhere
+session: Callable[[], str | None] = outside
 """The session in whose call the code is that asks; None outside of calls. A worker puts its own in place of this."""

@@ -11,7 +11,7 @@ import pytest
 from support import PATIENCE
 
 from warmpool import packets
-from warmpool.daemon.children import Channel, Child
+from warmpool.daemon.child import Channel, Child
 from warmpool.wire.process_messages import FROM_WORKER, Busy, Ended, Expire
 from warmpool.wire.shapes import Message
 
