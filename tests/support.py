@@ -172,9 +172,17 @@ def seconds_of_cpu(pid: int) -> float:
     return user + system
 
 
+def children_of(daemon: Daemon) -> list[psutil.Process]:
+    """Of a daemon that has used one app: its zygote, the template, and workers, oldest first."""
+    return sorted(psutil.Process(daemon.pid).children(), key=lambda child: child.create_time())
+
+
+def zygote_of(daemon: Daemon) -> psutil.Process:
+    return children_of(daemon)[0]
+
+
 def template_of(daemon: Daemon) -> psutil.Process:
-    """The daemon's oldest child, if only one app was used."""
-    return min(psutil.Process(daemon.pid).children(), key=lambda child: child.create_time())
+    return children_of(daemon)[1]
 
 
 def wait_for_workers(client: Client, **wanted: int) -> None:

@@ -25,7 +25,7 @@ FLOORS: Final[tuple[frozenset[str], ...]] = tuple(
     map(
         frozenset,
         (
-            ["activity", "errors", "facts", "here", "version"],
+            ["activity", "errors", "facts", "current_call", "version"],
             ["constants", "descriptors", "paths", "launch", "handshake", "lock", "discovery"],
             ["checks", "footprint"],
             ["board", "settings", "wire"],

@@ -22,13 +22,13 @@ _PR_SET_CHILD_SUBREAPER: Final = 36
 _libc: Final = ctypes.CDLL(None, use_errno=True)  # in the template, whose workers would each make classes for it
 
 
-def python_command(module: str, *arguments: str) -> list[str]:
-    """A command line that calls `main()` of a module of warmpool, with this interpreter and this installation.
+def python_command(module: str, *arguments: str, function: str = "main") -> list[str]:
+    """A command line that calls a function of a module of warmpool, with this interpreter and this installation.
 
     Nothing is imported from the current directory (-P): a `msgpack.py` that lies there is not ours. Warmpool's own
     directory comes last on the path, so it is found also where it is not installed.
     """
-    boot = f"import sys; sys.path.append(sys.argv.pop(1)); from {module} import main; sys.exit(main())"
+    boot = f"import sys; sys.path.append(sys.argv.pop(1)); from {module} import {function}; sys.exit({function}())"
     return [sys.executable, "-P", "-c", boot, INSTALLATION, *arguments]
 
 

@@ -26,6 +26,7 @@ from support import (
     Daemon,
     Raw,
     all_are_gone,
+    children_of,
     framed,
     look_again,
     seconds_of_cpu,
@@ -92,7 +93,7 @@ def stopped() -> Iterator[Callable[[int], None]]:
 
 
 def test_nobody_wakes_up_when_nothing_happens(daemon: Daemon):
-    """Not the daemon, not a template, not a worker, be it warm or with a session, plain or of an event loop; and not
+    """Not the daemon, not its zygote, not a template, not a worker, be it warm or with a session, plain or of an event loop; and not
     when a client has sent half a call.
     """
     sessions = [daemon.client.session(app) for app in (COUNTER, COUNTER, str(APPS / "answers_at_length.py"))]
@@ -103,12 +104,12 @@ def test_nobody_wakes_up_when_nothing_happens(daemon: Daemon):
     daemon.client.run(app=COUNTER, function="history")
     wait_for_workers(daemon.client, leased=3, warm=2, spare=1)
     everybody = [psutil.Process(daemon.pid), *psutil.Process(daemon.pid).children()]
-    assert len(everybody) == 9
+    assert len(everybody) == 10
     select.select([], [], [], 0.1)  # the worker of the last call has waited for another one by then
     before = wake_ups(everybody)
     select.select([], [], [], 1)
     after = wake_ups(everybody)
-    assert [late - early for late, early in zip(after, before, strict=True)] == [pytest.approx(0, abs=2)] * 9
+    assert [late - early for late, early in zip(after, before, strict=True)] == [pytest.approx(0, abs=2)] * 10
 
 
 def test_sessions_that_are_over_leave_neither_descriptors_nor_processes_nor_memory(daemon: Daemon):
@@ -332,8 +333,7 @@ def test_a_warm_worker_that_has_just_died_is_no_answer_to_an_open(daemon: Daemon
     """The daemon finds the open before it finds the death. There are other workers to be had."""
     daemon.client.session(COUNTER).end()
     wait_for_workers(daemon.client, warm=1)
-    template = template_of(daemon)
-    (warm,) = (child for child in psutil.Process(daemon.pid).children() if child != template)
+    _, _, warm = children_of(daemon)
     stopped(daemon.pid)
     before = len(unix_sockets(daemon.socket))
     totals: list[Any] = []

@@ -18,7 +18,7 @@ import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import APPS, PATIENCE, Daemon, Raw, open_files, wait_for_exit
+from support import APPS, PATIENCE, Daemon, Raw, open_files, template_of, wait_for_exit
 
 from warmpool import Client
 from warmpool.constants import LOG_CAP_MIN, MIB
@@ -650,7 +650,7 @@ def test_the_logs_of_a_daemon_go_with_it(daemon: Daemon):
 
 def test_what_is_kept_of_a_templates_output_is_good_for_longer_than_that(daemon: Daemon):
     session = daemon.client.session(str(APPS / "prints_on_import.py"))
-    template, _ = sorted(psutil.Process(daemon.pid).children(), key=lambda child: child.create_time())[:2]
+    template = template_of(daemon)
     template.kill()
     assert wait_for_exit(template.pid)
     assert session.call("by_what_was_kept") == len("\nlater\n")

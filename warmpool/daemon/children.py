@@ -68,29 +68,34 @@ class Children:
         prints. Raises OSError if there can be none.
         """
         check_room()
+        with ExitStack() as undo, ExitStack() as passed:
+            writable = self.pipe(printed)
+            passed.callback(os.close, writable)
+            ours, theirs = packets.pair()
+            undo.callback(ours.close)
+            passed.callback(theirs.close)
+            descriptors = [
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_DUP2, writable, 1),
+                (os.POSIX_SPAWN_DUP2, writable, 2),
+                (os.POSIX_SPAWN_DUP2, theirs.fileno(), 3),
+            ]
+            pid = spawn_afresh(command, descriptors, setsid=True)
+            child = self.watch(pid)
+            undo.pop_all()
+        return child, ours
+
+    def pipe(self, printed: Callable[[str], None]) -> int:
+        """What a process can print to, for the caller to close; `printed` is told each line. Raises OSError."""
         lines = Lines(printed)
 
         def ended() -> None:
             lines.end()
             self._pipes.discard(pipe)
 
-        with ExitStack() as undo, ExitStack() as passed:
-            pipe = Pipe(self._loop, lines.add, ended)
-            undo.callback(pipe.close)
-            passed.callback(os.close, pipe.writable)
-            ours, theirs = packets.pair()
-            undo.callback(ours.close)
-            passed.callback(theirs.close)
-            descriptors = [
-                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                (os.POSIX_SPAWN_DUP2, pipe.writable, 1),
-                (os.POSIX_SPAWN_DUP2, pipe.writable, 2),
-                (os.POSIX_SPAWN_DUP2, theirs.fileno(), 3),
-            ]
-            pid = spawn_afresh(command, descriptors, setsid=True)
-            undo.pop_all()
+        pipe = Pipe(self._loop, lines.add, ended)
         self._pipes.add(pipe)
-        return self.watch(pid), ours
+        return pipe.writable
 
     def watch(self, pid: int) -> Child:
         """The child with this pid, from now on a known one. Raises OSError if it cannot be watched."""

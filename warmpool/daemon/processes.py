@@ -1,13 +1,11 @@
-"""Templates and workers as processes: started, talked to, watched, killed and reaped. Decides nothing.
+"""Workers as processes: started, talked to, watched, killed and reaped. Decides nothing.
 
-The daemon is the parent of each of them: it starts templates, and as the nearest subreaper it is given the workers
-that templates fork (`children.py`).
+The daemon is the parent of each of them: as the nearest subreaper it is given what templates fork (`children.py`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -18,29 +16,19 @@ from .. import packets
 from ..board import Board
 from ..constants import ATTACH_FRAME_LIMIT
 from ..descriptors import close_all
-from ..launch import foreign_command, python_command
 from ..policy import events as ev
 from ..policy.refusals import broken
-from ..version import __version__
 from ..wire.frames import FrameWriter
-from ..wire.messages import PROTOCOL_VERSION
 from ..wire.process_messages import (
-    FROM_TEMPLATE,
     FROM_WORKER,
     Attach,
     Busy,
     Cancel,
-    Describe,
-    Described,
     Ended,
     Fork,
     Forked,
-    ForkFailed,
     HangsNext,
     Leaving,
-    Load,
-    Loaded,
-    LoadFailed,
     Ready,
     Released,
     SetupFailed,
@@ -50,12 +38,13 @@ from ..wire.process_messages import (
 )
 from ..wire.shapes import Message, to_wire
 from .catalog import Catalog
-from .child import Channel, Child, Exit
+from .child import Channel, Exit
 from .children import Children
-from .interpreters import Interpreter, requirement
 from .lone_worker import LoneTemplate
 from .room import check_room, is_shortage, why_no_room
 from .session_logs import LAST_LINES, Logs
+from .starter import Starter
+from .templates import TemplateEnd, Templates
 from .workers import WorkerEnd
 
 UNBORN_GRACE: Final = 0.1
@@ -65,25 +54,6 @@ HANGUP_GRACE: Final = 1.0
 """Seconds in which a worker that has closed its channel must be gone."""
 
 Report = Callable[[ev.Event], None]
-
-
-def _no_process(app: str, error: OSError) -> dict[str, Any]:
-    return broken(app, f"no process could be started for it: {error}")
-
-
-def _under(interpreter: Interpreter, status: str) -> str:
-    return status if interpreter.is_ours else f"under {interpreter.python} {status}"
-
-
-class _Template:
-    def __init__(self, app_key: str, child: Child, channel: Channel) -> None:
-        self.app_key = app_key
-        self.child = child
-        self.channel = channel
-        self.can_fork = True
-        self.describers: list[ev.Ticket] = []
-        self.unsent: list[tuple[int, ...]] = []
-        """The ends of workers that it was asked for when it was dying: they have not failed before it has."""
 
 
 class Processes:
@@ -110,105 +80,20 @@ class Processes:
         self._board, self._board_fd = board, board.fd
         self._logs = logs
         self._catalog = catalog
-        self._frame_limit, self._open_files = frame_limit, open_files
         self._report = report
-        self._described = described
-        self._printed = printed
         self._hangs_next = hangs_next
         self._attaches = FrameWriter(ATTACH_FRAME_LIMIT)
-        self._templates: dict[str, _Template] = {}
         self._workers: dict[str, WorkerEnd] = {}
         self.children = Children(loop, self._hear_the_newborn)
-
-    # --- templates --------------------------------------------------------------------------------------------
-
-    def start_template(self, pool: str, app_key: str) -> None:
-        load, interpreter = self._load_of(app_key)
-        try:
-            child, ours = self._spawn(load.app, interpreter)
-        except OSError as error:
-            if is_shortage(error):
-                self._report(ev.NoRoomForTemplate(pool, why_no_room(error)))
-            else:
-                self._report(ev.TemplateFailed(pool, _no_process(load.app, error)))
-            return
-        child.on_exit = lambda end: self._template_exited(pool, _under(interpreter, end.status))
-        channel = Channel(ours, self._loop, FROM_TEMPLATE, lambda m: self._from_template(pool, m), lambda: None)
-        self._templates[pool] = _Template(app_key, child, channel)
-        channel.send(load, (self._board_fd,))
-
-    def _load_of(self, app_key: str) -> tuple[Load, Interpreter]:
-        """How to load it, and under which interpreter."""
-        entry = self._catalog.by_key(app_key)
-        load = Load(
-            entry.name, entry.root, entry.module, entry.file, entry.class_name,
-            self._frame_limit, os.getpid(), self._open_files, entry.primed,
+        self._starter = Starter(self.children, catalog, printed, frame_limit=frame_limit, open_files=open_files)
+        self.templates = Templates(
+            loop, self._board_fd, catalog, self.children, self._starter,
+            report=report, described=described, not_made=self._not_made,
         )  # fmt: skip
-        return load, entry.interpreter
-
-    def stop_template(self, pool: str) -> None:
-        """Its workers do not notice."""
-        template = self._templates.pop(pool, None)
-        if template is not None:
-            self._close_template(template)
-            template.child.kill()
-
-    def describe(self, pool: str, ticket: ev.Ticket) -> None:
-        template = self._templates.get(pool)
-        if template is not None and template.channel.send(Describe()):
-            template.describers.append(ticket)
-        else:
-            self._described(ticket, None)
-
-    def is_template_of(self, pid: int, app_key: str) -> bool:
-        for template in self._templates.values():
-            if template.child.pid == pid:
-                return template.app_key == app_key
-        return False
-
-    def _from_template(self, pool: str, message: Message) -> None:
-        template = self._templates[pool]
-        app = self._catalog.by_key(template.app_key)
-        match message:
-            case SourceRead():
-                app.note(message)
-            case Loaded():
-                template.can_fork = not message.threads
-                app.remember(message.sources)
-                self._report(
-                    ev.TemplateLoaded(pool, message.version, **message.options, threads=tuple(message.threads))
-                )
-            case LoadFailed():
-                app.remember(message.sources)
-                app.watch_directories()
-                self._report(ev.TemplateFailed(pool, message.error))
-            case Described():
-                self._described(template.describers.pop(0), message.functions)
-            case ForkFailed():
-                cause = OSError(message.errno, os.strerror(message.errno))
-                self._not_made(message.worker_id, cause, message.error)
-
-    def _template_exited(self, pool: str, status: str) -> None:
-        template = self._templates.get(pool)
-        if template is not None:
-            template.channel.drain()
-        template = self._templates.pop(pool, None)
-        if template is not None:
-            self._close_template(template)
-            self._report(ev.TemplateExited(pool, status))
-
-    def _close_template(self, template: _Template) -> None:
-        template.channel.close()
-        for ends in template.unsent:
-            close_all(ends)
-        for ticket in template.describers:
-            self._described(ticket, None)
-
-    # --- workers ----------------------------------------------------------------------------------------------
 
     def fork(self, pool: str, app_key: str, worker: str, row: int) -> None:
         self._board.clear(row)
-        template = self._templates.get(pool)
+        template = self.templates.get(pool)
         with ExitStack() as undo:
             try:
                 check_room()
@@ -230,17 +115,13 @@ class Processes:
         else:
             self._fork_alone(app_key, worker, row, ends)
 
-    def _ask_for_fork(self, template: _Template, fork: Fork, ends: tuple[int, ...]) -> None:
+    def _ask_for_fork(self, template: TemplateEnd, fork: Fork, ends: tuple[int, ...]) -> None:
         try:
-            template.channel.send_now(fork, ends)
-        except ConnectionError:
-            template.unsent.append(ends)
-            return
+            template.ask_for(fork, ends)
         except BlockingIOError:
             self._no_room(fork.worker_id, "its template has many others to fork first")
         except OSError as error:
             self._no_room(fork.worker_id, why_no_room(error))
-        close_all(ends)
 
     def _not_made(self, name: str, cause: OSError, error: dict[str, Any]) -> None:
         """There is no process for a worker. That is nobody's fault if the machine has no room, and else the `error`."""
@@ -254,17 +135,17 @@ class Processes:
 
     def _fork_alone(self, app_key: str, worker: str, row: int, ends: tuple[int, ...]) -> None:
         """A process of its own imports the app and becomes the worker: for an app that cannot be forked."""
-        load, interpreter = self._load_of(app_key)
+        plan = self._starter.plan_for(app_key)
         try:
-            child, ours = self._spawn(load.app, interpreter)
+            child, ours = self._starter.start_afresh(plan)
         except OSError as error:
             close_all(ends)
-            self._not_made(worker, error, _no_process(load.app, error))
+            self._not_made(worker, error, plan.no_process(error))
             return
         self._workers[worker].child = child
         LoneTemplate(
-            child, ours, self._loop, load, self._board_fd, Fork(worker, row, in_place=True), ends,
-            under=partial(_under, interpreter), loaded=partial(self._loaded_alone, app_key, worker),
+            child, ours, self._loop, plan.load, self._board_fd, Fork(worker, row, in_place=True), ends,
+            under=plan.status, loaded=partial(self._loaded_alone, app_key, worker),
             failed=partial(self._never_born, worker),
         )  # fmt: skip
 
@@ -308,10 +189,10 @@ class Processes:
         if known is not None and known.child is not None:
             known.child.lose()
 
-    def lose_template(self, pool: str) -> None:
-        template = self._templates.get(pool)
-        if template is not None:
-            template.child.lose()
+    def close(self) -> None:
+        """The last word: nothing is left of any of them."""
+        self._starter.close()
+        self.children.close()
 
     def _from_worker(self, app_key: str, name: str, message: Message) -> None:
         match message:
@@ -381,18 +262,8 @@ class Processes:
         last_lines = () if worker.says_goodbye else tuple(self._logs.last_lines(name, LAST_LINES))
         self._report(ev.WorkerExited(name, end.status, end.peak_bytes, last_lines))
 
-    def _spawn(self, app: str, interpreter: Interpreter) -> tuple[Child, socket.socket]:
-        """A fresh template process, and our end of its channel. Raises OSError if there can be none."""
-        if interpreter.problem is not None:
-            raise OSError(interpreter.problem)
-        if interpreter.is_ours:
-            command = python_command("warmpool.worker.start")
-        else:
-            command = foreign_command(interpreter.python, app, str(PROTOCOL_VERSION), __version__, requirement())
-        return self.children.spawn(command, partial(self._printed, app))
-
     def _hear_the_newborn(self) -> None:
         """Those who have announced themselves are watched from here on."""
-        for worker in list(self._workers.values()):
-            if worker.child is None:
-                worker.channel.drain()
+        for newborn in [*self.templates, *self._workers.values()]:
+            if newborn.child is None:
+                newborn.channel.drain()

@@ -78,7 +78,7 @@ class Server:
         self._controls = controls = self._controls_of(board, timers)
         self._requests = Requests(
             self._broker, board, catalog, self._logs, places, settings,
-            report=self.report, reply=self._reply, imports=self._processes.is_template_of,
+            report=self.report, reply=self._reply, imports=self._processes.templates.imports,
             more=controls.methods if controls else {}, wall_time=controls.wall_time if controls else None,
         )  # fmt: skip
         self._heed_signals()
@@ -180,11 +180,11 @@ class Server:
             case fx.ForgetLog():
                 self._logs.forget(effect.worker)
             case fx.StartTemplate():
-                self._processes.start_template(effect.pool, effect.app_key)
+                self._processes.templates.start(effect.pool, effect.app_key)
             case fx.StopTemplate():
-                self._processes.stop_template(effect.pool)
+                self._processes.templates.stop(effect.pool)
             case fx.Describe():
-                self._processes.describe(effect.pool, effect.ticket)
+                self._processes.templates.describe(effect.pool, effect.ticket)
             case fx.Exit():
                 self._loop.stop()
             case _:
@@ -317,7 +317,7 @@ class Server:
         self.report(ev.StopRequested())
 
     def close(self) -> None:
-        self._processes.children.close()
+        self._processes.close()
         self._clients.close()
         self._logs.close()
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)

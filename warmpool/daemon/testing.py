@@ -201,7 +201,7 @@ class TestControls:
             for pool in pools:
                 if pool.template is TemplateState.READY:
                     pool.stillborn = 0  # it is nothing that the app has done
-                    self._processes.lose_template(pool.id)
+                    self._processes.templates.lose(pool.id)
             self._awaited.append((lambda: self._is_none(pools, TemplateState.READY), lambda: self._reply(ticket, None)))
 
         self._awaited.append((lambda: self._is_none(pools, TemplateState.LOADING), lose))

@@ -143,11 +143,18 @@ class Attach(NamedTuple):
     """When the session began, in lease time: its lifetime counts from there. Without one: when this was said."""
 
 
+# --- daemon → zygote ------------------------------------------------------------------------------------------
+
+
+class ForkTemplate(NamedTuple):
+    """Comes with the template's end of its channel to the daemon, and with what it prints to."""
+
+
 # --- worker → daemon ----------------------------------------------------------------------------------------
 
 
 class Forked(NamedTuple):
-    """Sent before the daemon can have become the parent of `pid`."""
+    """Sent before the daemon can have become the parent of `pid`. Templates that are forked say it too."""
 
     pid: int
 
@@ -192,8 +199,9 @@ class Ended(NamedTuple):
     """As it is kept until somebody asks: unpacked it may take seventy times as much."""
 
 
+TO_ZYGOTE: Final = conversation_of(ForkTemplate)
 TO_TEMPLATE: Final = conversation_of(Load, Fork, Describe)
-FROM_TEMPLATE: Final = conversation_of(SourceRead, Loaded, LoadFailed, Described, ForkFailed)
+FROM_TEMPLATE: Final = conversation_of(Forked, SourceRead, Loaded, LoadFailed, Described, ForkFailed)
 TO_WORKER: Final = conversation_of(Serve, Expire, Stop, Cancel, Relabel, Wake, HangNext)
 TO_CONNECTION: Final = conversation_of(Attach)
 FROM_WORKER: Final = conversation_of(

@@ -1,4 +1,4 @@
-"""Where a template begins: with what must come before all imports."""
+"""Where a template and the zygote begin: with what must come before all imports."""
 
 from __future__ import annotations
 
@@ -7,3 +7,4 @@ from .atfork import leave_out_where_alone
 leave_out_where_alone()
 
 from .template import main as main  # noqa: E402, PLC0414
+from .zygote import main as zygote  # noqa: E402, F401

@@ -4,7 +4,8 @@ One thread, no event loop: it reads one message at a time from the daemon. A for
 what `preload` loaded, copy on write; the garbage collector leaves those pages alone. If the import started threads a
 fork would be unsafe: the template says so when it has loaded, and the daemon starts one per worker, to become it.
 
-Started as `python -P -c …` with its channel to the daemon as descriptor 3.
+Forked from the zygote; or, if it is to become a worker itself or runs under another interpreter than the daemon,
+started afresh with its channel to the daemon as descriptor 3.
 """
 
 from __future__ import annotations
@@ -207,9 +208,14 @@ class Template:
 
 
 def main() -> None:
-    forget_signals()
     channel = adopt(os.dup(CHANNEL_FD), socket.SOCK_SEQPACKET)
     os.close(CHANNEL_FD)
+    live(channel)
+
+
+def live(channel: socket.socket) -> None:
+    """A template's life, from the first word of the daemon's to its last."""
+    forget_signals()
     received = receive(channel, TO_TEMPLATE)
     if received is None:
         return

@@ -1,0 +1,86 @@
+"""How a process that imports an app is started: forked from the zygote, or as a fresh one."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final, NamedTuple
+
+from ..launch import foreign_command, python_command
+from ..policy.refusals import broken
+from ..version import __version__
+from ..wire.messages import PROTOCOL_VERSION
+from ..wire.process_messages import Load
+from .catalog import Catalog
+from .child import Child
+from .children import Children
+from .interpreters import Interpreter, requirement
+from .zygote import Zygote
+
+_ZYGOTE: Final = "templates"
+"""In whose name the log tells what it prints."""
+
+
+class Plan(NamedTuple):
+    """How an app is to be loaded, and under which interpreter."""
+
+    load: Load
+    interpreter: Interpreter
+
+    def status(self, status: str) -> str:
+        """An exit status, in words, and under which interpreter it was."""
+        return status if self.interpreter.is_ours else f"under {self.interpreter.python} {status}"
+
+    def no_process(self, error: OSError) -> dict[str, Any]:
+        return broken(self.load.app, f"no process could be started for it: {error}")
+
+
+class Starter:
+    def __init__(
+        self,
+        children: Children,
+        catalog: Catalog,
+        printed: Callable[[str, str], None],
+        *,
+        frame_limit: int,
+        open_files: int,
+    ) -> None:
+        """`printed` is told an app and a line that it prints as it is loaded."""
+        self._children = children
+        self._catalog = catalog
+        self._printed = printed
+        self._frame_limit, self._open_files = frame_limit, open_files
+        self._zygote = Zygote(children, partial(printed, _ZYGOTE))
+
+    def plan_for(self, app_key: str) -> Plan:
+        entry = self._catalog.by_key(app_key)
+        load = Load(
+            entry.name, entry.root, entry.module, entry.file, entry.class_name,
+            self._frame_limit, os.getpid(), self._open_files, entry.primed,
+        )  # fmt: skip
+        return Plan(load, entry.interpreter)
+
+    def start(self, plan: Plan) -> tuple[Child | None, socket.socket]:
+        """A template, and our end of its channel. None: it says there that it is `Forked`, or the channel ends. Raises
+        OSError if there can be none.
+        """
+        if plan.interpreter.is_ours and plan.interpreter.problem is None:
+            return None, self._zygote.fork(partial(self._printed, plan.load.app))
+        return self.start_afresh(plan)
+
+    def start_afresh(self, plan: Plan) -> tuple[Child, socket.socket]:
+        """As `start`, of one that has nothing from others."""
+        interpreter = plan.interpreter
+        if interpreter.problem is not None:
+            raise OSError(interpreter.problem)
+        if interpreter.is_ours:
+            command = python_command("warmpool.worker.start")
+        else:
+            told = (plan.load.app, str(PROTOCOL_VERSION), __version__, requirement())
+            command = foreign_command(interpreter.python, *told)
+        return self._children.spawn(command, partial(self._printed, plan.load.app))
+
+    def close(self) -> None:
+        self._zygote.stop()

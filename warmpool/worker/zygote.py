@@ -1,0 +1,80 @@
+"""The zygote: imports once what all templates need, and forks them, each of which then imports its app.
+
+To start Python and to import pydantic and what runs a worker takes ten times as long as the import of a small app. An
+app is not imported here, and nothing that not every template imports: each of them begins as a fresh one would.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import socket
+import sys
+from contextlib import suppress
+
+from ..descriptors import adopt, close_all
+from ..launch import die_with
+from ..packets import expect_fds, receive, send
+from ..wire.process_messages import TO_ZYGOTE, Forked
+from . import template
+from .birth import await_adoption, be_expendable, forget_signals
+
+
+def main() -> None:
+    daemon_pid = int(sys.argv[1])
+    channel = adopt(os.dup(template.CHANNEL_FD), socket.SOCK_SEQPACKET)
+    os.close(template.CHANNEL_FD)
+    os.chdir("/")
+    be_expendable()
+    forget_signals()
+    die_with(daemon_pid)
+    gc.collect()
+    gc.freeze()
+    while (received := receive(channel, TO_ZYGOTE)) is not None:
+        end, printed = expect_fds(*received, 2)
+        if _fork_twice(end):
+            channel.close()
+            _be_template(end, printed)
+            return
+        close_all((end, printed))
+
+
+def _fork_twice(end: int) -> bool:
+    """True in the template, when it is the daemon's child. If there can be none, the daemon sees its channel end."""
+    try:
+        middle = os.fork()
+    except OSError as error:
+        _complain(error)
+        return False
+    if middle:
+        os.waitpid(middle, 0)
+        return False
+    middle = os.getpid()
+    try:
+        child = os.fork()
+    except OSError as error:
+        _complain(error)
+        os._exit(1)
+    if child:
+        _announce(end, child)
+        os._exit(0)
+    await_adoption(middle)
+    _announce(end, os.getpid())  # again: the middle may have been killed before it could
+    return True
+
+
+def _announce(end: int, pid: int) -> None:
+    with suppress(OSError), adopt(os.dup(end), socket.SOCK_SEQPACKET, blocking=False) as channel:
+        send(channel, Forked(pid))
+
+
+def _complain(error: OSError) -> None:
+    print(f"no template can be forked: {error}", file=sys.stderr, flush=True)  # noqa: T201  (the daemon's log)
+
+
+def _be_template(end: int, printed: int) -> None:
+    os.setsid()
+    for standard in (1, 2):
+        os.dup2(printed, standard)
+    os.close(printed)
+    template.live(adopt(end, socket.SOCK_SEQPACKET))
