@@ -9,9 +9,12 @@ from typing import Any
 
 from ..descriptors import close_all
 from ..policy.refusals import broken
-from ..wire.process_messages import FROM_TEMPLATE, Fork, Load, Loaded, LoadFailed
+from ..wire.process_messages import FROM_TEMPLATE, Fork, Forked, Loaded, LoadFailed
 from ..wire.shapes import Message
 from .child import Channel, Child, Exit
+from .room import why_no_room
+from .starter import Plan
+from .zygote import NO_FORK
 
 
 class LoneTemplate:
@@ -19,47 +22,72 @@ class LoneTemplate:
 
     def __init__(
         self,
-        child: Child,
         channel: socket.socket,
         loop: asyncio.AbstractEventLoop,
-        load: Load,
+        plan: Plan,
         board: int,
         fork: Fork,
         ends: tuple[int, ...],
         *,
-        under: Callable[[str], str],
+        watch: Callable[[int], Child],
+        begun: Callable[[Child], None],
+        no_room: Callable[[str], None],
         loaded: Callable[[str], None],
         failed: Callable[[dict[str, Any]], None],
     ) -> None:
-        """`board`: the descriptor. `ends` go with `fork` when the app is loaded, and are closed in any case. `under`
-        adds to an exit status under which interpreter it was; `loaded` is told the version that was imported, or "" if
-        none could be, and then `failed` why there will be no worker.
+        """`board`: the descriptor. `ends` go with `fork` when the app is loaded, and are closed in any case. `watch`
+        gives the process with a pid, or raises OSError; `begun` is told that it exists, or `no_room` why it does not;
+        `loaded` the version that was imported, or "" if none could be, and then `failed` why there will be no worker.
         """
-        self._app = load.app
+        self._plan = plan
+        self._board = board
         self._fork = fork
         self._ends = ends
-        self._under = under
+        self._watch = watch
+        self._begun = begun
+        self._no_room = no_room
         self._loaded = loaded
         self._failed = failed
+        self._child: Child | None = None
+        self.channel = Channel(channel, loop, FROM_TEMPLATE, self._heed, self._hung_up)
+
+    def begin(self, child: Child) -> None:
+        """It exists."""
         self._child = child
-        self._channel = Channel(channel, loop, FROM_TEMPLATE, self._heed, lambda: None)
-        self._channel.send(load, (board,))
         child.on_exit = self._exited
+        self._begun(child)
+        self.channel.send(self._plan.load, (self._board,))
 
     def _heed(self, message: Message) -> None:
         match message:
+            case Forked() if self._child is None:  # it says so twice, lest once is lost
+                try:
+                    self.begin(self._watch(message.pid))
+                except OSError as error:
+                    self._never_born(why_no_room(error))
             case Loaded():
                 self._loaded(message.version)
-                self._channel.send(self._fork, self._ends)
+                self.channel.send(self._fork, self._ends)
                 self._close_ends()
             case LoadFailed():
+                assert self._child is not None
                 self._child.kill()  # a thread that the import has started would hold it
                 self._fail(message.error)
 
+    def _hung_up(self) -> None:
+        """If it was ever forked, its exit is about to be seen."""
+        if self._child is None:
+            self._never_born(NO_FORK)
+
+    def _never_born(self, why: str) -> None:
+        self.channel.close()
+        self._close_ends()
+        self._no_room(why)
+
     def _exited(self, end: Exit) -> None:
-        self._channel.close()
-        what = f"its own process {self._under(end.status)} while it imported or preloaded the app"
-        self._fail(broken(self._app, what))
+        self.channel.close()
+        what = f"its own process {self._plan.status(end.status)} while it imported or preloaded the app"
+        self._fail(broken(self._plan.load.app, what))
 
     def _fail(self, error: dict[str, Any]) -> None:
         self._close_ends()

@@ -38,7 +38,7 @@ from ..wire.process_messages import (
 )
 from ..wire.shapes import Message, to_wire
 from .catalog import Catalog
-from .child import Channel, Exit
+from .child import Channel, Child, Exit
 from .children import Children
 from .lone_worker import LoneTemplate
 from .room import check_room, is_shortage, why_no_room
@@ -137,17 +137,27 @@ class Processes:
         """A process of its own imports the app and becomes the worker: for an app that cannot be forked."""
         plan = self._starter.plan_for(app_key)
         try:
-            child, ours = self._starter.start_afresh(plan)
+            child, ours = self._starter.start(plan)
         except OSError as error:
             close_all(ends)
             self._not_made(worker, error, plan.no_process(error))
             return
-        self._workers[worker].child = child
-        LoneTemplate(
-            child, ours, self._loop, plan.load, self._board_fd, Fork(worker, row, in_place=True), ends,
-            under=plan.status, loaded=partial(self._loaded_alone, app_key, worker),
+        lone = LoneTemplate(
+            ours, self._loop, plan, self._board_fd, Fork(worker, row, in_place=True), ends,
+            watch=self.children.watch, begun=partial(self._begun_alone, worker),
+            no_room=partial(self._no_room, worker), loaded=partial(self._loaded_alone, app_key, worker),
             failed=partial(self._never_born, worker),
         )  # fmt: skip
+        self._workers[worker].announced_on = lone.channel
+        if child is not None:
+            lone.begin(child)
+
+    def _begun_alone(self, worker: str, child: Child) -> None:
+        known = self._workers.get(worker)
+        if known is None:  # it took too long
+            child.kill()
+        else:
+            known.child = child
 
     def _loaded_alone(self, app_key: str, worker: str, version: str) -> None:
         self._report(ev.WorkerLoaded(worker, version, self._catalog.by_key(app_key).edition()))
@@ -266,4 +276,4 @@ class Processes:
         """Those who have announced themselves are watched from here on."""
         for newborn in [*self.templates, *self._workers.values()]:
             if newborn.child is None:
-                newborn.channel.drain()
+                newborn.announced_on.drain()

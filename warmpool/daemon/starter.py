@@ -1,4 +1,4 @@
-"""How a process that imports an app is started: forked from the zygote, or as a fresh one."""
+"""How a process that imports an app is started: forked from the zygote, or afresh under an interpreter of the app's."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, NamedTuple
 
-from ..launch import foreign_command, python_command
+from ..launch import foreign_command
 from ..policy.refusals import broken
 from ..version import __version__
 from ..wire.messages import PROTOCOL_VERSION
@@ -66,21 +66,14 @@ class Starter:
         """A template, and our end of its channel. None: it says there that it is `Forked`, or the channel ends. Raises
         OSError if there can be none.
         """
-        if plan.interpreter.is_ours and plan.interpreter.problem is None:
-            return None, self._zygote.fork(partial(self._printed, plan.load.app))
-        return self.start_afresh(plan)
-
-    def start_afresh(self, plan: Plan) -> tuple[Child, socket.socket]:
-        """As `start`, of one that has nothing from others."""
-        interpreter = plan.interpreter
+        load, interpreter = plan
         if interpreter.problem is not None:
             raise OSError(interpreter.problem)
+        printed = partial(self._printed, load.app)
         if interpreter.is_ours:
-            command = python_command("warmpool.worker.start")
-        else:
-            told = (plan.load.app, str(PROTOCOL_VERSION), __version__, requirement())
-            command = foreign_command(interpreter.python, *told)
-        return self._children.spawn(command, partial(self._printed, plan.load.app))
+            return None, self._zygote.fork(printed)
+        told = (load.app, str(PROTOCOL_VERSION), __version__, requirement())
+        return self._children.spawn(foreign_command(interpreter.python, *told), printed)
 
     def close(self) -> None:
         self._zygote.stop()

@@ -26,6 +26,7 @@ from .child import Channel, Child
 from .children import Children
 from .room import is_shortage, why_no_room
 from .starter import Plan, Starter
+from .zygote import NO_FORK
 
 
 class TemplateEnd:
@@ -34,7 +35,7 @@ class TemplateEnd:
     def __init__(self, app_key: str, plan: Plan, channel: Channel) -> None:
         self.app_key = app_key
         self.plan = plan
-        self.channel = channel
+        self.channel = self.announced_on = channel
         self.child: Child | None = None
         """None: it is yet to be forked. It ends by itself then when its channel does."""
         self.can_fork = True
@@ -178,7 +179,7 @@ class Templates:
         """If it was ever born, its exit is about to be seen."""
         template = self._of_pool.get(pool)
         if template is not None and template.child is None:
-            self._never_born(pool, template, "the process that forks templates has failed")
+            self._never_born(pool, template, NO_FORK)
 
     def _never_born(self, pool: str, template: TemplateEnd, why: str) -> None:
         del self._of_pool[pool]

@@ -30,6 +30,8 @@ class WorkerEnd:
         self._first: socket.socket | None = first
         self.child: Child | None = None
         """Before it is born, the process that is to become it."""
+        self.announced_on = channel
+        """Where it is said first that there is a process."""
         self.is_born = False
         self.says_goodbye = False
         """Its end is a clean one."""

@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack
+from typing import Final
 
 from .. import packets
 from ..launch import python_command
@@ -15,6 +16,9 @@ from ..wire.process_messages import ForkTemplate
 from .child import Child, Exit
 from .children import Children
 from .room import check_room
+
+NO_FORK: Final = "the process that forks templates has failed"
+"""Why a channel has ended without a word."""
 
 
 class Zygote:
