@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -83,6 +83,23 @@ def test_nobody_wants_the_template_any_more(daemon: Daemon, stopped_zygote: psut
         daemon.client.session(OTHER, open_timeout=0.05)
     daemon.stop()
     assert wait_for_exit(stopped_zygote.pid)
+
+
+def test_what_is_installed_is_not_mixed_with_what_it_has(
+    start_daemon: Callable[..., Daemon], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Templates that are made from then on have a zygote that knows it; what there is goes on."""
+    packages = tmp_path / "site-packages"
+    packages.mkdir()
+    monkeypatch.setenv("PYTHONPATH", str(packages))
+    daemon = start_daemon()
+    session = daemon.client.session(COUNTER)
+    first = zygote_of(daemon)
+    (packages / "library-2.dist-info").mkdir()
+    assert daemon.client.run(app=OTHER, function="echo", input={"value": 1}).output == 1
+    assert wait_for_exit(first.pid)
+    assert session.call("add") == {"total": 1}
+    assert "process that forks templates" not in daemon.text_of_log(), "it is no failure"
 
 
 def test_without_room_for_a_process_there_is_none(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
