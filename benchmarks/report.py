@@ -26,7 +26,7 @@ STORE = HERE / "results.json"
 PLOTS = HERE / "plots"
 ORDER = (
     "peers", "call", "steps", "jitter", "stream", "map", "payloads", "parallel", "open", "burst", "preload",
-    "idle_memory", "many", "idle", "wheel", "cold", "model", "test_suite", "virtual_time", "floors",
+    "idle_memory", "many", "idle", "wheel", "cold", "load", "model", "test_suite", "virtual_time", "floors",
 )  # fmt: skip
 PACKAGES = ("uvloop", "msgpack", "pydantic", "psutil")
 GIB = 1024**3
