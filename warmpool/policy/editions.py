@@ -273,6 +273,7 @@ class Editions:
         self._check_versions(pool)
         self._answer_describers(pool)
         app = pool.app
+        pool.forks = not event.threads
         if event.threads:
             why = f"its import has left threads running ({', '.join(event.threads)})"
             self._effects.append(fx.Log(f"app {app.name} cannot be forked, {why}: each session imports it anew"))
@@ -316,13 +317,14 @@ class Editions:
         self.template_failed(pool, refusals.broken(pool.app.name, what), now)
 
     def remake_lost(self, now: float) -> None:
-        """Makes the templates again that have died and are wanted. Oldest first: who waits for an edition that cannot
-        be made again moves on to the newer one, whose turn comes after.
+        """Makes the templates again that have died and are wanted, when it is known whether they died of being asked
+        for workers. Oldest first: who waits for an edition that cannot be made again moves on to the newer one, whose
+        turn comes after.
         """
         for pool in list(self.pools.values()):
             app = pool.app
             is_wanted = pool.waiters or pool.describers or (app.keep and pool is app.candidate)
-            if pool.template is TemplateState.LOST and is_wanted and not self.has_no_room(pool):
+            if pool.template is TemplateState.LOST and is_wanted and not self.has_no_room(pool) and not pool.has_unborn:
                 self._remake(pool, now)
 
     def _remake(self, pool: Pool, now: float) -> None:

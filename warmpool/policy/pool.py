@@ -118,6 +118,8 @@ class Pool:
     """Attempts in a row to make workers of which none came to be. Those that were asked for at once, and die with their
     template, are one.
     """
+    forks: bool = True
+    """Whether its workers are forked from its template: each has its own if the app has threads."""
     no_room: str | None = None
     """Why the machine had no room for a process of it, until there was some."""
     refill_at: float = 0.0
@@ -195,6 +197,11 @@ class Pool:
     def failing(self, now: float) -> Failure | None:
         """As `App.failing`, of this edition."""
         return self.app.failing(self.revision, now)
+
+    @property
+    def has_unborn(self) -> bool:
+        """Whether its template was asked for workers of which nothing is known yet."""
+        return self.forks and any(w.state is WorkerState.STARTING and w.pid is None for w in self.workers.values())
 
     @property
     def unserved(self) -> int:
