@@ -437,6 +437,7 @@ class Story:
         max_workers: int | None = None,
         cancel_grace: float = CANCEL_GRACE,
         max_lifetime: float | None = None,
+        threads: tuple[str, ...] = (),
     ) -> str:
         """A template, the only one that is loading unless named, has imported its app."""
         if pool is None:
@@ -445,7 +446,7 @@ class Story:
         self.templates[pool] = True
         if version is None:
             version = f"v{self.broker.fleet.editions.pools[pool].revision}"
-        self.happens(ev.TemplateLoaded(pool, version, warm, max_workers, cancel_grace, max_lifetime))
+        self.happens(ev.TemplateLoaded(pool, version, warm, max_workers, cancel_grace, max_lifetime, threads))
         return pool
 
     def does_not_load(self, pool: str | None = None, *, app: str | None = None, text: str = "bad syntax") -> str:

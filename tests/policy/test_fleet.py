@@ -723,6 +723,21 @@ def test_an_app_of_which_no_attempt_makes_a_worker_is_broken():
     assert story.loading() == []
 
 
+@pytest.mark.parametrize("threads", [(), ("Thread-1",)], ids=["forked", "each in a process of its own"])
+def test_what_a_dead_template_has_not_made_is_known_before_another_is_tried(threads):
+    """Or each of them could be the death of one more. Of those that are not made by a template nothing can be learnt."""
+    story = Story(warm=1)
+    client = story.open()
+    story.loads(threads=threads)
+    first, second = story.unborn()
+    story.template_dies()
+    story.exits(first, status="was never born: its template died")
+    assert bool(story.loading()) is bool(threads)
+    story.exits(second, status="was never born: its template died")
+    assert client.waits
+    assert len(story.loading()) == 1
+
+
 def test_a_template_that_loads_again_is_no_proof_that_the_setup_works():
     story = Story(warm=0)
     story.session()
