@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,16 +14,20 @@ import psutil
 import pytest
 from support import APPS, Daemon, children_of, look_again, wait_for_exit, zygote_of
 
-from warmpool import PoolExhaustedError
+from warmpool import AppBrokenError, PoolExhaustedError, embedded, packets
+from warmpool.daemon import zygote as ends
+from warmpool.daemon.children import Children
+from warmpool.wire.process_messages import FROM_TEMPLATE, Forked, ForkFailed
+from warmpool.wire.shapes import Message
 from warmpool.worker import zygote
 
 COUNTER = str(APPS / "counter.py")
 OTHER = str(APPS / "values.py")
 TELLS = """
-import os, random, sys
+import os, random, sys, threading
 from warmpool import BaseApp
 
-AT_IMPORT = [random.random(), os.getpid(), os.getppid(), os.getsid(0), os.getcwd(), sys.argv, "{other}" in sys.modules]
+AT_IMPORT = [random.random(), os.getpid(), threading.main_thread().native_id, os.getppid(), os.getsid(0), os.getcwd(), sys.argv, "{other}" in sys.modules]
 
 class {name}(BaseApp):
     def at_import(self):
@@ -45,7 +52,8 @@ def test_a_template_is_as_a_fresh_process_would_be(daemon: Daemon, directory: Pa
         app = directory / f"{name}.py"
         app.write_text(TELLS.format(name=name.title(), other=other))
         told[name] = daemon.client.run(app=str(app), function="at_import").output
-        _, pid, parent, session, cwd, argv, knows_another = told[name]
+        _, pid, thread, parent, session, cwd, argv, knows_another = told[name]
+        assert thread == pid
         assert (parent, session, cwd, argv, knows_another) == (daemon.pid, pid, "/", [str(app)], False)
     assert len({chance for chance, *_ in told.values()}) == 3, "what they import draws the same random numbers"
     zygote, *_ = children_of(daemon)
@@ -102,10 +110,83 @@ def test_what_is_installed_is_not_mixed_with_what_it_has(
     assert "process that forks templates" not in daemon.text_of_log(), "it is no failure"
 
 
-def test_without_room_for_a_process_there_is_none(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def test_without_room_for_a_process_there_is_none(monkeypatch: pytest.MonkeyPatch):
+    """It is told why, and nobody is blamed."""
+
     def refused() -> int:
-        raise BlockingIOError(11, "Resource temporarily unavailable")
+        raise BlockingIOError(errno.EAGAIN, "no more")
 
     monkeypatch.setattr(os, "fork", refused)
-    assert not zygote._fork_twice(-1)
-    assert capsys.readouterr().err == "no template can be forked: [Errno 11] Resource temporarily unavailable\n"
+    ours, theirs = packets.pair()
+    with ours, theirs:
+        assert not zygote._fork_twice(theirs.fileno())
+        assert packets.receive(ours, FROM_TEMPLATE) == (ForkFailed("", {}, errno.EAGAIN), [])
+
+
+THREADS = """
+import threading, time
+LOCK = threading.Lock()
+def hold():
+    with LOCK:
+        time.sleep(1000)
+threading.Thread(target=hold, daemon=True, name="agent").start()
+"""
+
+
+def test_one_with_threads_forks_nothing(start_daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A lock that a thread of the environment's holds would stay locked in each app."""
+    (tmp_path / "sitecustomize.py").write_text(THREADS)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    daemon = start_daemon()
+    for app in (COUNTER, OTHER):
+        assert daemon.client.session(app).info().status == "active"
+    said = daemon.text_of_log()
+    assert said.count("[templates] this Python has threads before it runs anything of ours: ") == 1
+    assert said.count("cannot be forked, its import has left threads running") == 2, "as always"
+
+
+def test_one_that_cannot_import_what_all_need_is_no_shortage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Each template says so, with its back-off, until something is installed."""
+    packages = tmp_path / "site-packages"
+    packages.mkdir()
+    broken = packages / "annotated_types.py"
+    broken.write_text("raise ImportError('half installed')")
+    monkeypatch.setenv("PYTHONPATH", str(packages))
+    with embedded() as client:
+        for _ in range(2):
+            with pytest.raises(AppBrokenError, match="its template exited with status 1"):
+                client.session(COUNTER)
+        assert Path(client.status().log).read_text().count("ImportError: half installed") == 2, "the zygote's, and its"
+        broken.unlink()
+        assert client.session(OTHER).call("echo", value=1) == 1
+
+
+def test_one_that_hangs_is_replaced(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(ends, "FORK_TIMEOUT", 0.1)
+    said: list[str] = []
+    loop = asyncio.new_event_loop()
+    children = Children(loop, lambda: None)
+    hung = ends.Zygote(loop, children, said.append)
+
+    def first_word() -> Message | None:
+        """Of the next template."""
+        with hung.fork(said.append, said.append) as channel:
+            loop.add_reader(channel, loop.stop)
+            loop.run_forever()
+            loop.remove_reader(channel)
+            received = packets.receive(channel, FROM_TEMPLATE)
+        return received and received[0]
+
+    try:
+        assert isinstance(first_word(), Forked)
+        while not hung._can_fork:
+            loop.run_until_complete(asyncio.sleep(0))
+        (pid,) = children._known
+        os.kill(pid, signal.SIGSTOP)
+        assert first_word() is None
+        assert isinstance(first_word(), Forked)
+        assert said == ["the process that forks templates was killed by SIGKILL since it was not done after 0 s"]
+    finally:
+        hung.stop()
+        children.close()
+        loop.close()

@@ -74,16 +74,19 @@ class Children:
             ours, theirs = packets.pair()
             undo.callback(ours.close)
             passed.callback(theirs.close)
-            descriptors = [
-                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                (os.POSIX_SPAWN_DUP2, writable, 1),
-                (os.POSIX_SPAWN_DUP2, writable, 2),
-                (os.POSIX_SPAWN_DUP2, theirs.fileno(), 3),
-            ]
-            pid = spawn_afresh(command, descriptors, setsid=True)
-            child = self.watch(pid)
+            child = self.spawn_on(command, theirs.fileno(), writable)
             undo.pop_all()
         return child, ours
+
+    def spawn_on(self, command: list[str], end: int, writable: int) -> Child:
+        """A new process that has these: its end of a channel as descriptor 3, and what it prints to. Raises OSError."""
+        descriptors = [
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_DUP2, writable, 1),
+            (os.POSIX_SPAWN_DUP2, writable, 2),
+            (os.POSIX_SPAWN_DUP2, end, 3),
+        ]
+        return self.watch(spawn_afresh(command, descriptors, setsid=True))
 
     def pipe(self, printed: Callable[[str], None]) -> int:
         """What a process can print to, for the caller to close; `printed` is told each line. Raises OSError."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import Callable
 from typing import Any
 
 from ..descriptors import close_all
 from ..policy.refusals import broken
-from ..wire.process_messages import FROM_TEMPLATE, Fork, Forked, Loaded, LoadFailed
+from ..wire.process_messages import FROM_TEMPLATE, Fork, Forked, ForkFailed, Loaded, LoadFailed
 from ..wire.shapes import Message
 from .child import Channel, Child, Exit
 from .room import why_no_room
@@ -65,6 +66,8 @@ class LoneTemplate:
                     self.begin(self._watch(message.pid))
                 except OSError as error:
                     self._never_born(why_no_room(error))
+            case ForkFailed():
+                self._never_born(why_no_room(OSError(message.errno, os.strerror(message.errno))))
             case Loaded():
                 self._loaded(message.version)
                 self.channel.send(self._fork, self._ends)

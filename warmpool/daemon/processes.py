@@ -85,7 +85,7 @@ class Processes:
         self._attaches = FrameWriter(ATTACH_FRAME_LIMIT)
         self._workers: dict[str, WorkerEnd] = {}
         self.children = Children(loop, self._hear_the_newborn)
-        self._starter = Starter(self.children, catalog, printed, frame_limit=frame_limit, open_files=open_files)
+        self._starter = Starter(loop, self.children, catalog, printed, frame_limit=frame_limit, open_files=open_files)
         self.templates = Templates(
             loop, self._board_fd, catalog, self.children, self._starter,
             report=report, described=described, not_made=self._not_made,
@@ -137,7 +137,7 @@ class Processes:
         """A process of its own imports the app and becomes the worker: for an app that cannot be forked."""
         plan = self._starter.plan_for(app_key)
         try:
-            child, ours = self._starter.start(plan)
+            child, ours = self._starter.start(plan, lambda child: lone.begin(child))  # noqa: PLW0108  (not yet made)
         except OSError as error:
             close_all(ends)
             self._not_made(worker, error, plan.no_process(error))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from collections.abc import Callable
@@ -40,6 +41,7 @@ class Plan(NamedTuple):
 class Starter:
     def __init__(
         self,
+        loop: asyncio.AbstractEventLoop,
         children: Children,
         catalog: Catalog,
         printed: Callable[[str, str], None],
@@ -52,7 +54,7 @@ class Starter:
         self._catalog = catalog
         self._printed = printed
         self._frame_limit, self._open_files = frame_limit, open_files
-        self._zygote = Zygote(children, partial(printed, _ZYGOTE))
+        self._zygote = Zygote(loop, children, partial(printed, _ZYGOTE))
 
     def plan_for(self, app_key: str) -> Plan:
         entry = self._catalog.by_key(app_key)
@@ -62,16 +64,16 @@ class Starter:
         )  # fmt: skip
         return Plan(load, entry.interpreter)
 
-    def start(self, plan: Plan) -> tuple[Child | None, socket.socket]:
-        """A template, and our end of its channel. None: it says there that it is `Forked`, or the channel ends. Raises
-        OSError if there can be none.
+    def start(self, plan: Plan, born: Callable[[Child], None]) -> tuple[Child | None, socket.socket]:
+        """A template, and our end of its channel. None: `born` is told of it, or it says there that it is `Forked`, or
+        the channel ends. Raises OSError if there can be none.
         """
         load, interpreter = plan
         if interpreter.problem is not None:
             raise OSError(interpreter.problem)
         printed = partial(self._printed, load.app)
         if interpreter.is_ours:
-            return None, self._zygote.fork(printed)
+            return None, self._zygote.fork(printed, born)
         told = (load.app, str(PROTOCOL_VERSION), __version__, requirement())
         return self._children.spawn(foreign_command(interpreter.python, *told), printed)
 

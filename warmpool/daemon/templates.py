@@ -99,7 +99,7 @@ class Templates:
     def start(self, pool: str, app_key: str) -> None:
         plan = self._starter.plan_for(app_key)
         try:
-            child, ours = self._starter.start(plan)
+            child, ours = self._starter.start(plan, lambda child: self._born(pool, template, child))
         except OSError as error:
             if is_shortage(error):
                 self._report(ev.NoRoomForTemplate(pool, why_no_room(error)))
@@ -156,6 +156,8 @@ class Templates:
                 self._report(ev.TemplateFailed(pool, message.error))
             case Described():
                 self._described(template.describers.pop(0), message.functions)
+            case ForkFailed() if template.child is None:
+                self._never_born(pool, template, why_no_room(OSError(message.errno, os.strerror(message.errno))))
             case ForkFailed():
                 cause = OSError(message.errno, os.strerror(message.errno))
                 self._not_made(message.worker_id, cause, message.error)
@@ -171,6 +173,9 @@ class Templates:
                 self._born(pool, template, child)
 
     def _born(self, pool: str, template: TemplateEnd, child: Child) -> None:
+        if self._of_pool.get(pool) is not template:  # it has been stopped
+            child.kill()
+            return
         template.child = child
         child.on_exit = lambda end: self._exited(pool, template, template.plan.status(end.status))
         template.channel.send(template.plan.load, (self._board_fd,))

@@ -1,76 +1,153 @@
 """The daemon's end of the zygote, from which templates are forked: started when the first of them is wanted, and anew
 when it has died or something has been installed: what it imported may lie there in another version by now.
+
+It says when it can fork, and is asked for one template at a time. One that ends before it has said so once is of no
+use, be it that it cannot import what it must or that the environment gives it threads. Templates are fresh processes
+then, until something is installed.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
+import site
 import socket
 import sys
+from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from typing import Final
+from typing import Final, NamedTuple
 
 from .. import packets
 from ..launch import python_command
-from ..wire.process_messages import ForkTemplate
-from .child import Child, Exit
+from ..wire.process_messages import FROM_ZYGOTE, ForkTemplate
+from ..wire.shapes import Message
+from .child import Channel, Child, Exit
 from .children import Children
 from .room import check_room
 
 NO_FORK: Final = "the process that forks templates has failed"
 """Why a channel has ended without a word."""
+IMPORT_TIMEOUT: Final = 60.0
+FORK_TIMEOUT: Final = 10.0
+"""Seconds until one that does not say that it can fork (again) is killed."""
+
+
+class _Order(NamedTuple):
+    """A template that is wanted: its ends of what it is told and what it prints to."""
+
+    end: socket.socket
+    printed: int
+    born: Callable[[Child], None]
+
+    def close(self) -> None:
+        self.end.close()
+        os.close(self.printed)
 
 
 class Zygote:
-    def __init__(self, children: Children, printed: Callable[[str], None]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, children: Children, printed: Callable[[str], None]) -> None:
         """`printed` is told each line that it prints, which is why it cannot do its work."""
+        self._loop = loop
         self._children = children
         self._printed = printed
         self._child: Child | None = None
-        self._channel: socket.socket | None = None
+        self._channel: Channel | None = None
         """None: there is none, or it is dead."""
+        self._can_fork = False
+        """Now: it does nothing else."""
+        self._is_of_use = True
+        self._has_been = False
+        """Whether this one has said that it can fork."""
+        self._waiting: deque[_Order] = deque()
+        self._watchdog: asyncio.TimerHandle | None = None
         self._installed: list[int] = []
         """When something was installed last before it was started."""
 
-    def fork(self, printed: Callable[[str], None]) -> socket.socket:
-        """Our end of a channel to a new template, which says first that it is `Forked`; or there is none, and the
-        channel ends without a word. `printed` is told each line that it prints. Raises OSError if there can be none.
+    def fork(self, printed: Callable[[str], None], born: Callable[[Child], None]) -> socket.socket:
+        """Our end of a channel to a new template. That says there first that it is `Forked`; or `born` is told of a
+        fresh process; or there is none, and the channel ends without a word. `printed` is told each line that it
+        prints. Raises OSError if there can be none.
         """
         check_room()
-        with ExitStack() as undo, ExitStack() as passed:
-            ours, theirs = packets.pair()
-            undo.callback(ours.close)
-            passed.callback(theirs.close)
-            writable = self._children.pipe(printed)
-            passed.callback(os.close, writable)
-            self._send((theirs.fileno(), writable))
-            undo.pop_all()
-        return ours
-
-    def _send(self, ends: tuple[int, ...]) -> None:
         installed = last_installed()
         if installed != self._installed:
             self._retire()
-        if self._channel is not None:
-            try:
-                packets.send(self._channel, ForkTemplate(), ends)
-            except ConnectionError:
-                self._close()
-            else:
-                return
-        command = python_command("warmpool.worker.start", str(os.getpid()), function="zygote")
-        self._child, channel = self._children.spawn(command, self._printed)
-        self._child.on_exit = lambda end: self._exited(channel, end)
-        self._channel, self._installed = channel, installed
-        packets.send(channel, ForkTemplate(), ends)
+            self._installed, self._is_of_use = installed, True
+        with ExitStack() as undo:
+            ours, theirs = map(undo.enter_context, packets.pair())
+            order = _Order(theirs, self._children.pipe(printed), born)
+            undo.callback(order.close)
+            if self._is_of_use and self._channel is None:
+                self._start()
+            undo.pop_all()
+        self._waiting.append(order)
+        self._go_on()
+        return ours
 
-    def _exited(self, channel: socket.socket, end: Exit) -> None:
+    def _start(self) -> None:
+        command = python_command("warmpool.worker.start", str(os.getpid()), function="zygote")
+        child, ours = self._children.spawn(command, self._printed)
+        channel = Channel(ours, self._loop, FROM_ZYGOTE, self._heed, lambda: None)
+        child.on_exit = self._exited
+        self._child, self._channel = child, channel
+        self._can_fork = self._has_been = False
+        self._watch(IMPORT_TIMEOUT)
+
+    def _heed(self, message: Message) -> None:
+        """It can fork."""
+        self._watch(None)
+        self._can_fork = self._has_been = True
+        self._go_on()
+
+    def _go_on(self) -> None:
+        while self._waiting and not self._is_of_use:
+            self._start_afresh(self._waiting.popleft())
+        if self._waiting and self._can_fork and self._channel is not None:
+            order = self._waiting.popleft()
+            self._can_fork = False
+            self._watch(FORK_TIMEOUT)
+            self._channel.send(ForkTemplate(), (order.end.fileno(), order.printed))
+            order.close()
+
+    def _start_afresh(self, order: _Order) -> None:
+        try:
+            child = self._children.spawn_on(python_command("warmpool.worker.start"), order.end.fileno(), order.printed)
+        except OSError as error:
+            self._printed(f"no process could be started: {error}")
+        else:
+            self._loop.call_soon(order.born, child)
+        order.close()
+
+    def _watch(self, patience: float | None) -> None:
+        """It has so many seconds for what it does. None: it does nothing."""
+        if self._watchdog is not None:
+            self._watchdog.cancel()
+        self._watchdog = None
+        if patience is not None and self._child is not None:
+            why = f"since it was not done after {patience:.0f} s"
+            self._watchdog = self._loop.call_later(patience, self._child.kill, why)
+
+    def _exited(self, end: Exit) -> None:
         self._printed(f"the process that forks templates {end.status}")
-        if self._channel is channel:
-            self._close()
+        if not self._has_been:
+            self._printed("each template is started by itself, until something is installed")
+            self._is_of_use = False
+        self._close()
+        if self._waiting and self._is_of_use:
+            try:
+                self._start()
+            except OSError as error:
+                self._printed(f"no process could be started: {error}")
+                self._drop_all()
+        self._go_on()
+
+    def _drop_all(self) -> None:
+        while self._waiting:
+            self._waiting.popleft().close()
 
     def _close(self) -> None:
+        self._watch(None)
         if self._channel is not None:
             self._channel.close()
             self._channel = None
@@ -84,15 +161,26 @@ class Zygote:
     def stop(self) -> None:
         """The templates that it has forked do not notice."""
         self._retire()
+        self._drop_all()
         if self._child is not None:
             self._child.kill()
 
 
 def last_installed() -> list[int]:
-    """When the directories of this Python's packages were changed: installers add or rename something there."""
-    times = []
-    for directory in sys.path:
-        if directory.endswith("-packages"):  # Debian calls its own `dist-packages`
-            with suppress(OSError):
-                times.append(os.stat(directory).st_mtime_ns)
-    return times
+    """When the directories that packages are installed to were changed: installers add or rename something there. 0 for
+    one that does not exist, as a user's own before its first package.
+    """
+    places = dict.fromkeys([*sys.path, *site.getsitepackages(), site.getusersitepackages()])
+    return [_changed_at(place) for place in places if place.endswith("-packages") or _holds_packages(place)]
+
+
+def _changed_at(place: str) -> int:
+    with suppress(OSError):
+        return os.stat(place).st_mtime_ns
+    return 0
+
+
+def _holds_packages(place: str) -> bool:
+    with suppress(OSError), os.scandir(place) as entries:
+        return any(entry.name.endswith(".dist-info") for entry in entries)
+    return False

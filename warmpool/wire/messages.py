@@ -13,7 +13,7 @@ from ..errors import ProtocolError
 from .frames import decode, unpack
 from .shapes import conversation_of, from_parts, new_tuple
 
-PROTOCOL_VERSION: Final = 12
+PROTOCOL_VERSION: Final = 13
 NEW: Final = "new"
 """In place of a session's id: one is to be opened."""
 

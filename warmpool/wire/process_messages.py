@@ -150,6 +150,13 @@ class ForkTemplate(NamedTuple):
     """Comes with the template's end of its channel to the daemon, and with what it prints to."""
 
 
+# --- zygote → daemon ------------------------------------------------------------------------------------------
+
+
+class CanFork(NamedTuple):
+    """Sent once it has imported everything, and again after each ForkTemplate."""
+
+
 # --- worker → daemon ----------------------------------------------------------------------------------------
 
 
@@ -200,6 +207,7 @@ class Ended(NamedTuple):
 
 
 TO_ZYGOTE: Final = conversation_of(ForkTemplate)
+FROM_ZYGOTE: Final = conversation_of(CanFork)
 TO_TEMPLATE: Final = conversation_of(Load, Fork, Describe)
 FROM_TEMPLATE: Final = conversation_of(Forked, SourceRead, Loaded, LoadFailed, Described, ForkFailed)
 TO_WORKER: Final = conversation_of(Serve, Expire, Stop, Cancel, Relabel, Wake, HangNext)

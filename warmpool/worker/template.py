@@ -4,8 +4,8 @@ One thread, no event loop: it reads one message at a time from the daemon. A for
 what `preload` loaded, copy on write; the garbage collector leaves those pages alone. If the import started threads a
 fork would be unsafe: the template says so when it has loaded, and the daemon starts one per worker, to become it.
 
-Forked from the zygote; or, if it is to become a worker itself or runs under another interpreter than the daemon,
-started afresh with its channel to the daemon as descriptor 3.
+Forked from the zygote; or, if that is of no use or the app has an interpreter of its own, started afresh with its
+channel to the daemon as descriptor 3.
 """
 
 from __future__ import annotations

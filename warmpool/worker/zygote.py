@@ -10,14 +10,16 @@ import gc
 import os
 import socket
 import sys
+import threading
 from contextlib import suppress
 
 from ..descriptors import adopt, close_all
 from ..launch import die_with
 from ..packets import expect_fds, receive, send
-from ..wire.process_messages import TO_ZYGOTE, Forked
+from ..wire.process_messages import TO_ZYGOTE, CanFork, Forked, ForkFailed
+from ..wire.shapes import Message
 from . import template
-from .birth import await_adoption, be_expendable, forget_signals
+from .birth import await_adoption, be_expendable, forget_signals, threads_besides_main
 
 
 def main() -> None:
@@ -28,8 +30,12 @@ def main() -> None:
     be_expendable()
     forget_signals()
     die_with(daemon_pid)
+    if threads := threads_besides_main():
+        print(f"this Python has threads before it runs anything of ours: {', '.join(threads)}")  # noqa: T201
+        return
     gc.collect()
     gc.freeze()
+    send(channel, CanFork())
     while (received := receive(channel, TO_ZYGOTE)) is not None:
         end, printed = expect_fds(*received, 2)
         if _fork_twice(end):
@@ -37,14 +43,15 @@ def main() -> None:
             _be_template(end, printed)
             return
         close_all((end, printed))
+        send(channel, CanFork())
 
 
 def _fork_twice(end: int) -> bool:
-    """True in the template, when it is the daemon's child. If there can be none, the daemon sees its channel end."""
+    """True in the template, when it is the daemon's child."""
     try:
         middle = os.fork()
     except OSError as error:
-        _complain(error)
+        _tell(end, ForkFailed("", {}, error.errno or 0))
         return False
     if middle:
         os.waitpid(middle, 0)
@@ -53,27 +60,24 @@ def _fork_twice(end: int) -> bool:
     try:
         child = os.fork()
     except OSError as error:
-        _complain(error)
-        os._exit(1)
+        _tell(end, ForkFailed("", {}, error.errno or 0))
+        os._exit(0)
     if child:
-        _announce(end, child)
+        _tell(end, Forked(child))
         os._exit(0)
     await_adoption(middle)
-    _announce(end, os.getpid())  # again: the middle may have been killed before it could
+    _tell(end, Forked(os.getpid()))  # again: the middle may have been killed before it could
     return True
 
 
-def _announce(end: int, pid: int) -> None:
+def _tell(end: int, message: Message) -> None:
     with suppress(OSError), adopt(os.dup(end), socket.SOCK_SEQPACKET, blocking=False) as channel:
-        send(channel, Forked(pid))
-
-
-def _complain(error: OSError) -> None:
-    print(f"no template can be forked: {error}", file=sys.stderr, flush=True)  # noqa: T201  (the daemon's log)
+        send(channel, message)
 
 
 def _be_template(end: int, printed: int) -> None:
     os.setsid()
+    vars(threading.main_thread())["_native_id"] = os.getpid()  # Python 3.11 leaves the one of before
     for standard in (1, 2):
         os.dup2(printed, standard)
     os.close(printed)
