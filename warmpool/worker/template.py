@@ -216,7 +216,9 @@ def main() -> None:
 def live(channel: socket.socket) -> None:
     """A template's life, from the first word of the daemon's to its last."""
     forget_signals()
-    received = receive(channel, TO_TEMPLATE)
+    received = None
+    with suppress(ConnectionResetError):  # nobody wants it any more, or has read that it is there
+        received = receive(channel, TO_TEMPLATE)
     if received is None:
         return
     load, fds = received
