@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import signal
+import site
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -108,6 +109,21 @@ def test_what_is_installed_is_not_mixed_with_what_it_has(
     assert wait_for_exit(first.pid)
     assert session.call("add") == {"total": 1}
     assert "process that forks templates" not in daemon.text_of_log(), "it is no failure"
+
+
+def test_wherever_something_is_installed_it_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Also by `pip install --target`, and the first thing that a user installs without an environment."""
+    target, users = tmp_path / "libraries", tmp_path / "lib" / "python" / "site-packages"
+    (target / "library-1.dist-info").mkdir(parents=True)
+    monkeypatch.syspath_prepend(str(target))
+    monkeypatch.setattr(site, "getusersitepackages", lambda: str(users))
+    before = ends.last_installed()
+    assert ends.last_installed() == before
+    (target / "library-1.dist-info").rename(target / "library-2.dist-info")
+    os.utime(target, ns=(0, max(before) + 1))
+    then = ends.last_installed()
+    users.mkdir(parents=True)
+    assert len({tuple(before), tuple(then), tuple(ends.last_installed())}) == 3
 
 
 def test_without_room_for_a_process_there_is_none(monkeypatch: pytest.MonkeyPatch):
