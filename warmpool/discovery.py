@@ -1,5 +1,5 @@
 """Which files hold apps, told by their texts alone: those that speak of BaseApp, and those with a class that derives
-from one of theirs. And how a file of the user's is read.
+from one of theirs. And how a file of the user's is read, and which directories are none of the user's.
 """
 
 from __future__ import annotations
@@ -59,3 +59,8 @@ def texts_in(directory: Path) -> dict[Path, bytes]:
             with suppress(OSError):
                 texts[path] = text_of(str(path))
     return texts
+
+
+def holds_packages(directory: str) -> bool:
+    """Whether pip has put some there."""
+    return any(Path(directory).glob("*.dist-info"))

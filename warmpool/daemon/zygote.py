@@ -19,6 +19,7 @@ from contextlib import ExitStack, suppress
 from typing import Final, NamedTuple
 
 from .. import packets
+from ..discovery import holds_packages
 from ..launch import python_command
 from ..wire.process_messages import FROM_ZYGOTE, ForkTemplate
 from ..wire.shapes import Message
@@ -171,16 +172,10 @@ def last_installed() -> list[int]:
     one that does not exist, as a user's own before its first package.
     """
     places = dict.fromkeys([*sys.path, *site.getsitepackages(), site.getusersitepackages()])
-    return [_changed_at(place) for place in places if place.endswith("-packages") or _holds_packages(place)]
+    return [_changed_at(place) for place in places if place.endswith("-packages") or holds_packages(place)]
 
 
 def _changed_at(place: str) -> int:
     with suppress(OSError):
         return os.stat(place).st_mtime_ns
     return 0
-
-
-def _holds_packages(place: str) -> bool:
-    with suppress(OSError), os.scandir(place) as entries:
-        return any(entry.name.endswith(".dist-info") for entry in entries)
-    return False

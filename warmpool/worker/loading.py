@@ -33,7 +33,7 @@ from types import ModuleType
 from typing import Any, Final
 
 from ..app import BaseApp
-from ..discovery import app_files, is_for_tests, text_of, texts_in
+from ..discovery import app_files, holds_packages, is_for_tests, text_of, texts_in
 from ..launch import PACKAGE
 from ..paths import is_text
 from ..wire.process_messages import Load, SourceRead
@@ -205,10 +205,7 @@ class AppImporter:
                 yield importlib.import_module(f"{module.__name__}.{file.stem}")
 
 
-@cache
-def _holds_packages(directory: str) -> bool:
-    """Whether pip has put some there."""
-    return any(Path(directory).glob("*.dist-info"))
+_holds_packages = cache(holds_packages)
 
 
 def checked_version(app: type[BaseApp]) -> str:
