@@ -137,7 +137,7 @@ class Processes:
         """A process of its own imports the app and becomes the worker: for an app that cannot be forked."""
         plan = self._starter.plan_for(app_key)
         try:
-            child, ours = self._starter.start(plan, lambda child: lone.begin(child))  # noqa: PLW0108  (not yet made)
+            ours = self._starter.start(plan, lambda child: lone.begin(child))  # noqa: PLW0108  (not yet made)
         except OSError as error:
             close_all(ends)
             self._not_made(worker, error, plan.no_process(error))
@@ -149,8 +149,6 @@ class Processes:
             failed=partial(self._never_born, worker),
         )  # fmt: skip
         self._workers[worker].announced_on = lone.channel
-        if child is not None:
-            lone.begin(child)
 
     def _begun_alone(self, worker: str, child: Child) -> None:
         known = self._workers.get(worker)

@@ -50,6 +50,7 @@ class Starter:
         open_files: int,
     ) -> None:
         """`printed` is told an app and a line that it prints as it is loaded."""
+        self._loop = loop
         self._children = children
         self._catalog = catalog
         self._printed = printed
@@ -64,18 +65,20 @@ class Starter:
         )  # fmt: skip
         return Plan(load, entry.interpreter)
 
-    def start(self, plan: Plan, born: Callable[[Child], None]) -> tuple[Child | None, socket.socket]:
-        """A template, and our end of its channel. None: `born` is told of it, or it says there that it is `Forked`, or
-        the channel ends. Raises OSError if there can be none.
+    def start(self, plan: Plan, born: Callable[[Child], None]) -> socket.socket:
+        """Our end of a channel to a new template. `born` is told of it, later; or it says there that it is `Forked`, or
+        the channel ends without a word. Raises OSError if there can be none.
         """
         load, interpreter = plan
         if interpreter.problem is not None:
             raise OSError(interpreter.problem)
         printed = partial(self._printed, load.app)
         if interpreter.is_ours:
-            return None, self._zygote.fork(printed, born)
+            return self._zygote.fork(printed, born)
         told = (load.app, str(PROTOCOL_VERSION), __version__, requirement())
-        return self._children.spawn(foreign_command(interpreter.python, *told), printed)
+        child, ours = self._children.spawn(foreign_command(interpreter.python, *told), printed)
+        self._loop.call_soon(born, child)
+        return ours
 
     def close(self) -> None:
         self._zygote.stop()

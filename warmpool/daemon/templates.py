@@ -99,7 +99,7 @@ class Templates:
     def start(self, pool: str, app_key: str) -> None:
         plan = self._starter.plan_for(app_key)
         try:
-            child, ours = self._starter.start(plan, lambda child: self._born(pool, template, child))
+            ours = self._starter.start(plan, lambda child: self._born(pool, template, child))
         except OSError as error:
             if is_shortage(error):
                 self._report(ev.NoRoomForTemplate(pool, why_no_room(error)))
@@ -108,8 +108,6 @@ class Templates:
             return
         channel = Channel(ours, self._loop, FROM_TEMPLATE, lambda m: self._heed(pool, m), lambda: self._hung_up(pool))
         template = self._of_pool[pool] = TemplateEnd(app_key, plan, channel)
-        if child is not None:
-            self._born(pool, template, child)
 
     def stop(self, pool: str) -> None:
         """Its workers do not notice."""
