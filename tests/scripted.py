@@ -1,23 +1,27 @@
-"""A real worker with a test at the daemon's end of its channel: what the daemon says, and when, is the test's to choose."""
+"""A real worker with a test at the daemon's end of its channel: what the daemon says, and when, is the test's to choose.
+
+All are forked from one zygote, which is real too.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import os
 import select
 import signal
 import socket
 import struct
-import subprocess
-import sys
 import termios
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgpack
+import psutil
 from support import PATIENCE, look_again
 
 from warmpool import packets
@@ -25,14 +29,16 @@ from warmpool.activity import Activity
 from warmpool.board import Board
 from warmpool.constants import MIB
 from warmpool.daemon.workers import NUDGE_AFTER
-from warmpool.launch import python_command
+from warmpool.launch import python_command, spawn_afresh
 from warmpool.wire.process_messages import (
     FROM_TEMPLATE,
     FROM_WORKER,
+    FROM_ZYGOTE,
     Attach,
     Cancel,
     Fork,
     Forked,
+    ForkTemplate,
     Load,
     Ready,
     Serve,
@@ -42,6 +48,7 @@ from warmpool.wire.shapes import Message, to_wire
 
 FIRST_ID = 2**62
 ATTACH = Attach("sess_1", "/", {}, 0, 0.0)
+_SET_CHILD_SUBREAPER: Final = 36
 
 
 class Client:
@@ -88,23 +95,65 @@ class Client:
         self.socket.close()
 
 
+class Zygote:
+    """Whose templates are children of this process, as they would be of the daemon."""
+
+    def __init__(self) -> None:
+        self._channel, theirs = packets.pair()
+        self._channel.settimeout(PATIENCE)
+        self._printed, writable = os.pipe()
+        command = python_command("warmpool.worker.start", str(os.getpid()), function="zygote")
+        has = {1: writable, 2: writable, 3: theirs.fileno()}
+        self._pid = spawn_afresh(command, [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in has.items()])
+        os.close(writable)
+        theirs.close()
+
+    def template(self, log: int) -> tuple[socket.socket, psutil.Process]:
+        """A new one, and our end of its channel. It prints to `log`."""
+        ours, theirs = packets.pair()
+        ours.settimeout(PATIENCE)
+        assert packets.receive(self._channel, FROM_ZYGOTE) is not None  # it can fork
+        with _orphans_are_ours():
+            packets.send(self._channel, ForkTemplate(), (theirs.fileno(), log))
+            theirs.close()
+            for _ in ("the one in the middle", "the template, which is ours by now"):
+                received = packets.receive(ours, FROM_TEMPLATE)
+                assert received is not None
+        assert isinstance(received[0], Forked)
+        return ours, psutil.Process(received[0].pid)
+
+    def close(self) -> None:
+        """Hangs up, whether or not it has said more than was heard. It goes without a word."""
+        self._channel.close()
+        _, status = os.waitpid(self._pid, 0)
+        with open(self._printed, "rb") as printed:
+            assert (printed.read(), status) == (b"", 0)
+
+
+@contextmanager
+def _orphans_are_ours() -> Iterator[None]:
+    """What is orphaned among our descendants becomes a child of this process, and not of the first of all."""
+    libc = ctypes.CDLL(None)
+    libc.prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    yield
+    libc.prctl(_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+
+
 class Worker:
     """A template that has become a worker, and all that the daemon would hold of it."""
 
     attach_with = ATTACH
 
-    def __init__(self, app: Path, directory: Path, class_name: str | None = None) -> None:
+    def __init__(self, zygote: Zygote, app: Path, class_name: str | None = None) -> None:
         self.board = Board.create(1)
         self.began = self.board.now()
         """Its session, for the worker."""
         self._read_end, write_end = os.pipe()
         self.text = ""
         self._clients: list[Client] = []
-        to_template, theirs = packets.pair()
+        to_template, self.process = zygote.template(write_end)
         self.channel, worker_end = packets.pair()
-        self.process = _spawn(theirs, write_end)
-        for channel in (to_template, self.channel):
-            channel.settimeout(PATIENCE)
+        self.channel.settimeout(PATIENCE)
         load = Load(
             app.stem, str(app.parent), app.stem, str(app), class_name, MIB, os.getpid(), 256,
         )  # fmt: skip
@@ -151,7 +200,8 @@ class Worker:
         """As the daemon does: the signal of a message may have come just before the worker blocked."""
         while not self._closing.wait(NUDGE_AFTER):
             if fcntl.ioctl(self.channel, termios.TIOCOUTQ, b"    ") != b"\0\0\0\0":
-                self.process.send_signal(signal.SIGURG)
+                with suppress(psutil.NoSuchProcess):
+                    self.process.send_signal(signal.SIGURG)
 
     def cancel(self, call_id: int) -> None:
         self.board.cancel(0, call_id)
@@ -179,7 +229,7 @@ class Worker:
             assert time.monotonic() < deadline
             look_again()
 
-    def wait_for_exit(self) -> int:
+    def wait_for_exit(self) -> int | None:
         return self.process.wait(PATIENCE)
 
     def hang_up(self) -> None:
@@ -189,23 +239,13 @@ class Worker:
 
     def close(self) -> None:
         self.hang_up()
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGKILL)
+        with suppress(psutil.NoSuchProcess):
+            self.process.kill()
         self.process.wait(PATIENCE)
         for client in self._clients:
             client.close()
         os.close(self._read_end)
         self.board.close()
-
-
-def _spawn(channel: socket.socket, log: int) -> subprocess.Popen[bytes]:
-    """A template, which wants its channel as descriptor 3."""
-    to_three = "import os, sys; os.dup2(int(sys.argv[1]), 3); os.execv(sys.argv[2], sys.argv[2:])"
-    number = channel.fileno()
-    command = [sys.executable, "-c", to_three, str(number), *python_command("warmpool.worker.start")]
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=[number])
-    channel.close()
-    return process
 
 
 def _loaded(channel: socket.socket) -> Message:

@@ -45,10 +45,10 @@ class Daemon:
         self.pid = self.client.status().pid
 
     def stop(self) -> None:
-        """As a user would, and until all of it is gone."""
+        """And waits until all of it is gone."""
         self.client.close()
-        command = [sys.executable, "-P", "-m", "warmpool", "stop", "--socket", str(self.socket)]
-        subprocess.run(command, check=True, timeout=PATIENCE, capture_output=True)
+        with Client(self.socket, autostart=False) as client:
+            assert wait_for_exit(client.stop())
 
     def text_of_log(self) -> str:
         return self.log.read_text()

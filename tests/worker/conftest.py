@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
-from scripted import Worker
+from scripted import Worker, Zygote
 from support import open_files
 
 
@@ -15,14 +15,21 @@ class StartWorker(Protocol):
     def __call__(self, app: Path, class_name: str, kind: type[Worker] = Worker) -> Worker: ...
 
 
+@pytest.fixture(scope="session")
+def zygote() -> Iterator[Zygote]:
+    zygote = Zygote()
+    yield zygote
+    zygote.close()
+
+
 @pytest.fixture
-def start_worker(directory: Path) -> Iterator[StartWorker]:
+def start_worker(zygote: Zygote) -> Iterator[StartWorker]:
     """Starts a worker of a class in the file of an app. `kind`: what the test does as its daemon when it begins."""
     files = open_files()
     workers: list[Worker] = []
 
     def start(app: Path, class_name: str, kind: type[Worker] = Worker) -> Worker:
-        workers.append(kind(app, directory, class_name))
+        workers.append(kind(zygote, app, class_name))
         return workers[-1]
 
     yield start

@@ -35,15 +35,26 @@ def main() -> None:
         return
     gc.collect()
     gc.freeze()
+    ends = None
+    with suppress(ConnectionError):  # another one has its place by now
+        ends = _fork(channel)
+    channel.close()
+    if ends is not None:
+        _be_template(*ends)
+
+
+def _fork(channel: socket.socket) -> tuple[int, int] | None:
+    """Forks what is asked for until the daemon hangs up. In a template: its end of what it is told, and of what it
+    prints to. Raises ConnectionError if the daemon hangs up on what it is told.
+    """
     send(channel, CanFork())
     while (received := receive(channel, TO_ZYGOTE)) is not None:
         end, printed = expect_fds(*received, 2)
         if _fork_twice(end):
-            channel.close()
-            _be_template(end, printed)
-            return
+            return end, printed
         close_all((end, printed))
         send(channel, CanFork())
+    return None
 
 
 def _fork_twice(end: int) -> bool:
