@@ -262,6 +262,7 @@ def test_a_worker_that_was_just_born_is_never_taken_for_an_orphan(tmp_path: Path
         board,
         logs,
         Catalog(),
+        None,
         frame_limit=1,
         open_files=1024,
         report=reported.append,

@@ -9,15 +9,17 @@ import signal
 import site
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import psutil
 import pytest
-from support import APPS, Daemon, children_of, look_again, wait_for_exit, zygote_of
+from support import APPS, Daemon, children_of, look_again, open_files, wait_for_exit, zygote_of
 
 from warmpool import AppBrokenError, PoolExhaustedError, embedded, packets
 from warmpool.daemon import zygote as ends
 from warmpool.daemon.children import Children
+from warmpool.daemon.zygote_process import ZygoteProcess, start_zygote
 from warmpool.wire.process_messages import FROM_TEMPLATE, Forked, ForkFailed
 from warmpool.wire.shapes import Message
 from warmpool.worker import zygote
@@ -45,6 +47,12 @@ def stopped_zygote(daemon: Daemon) -> Iterator[psutil.Process]:
     yield found
     if found.is_running():
         found.resume()
+
+
+def test_it_is_there_before_it_is_wanted(daemon: Daemon):
+    (first,) = children_of(daemon)
+    daemon.client.session(COUNTER)
+    assert zygote_of(daemon) == first
 
 
 def test_a_template_is_as_a_fresh_process_would_be(daemon: Daemon, directory: Path):
@@ -177,32 +185,49 @@ def test_one_that_cannot_import_what_all_need_is_no_shortage(tmp_path: Path, mon
         assert client.session(OTHER).call("echo", value=1) == 1
 
 
-def test_one_that_hangs_is_replaced(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(ends, "FORK_TIMEOUT", 0.1)
-    said: list[str] = []
-    loop = asyncio.new_event_loop()
-    children = Children(loop, lambda: None)
-    hung = ends.Zygote(loop, children, said.append)
+class OwnZygote:
+    """One of the test's, with the daemon's end of it."""
 
-    def first_word() -> Message | None:
+    def __init__(self, first: ZygoteProcess | None = None) -> None:
+        self.said: list[str] = []
+        self.loop = asyncio.new_event_loop()
+        self.children = Children(self.loop, lambda: None)
+        self.end = ends.Zygote(self.loop, self.children, first, self.said.append)
+
+    def first_word(self) -> Message | None:
         """Of the next template."""
-        with hung.fork(said.append, said.append) as channel:
-            loop.add_reader(channel, loop.stop)
-            loop.run_forever()
-            loop.remove_reader(channel)
+        with self.end.fork(self.said.append, self.said.append) as channel:
+            self.loop.add_reader(channel, self.loop.stop)
+            self.loop.run_forever()
+            self.loop.remove_reader(channel)
             received = packets.receive(channel, FROM_TEMPLATE)
         return received and received[0]
 
-    try:
-        assert isinstance(first_word(), Forked)
-        while not hung._can_fork:
-            loop.run_until_complete(asyncio.sleep(0))
-        (pid,) = children._known
+    def close(self) -> None:
+        self.end.stop()
+        self.children.close()
+        self.loop.close()
+
+
+def test_one_that_hangs_is_replaced(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(ends, "FORK_TIMEOUT", 0.1)
+    with closing(OwnZygote()) as own:
+        assert isinstance(own.first_word(), Forked)
+        while not own.end._can_fork:
+            own.loop.run_until_complete(asyncio.sleep(0))
+        (pid,) = own.children._known
         os.kill(pid, signal.SIGSTOP)
-        assert first_word() is None
-        assert isinstance(first_word(), Forked)
-        assert said == ["the process that forks templates was killed by SIGKILL since it was not done after 0 s"]
-    finally:
-        hung.stop()
-        children.close()
-        loop.close()
+        assert own.first_word() is None
+        assert isinstance(own.first_word(), Forked)
+        assert own.said == ["the process that forks templates was killed by SIGKILL since it was not done after 0 s"]
+
+
+def test_a_first_one_that_nobody_can_watch_is_replaced():
+    """As where there is no descriptor to watch it with."""
+    files = open_files()
+    first = start_zygote()
+    os.kill(first.spawned.pid, signal.SIGKILL)
+    os.waitpid(first.spawned.pid, 0)
+    with closing(OwnZygote(first)) as own:
+        assert isinstance(own.first_word(), Forked)
+    assert open_files() == files

@@ -15,8 +15,9 @@ class StartWorker(Protocol):
     def __call__(self, app: Path, class_name: str, kind: type[Worker] = Worker) -> Worker: ...
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def zygote() -> Iterator[Zygote]:
+    """No longer than a module: others have a `Children` of the tests' own, which would take it for an orphan."""
     zygote = Zygote()
     yield zygote
     zygote.close()

@@ -19,16 +19,15 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from .. import packets
 from ..constants import MEMORY_RECHECK
-from ..launch import spawn_afresh
 from .child import Child, Exit, children_of_this_process
 from .printed import Lines, Pipe
 from .room import check_room
+from .spawning import Spawned, spawn, spawn_on
 
 SWEEP_PAUSE: Final = 0.05
 """Seconds from one look for orphans to the next. With 3,000 children one takes 2 ms."""
@@ -68,37 +67,38 @@ class Children:
         prints. Raises OSError if there can be none.
         """
         check_room()
-        with ExitStack() as undo, ExitStack() as passed:
-            writable = self.pipe(printed)
-            passed.callback(os.close, writable)
-            ours, theirs = packets.pair()
-            undo.callback(ours.close)
-            passed.callback(theirs.close)
-            child = self.spawn_on(command, theirs.fileno(), writable)
-            undo.pop_all()
-        return child, ours
+        spawned = spawn(command)
+        return self.adopt(spawned, printed), spawned.channel
+
+    def adopt(self, spawned: Spawned, printed: Callable[[str], None]) -> Child:
+        """One that was started without us. Raises OSError if it cannot be watched; then it finds itself hung up on."""
+        try:
+            child = self.watch(spawned.pid)
+        except OSError:
+            spawned.close()
+            raise
+        self._follow(spawned.printed, printed)
+        return child
 
     def spawn_on(self, command: list[str], end: int, writable: int) -> Child:
-        """A new process that has these: its end of a channel as descriptor 3, and what it prints to. Raises OSError."""
-        descriptors = [
-            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_DUP2, writable, 1),
-            (os.POSIX_SPAWN_DUP2, writable, 2),
-            (os.POSIX_SPAWN_DUP2, end, 3),
-        ]
-        return self.watch(spawn_afresh(command, descriptors, setsid=True))
+        """A new process that has these: its end of a channel, and what it prints to. Raises OSError."""
+        return self.watch(spawn_on(command, end, writable))
 
     def pipe(self, printed: Callable[[str], None]) -> int:
         """What a process can print to, for the caller to close; `printed` is told each line. Raises OSError."""
+        readable, writable = os.pipe2(os.O_CLOEXEC)
+        self._follow(readable, printed)
+        return writable
+
+    def _follow(self, readable: int, printed: Callable[[str], None]) -> None:
         lines = Lines(printed)
 
         def ended() -> None:
             lines.end()
             self._pipes.discard(pipe)
 
-        pipe = Pipe(self._loop, lines.add, ended)
+        pipe = Pipe(self._loop, readable, lines.add, ended)
         self._pipes.add(pipe)
-        return pipe.writable
 
     def watch(self, pid: int) -> Child:
         """The child with this pid, from now on a known one. Raises OSError if it cannot be watched."""

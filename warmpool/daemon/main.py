@@ -1,4 +1,8 @@
-"""`warmpool serve`: takes the lock, makes the files, runs the loop, and removes the files again."""
+"""`warmpool serve`: takes the lock, makes the files, starts the zygote, runs the loop, and removes the files again.
+
+What the daemon is made of is imported while the zygote imports what all templates need: each of the two takes longer
+than all else that comes before a first call.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +14,17 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
-import uvloop
-
 from ..board import Board
 from ..errors import InvalidRequestError
 from ..launch import be_subreaper
 from ..lock import AlreadyLockedError, LockFile
 from ..paths import SOCKET_ENV, Places, address_of, make_private
-from ..policy import events as ev
 from ..settings import Settings
 from .catalog import Catalog
-from .log import STDERR, LogWriter, as_json, as_text, is_written_to, put_aside, tail_to
+from .log import STDERR, Log, LogWriter, as_json, as_text, is_written_to, put_aside, tail_to
 from .movable_board import MovableBoard
 from .room import FOR_A_DAEMON, check_room, why_no_room
-from .server import Server
+from .zygote_process import ZygoteProcess, start_zygote
 
 BACKLOG = 1024
 
@@ -57,20 +58,20 @@ def serve(
         _check_room_for_one()
         os.environ[SOCKET_ENV] = places.address  # where clients in apps find their own daemon
         be_subreaper()
-        try:
-            board = (Board if owner is None else MovableBoard).create(settings.max_workers)
-            stack.callback(board.close)
-            listener = _listen(places.socket)
-        except OSError as error:
-            raise _cannot_serve(places, error) from error
+        board, listener = _open(Board if owner is None else MovableBoard, settings.max_workers, places)
+        stack.callback(board.close)
+        zygote = _zygote()
+        import uvloop
+
+        from ..policy import events as ev
+        from .server import Server
+
         loop = stack.enter_context(closing(uvloop.new_event_loop()))
         printed = tail_to(log) if tail else None
-        server = Server(loop, places, settings, board, catalog, listener, open_files, log, printed)
+        server = Server(loop, places, settings, board, catalog, listener, zygote, open_files, log, printed)
         stack.callback(server.close)
-        log(f"listening on {places.socket}, pid {os.getpid()}; whoever can open it can run code as you")
+        _introduce(log, places, apps if not entries else ())
         catalog.log_to(log)
-        if apps and not entries:
-            log(f"there is no app in {', '.join(apps)} yet: no file or package with a subclass of warmpool.BaseApp")
         for entry in entries:
             server.report(ev.WarmUpRequested(entry.edition()))
         if owner is not None:
@@ -78,6 +79,34 @@ def serve(
         ready()
         loop.run_forever()
         log("stopped")
+
+
+def _introduce(log: Log, places: Places, without_apps: Sequence[str]) -> None:
+    log(f"listening on {places.socket}, pid {os.getpid()}; whoever can open it can run code as you")
+    if without_apps:
+        where = ", ".join(without_apps)
+        log(f"there is no app in {where} yet: no file or package with a subclass of warmpool.BaseApp")
+
+
+def _open(kind: type[Board], rows: int, places: Places) -> tuple[Board, socket.socket]:
+    """The board, and the listener. Raises INVALID_REQUEST if there can be none."""
+    try:
+        with ExitStack() as undo:
+            board = kind.create(rows)
+            undo.callback(board.close)
+            listener = _listen(places.socket)
+            undo.pop_all()
+    except OSError as error:
+        raise _cannot_serve(places, error) from error
+    return board, listener
+
+
+def _zygote() -> ZygoteProcess | None:
+    """None: there can be none for now."""
+    try:
+        return start_zygote()
+    except OSError:
+        return None
 
 
 def _check_room_for_one() -> None:

@@ -23,14 +23,13 @@ class Pipe:
     """Read until all who can write to it are gone, or until it is closed."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, taken: Callable[[bytes], None], ended: Callable[[], None]
+        self, loop: asyncio.AbstractEventLoop, fd: int, taken: Callable[[bytes], None], ended: Callable[[], None]
     ) -> None:
-        """Told what is read, and, once, that there is no more. Raises OSError if there can be none."""
-        self._fd, self.writable = os.pipe2(os.O_CLOEXEC)
-        self._loop, self._taken, self._ended = loop, taken, ended
+        """Of the end that is read, which is its from now on. Told what is read, and, once, that there is no more."""
+        self._loop, self._fd, self._taken, self._ended = loop, fd, taken, ended
         self._is_open = True
-        os.set_blocking(self._fd, False)
-        loop.add_reader(self._fd, self.read)
+        os.set_blocking(fd, False)
+        loop.add_reader(fd, self.read)
 
     def __repr__(self) -> str:
         return f"<Pipe fd={self._fd} {'open' if self._is_open else 'closed'}>"

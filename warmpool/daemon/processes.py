@@ -46,6 +46,7 @@ from .session_logs import LAST_LINES, Logs
 from .starter import Starter
 from .templates import TemplateEnd, Templates
 from .workers import WorkerEnd
+from .zygote_process import ZygoteProcess
 
 UNBORN_GRACE: Final = 0.1
 """Seconds in which a template's death is seen: until then nothing more is asked of it in place of what it did not make.
@@ -63,6 +64,7 @@ class Processes:
         board: Board,
         logs: Logs,
         catalog: Catalog,
+        zygote: ZygoteProcess | None,
         *,
         frame_limit: int,
         open_files: int,
@@ -85,7 +87,9 @@ class Processes:
         self._attaches = FrameWriter(ATTACH_FRAME_LIMIT)
         self._workers: dict[str, WorkerEnd] = {}
         self.children = Children(loop, self._hear_the_newborn)
-        self._starter = Starter(loop, self.children, catalog, printed, frame_limit=frame_limit, open_files=open_files)
+        self._starter = Starter(
+            loop, self.children, catalog, zygote, printed, frame_limit=frame_limit, open_files=open_files
+        )
         self.templates = Templates(
             loop, self._board_fd, catalog, self.children, self._starter,
             report=report, described=described, not_made=self._not_made,

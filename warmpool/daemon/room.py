@@ -1,4 +1,4 @@
-"""Whether there are descriptors and memory for one more process, and words for when there are not.
+"""Whether there are descriptors for one more process, and words for when the machine has no room for it.
 
 A process is made only while some descriptors would be left after it, for whoever then asks for the status, ends a
 session or stops the daemon. They are counted by taking them: the kernel gives the lowest number that is free, which
@@ -10,16 +10,11 @@ from __future__ import annotations
 import errno
 import os
 import resource
-import time
-from contextlib import suppress
 from typing import Final
-
-import psutil
 
 from ..constants import SPARE_DESCRIPTORS
 from ..descriptors import close_all
 
-READ_EVERY: Final = 0.1
 _SHORTAGES: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOBUFS}
 
 
@@ -36,24 +31,6 @@ def check_room(more: int = 0) -> None:
             taken.append(os.dup(taken[0]))
     finally:
         close_all(taken)
-
-
-class FreeMemory:
-    """The machine's available bytes. They are asked for before each fork, and there may be hundreds: read anew at most
-    every READ_EVERY seconds.
-    """
-
-    def __init__(self) -> None:
-        self._available = 0
-        self._read_at = -READ_EVERY
-
-    def __call__(self) -> int:
-        now = time.monotonic()
-        if now >= self._read_at + READ_EVERY:
-            self._read_at = now
-            with suppress(OSError):  # without a descriptor to look with, it is what it was
-                self._available = psutil.virtual_memory().available
-        return self._available
 
 
 def is_shortage(error: OSError) -> bool:

@@ -26,13 +26,14 @@ from ..wire.messages import Abandon, Failure, Open, Reply, Request
 from ..wire.shapes import Message
 from .catalog import Catalog
 from .clients import Client, Clients
+from .free_memory import FreeMemory
 from .log import Log, tail_to
 from .movable_board import MovableBoard
 from .processes import Processes
 from .requests import Requests
-from .room import FreeMemory
 from .session_logs import Logs, Tail
 from .testing import TestControls
+from .zygote_process import ZygoteProcess
 
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -46,6 +47,7 @@ class Server:
         board: Board,
         catalog: Catalog,
         listener: socket.socket,
+        zygote: ZygoteProcess | None,
         open_files: int,
         log: Log,
         tail: Tail | None,
@@ -63,6 +65,7 @@ class Server:
             board,
             self._logs,
             catalog,
+            zygote,
             frame_limit=settings.call_frame_limit,
             open_files=open_files,
             report=self.report,

@@ -187,9 +187,10 @@ class Logs:
     def open(self, worker: str, row: int) -> int:
         """A descriptor for the worker to print to; the caller's to close. Raises OSError if there can be none."""
         source = _Source(row, None if self._tail is None else Lines(partial(self._tail, worker)))
-        source.pipe = Pipe(self._loop, partial(self._keep, worker, source), partial(self._ended, worker))
+        readable, writable = os.pipe2(os.O_CLOEXEC)
+        source.pipe = Pipe(self._loop, readable, partial(self._keep, worker, source), partial(self._ended, worker))
         self._sources[worker] = source
-        return source.pipe.writable
+        return writable
 
     def finish(self, worker: str) -> None:
         """The worker is dead: takes what it has left."""

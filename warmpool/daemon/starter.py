@@ -19,6 +19,7 @@ from .child import Child
 from .children import Children
 from .interpreters import Interpreter, requirement
 from .zygote import Zygote
+from .zygote_process import ZygoteProcess
 
 _ZYGOTE: Final = "templates"
 """In whose name the log tells what it prints."""
@@ -44,6 +45,7 @@ class Starter:
         loop: asyncio.AbstractEventLoop,
         children: Children,
         catalog: Catalog,
+        zygote: ZygoteProcess | None,
         printed: Callable[[str, str], None],
         *,
         frame_limit: int,
@@ -55,7 +57,7 @@ class Starter:
         self._catalog = catalog
         self._printed = printed
         self._frame_limit, self._open_files = frame_limit, open_files
-        self._zygote = Zygote(loop, children, partial(printed, _ZYGOTE))
+        self._zygote = Zygote(loop, children, zygote, partial(printed, _ZYGOTE))
 
     def plan_for(self, app_key: str) -> Plan:
         entry = self._catalog.by_key(app_key)

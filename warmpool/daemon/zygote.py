@@ -1,5 +1,5 @@
-"""The daemon's end of the zygote, from which templates are forked: started when the first of them is wanted, and anew
-when it has died or something has been installed: what it imported may lie there in another version by now.
+"""The daemon's end of the zygote, from which templates are forked. Another one is started when it has died or something
+has been installed: what it imported may lie there in another version by now.
 
 It says when it can fork, and is asked for one template at a time. One that ends before it has said so once is of no
 use, be it that it cannot import what it must or that the environment gives it threads. Templates are fresh processes
@@ -10,22 +10,20 @@ from __future__ import annotations
 
 import asyncio
 import os
-import site
 import socket
-import sys
 from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from typing import Final, NamedTuple
 
 from .. import packets
-from ..discovery import holds_packages
 from ..launch import python_command
 from ..wire.process_messages import FROM_ZYGOTE, ForkTemplate
 from ..wire.shapes import Message
 from .child import Channel, Child, Exit
 from .children import Children
 from .room import check_room
+from .zygote_process import ZygoteProcess, last_installed, start_zygote
 
 NO_FORK: Final = "the process that forks templates has failed"
 """Why a channel has ended without a word."""
@@ -47,8 +45,16 @@ class _Order(NamedTuple):
 
 
 class Zygote:
-    def __init__(self, loop: asyncio.AbstractEventLoop, children: Children, printed: Callable[[str], None]) -> None:
-        """`printed` is told each line that it prints, which is why it cannot do its work."""
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        children: Children,
+        process: ZygoteProcess | None,
+        printed: Callable[[str], None],
+    ) -> None:
+        """`process`: the first, if there is one. `printed` is told each line that one prints, which is why it cannot do
+        its work.
+        """
         self._loop = loop
         self._children = children
         self._printed = printed
@@ -64,6 +70,9 @@ class Zygote:
         self._watchdog: asyncio.TimerHandle | None = None
         self._installed: list[int] = []
         """When something was installed last before it was started."""
+        if process is not None:
+            with suppress(OSError):  # it finds itself hung up on, and there is another when one is wanted
+                self._adopt(process)
 
     def fork(self, printed: Callable[[str], None], born: Callable[[Child], None]) -> socket.socket:
         """Our end of a channel to a new template. That says there first that it is `Forked`; or `born` is told of a
@@ -80,18 +89,17 @@ class Zygote:
             order = _Order(theirs, self._children.pipe(printed), born)
             undo.callback(order.close)
             if self._is_of_use and self._channel is None:
-                self._start()
+                self._adopt(start_zygote())
             undo.pop_all()
         self._waiting.append(order)
         self._go_on()
         return ours
 
-    def _start(self) -> None:
-        command = python_command("warmpool.worker.start", str(os.getpid()), function="zygote")
-        child, ours = self._children.spawn(command, self._printed)
-        channel = Channel(ours, self._loop, FROM_ZYGOTE, self._heed, lambda: None)
+    def _adopt(self, process: ZygoteProcess) -> None:
+        child = self._children.adopt(process.spawned, self._printed)
+        channel = Channel(process.spawned.channel, self._loop, FROM_ZYGOTE, self._heed, lambda: None)
         child.on_exit = self._exited
-        self._child, self._channel = child, channel
+        self._child, self._channel, self._installed = child, channel, process.installed
         self._can_fork = self._has_been = False
         self._watch(IMPORT_TIMEOUT)
 
@@ -137,7 +145,7 @@ class Zygote:
         self._close()
         if self._waiting and self._is_of_use:
             try:
-                self._start()
+                self._adopt(start_zygote())
             except OSError as error:
                 self._printed(f"no process could be started: {error}")
                 self._drop_all()
@@ -165,17 +173,3 @@ class Zygote:
         self._drop_all()
         if self._child is not None:
             self._child.kill()
-
-
-def last_installed() -> list[int]:
-    """When the directories that packages are installed to were changed: installers add or rename something there. 0 for
-    one that does not exist, as a user's own before its first package.
-    """
-    places = dict.fromkeys([*sys.path, *site.getsitepackages(), site.getusersitepackages()])
-    return [_changed_at(place) for place in places if place.endswith("-packages") or holds_packages(place)]
-
-
-def _changed_at(place: str) -> int:
-    with suppress(OSError):
-        return os.stat(place).st_mtime_ns
-    return 0
