@@ -1234,6 +1234,16 @@ def test_a_signal_stops_a_daemon_in_the_foreground(free_socket: Path, number: si
     assert processes_marked(os.environ[MARK]) == []
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_to_a_daemon_that_has_just_made_its_files_leaves_none(free_socket: Path, number: signal.Signals):
+    with running(command(free_socket, "serve")) as daemon:
+        while not free_socket.exists():
+            look_again()
+        daemon.send_signal(number)
+        assert (daemon.wait(PATIENCE), daemon.communicate()[1].endswith(" stopped\n")) == (0, True)
+    assert list(free_socket.parent.iterdir()) == []
+
+
 DEAF = """\
 import os, signal, sys
 for number in map(int, sys.argv[1].split(",")):

@@ -9,10 +9,12 @@ from __future__ import annotations
 import os
 import resource
 import shutil
+import signal
 import socket
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..board import Board
 from ..errors import InvalidRequestError
@@ -26,7 +28,13 @@ from .movable_board import MovableBoard
 from .room import FOR_A_DAEMON, check_room, why_no_room
 from .zygote_process import ZygoteProcess, start_zygote
 
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+
+    from .server import Server
+
 BACKLOG = 1024
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def serve(
@@ -48,6 +56,7 @@ def serve(
     entries = catalog.serve(apps)
     make_private(places)
     with ExitStack() as stack:
+        stack.enter_context(_signals_held())
         log = LogWriter(STDERR, as_json if log_json else as_text, places.log if is_written_to(places.log) else None)
         stack.callback(log.close)
         lock = _lock(places)
@@ -63,22 +72,39 @@ def serve(
         zygote = _zygote()
         import uvloop
 
-        from ..policy import events as ev
         from .server import Server
 
         loop = stack.enter_context(closing(uvloop.new_event_loop()))
         printed = tail_to(log) if tail else None
         server = Server(loop, places, settings, board, catalog, listener, zygote, open_files, log, printed)
+        _heed_signals(loop, server, stack)
         stack.callback(server.close)
         _introduce(log, places, apps if not entries else ())
         catalog.log_to(log)
-        for entry in entries:
-            server.report(ev.WarmUpRequested(entry.edition()))
+        server.warm_up(entries)
         if owner is not None:
             loop.add_reader(owner.fileno(), server.owner_has_gone)
         ready()
         loop.run_forever()
         log("stopped")
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """None ends this process before it can leave nothing behind. `_heed_signals` lets them in."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _heed_signals(loop: AbstractEventLoop, server: Server, stack: ExitStack) -> None:
+    for number in STOP_SIGNALS:
+        if number == signal.SIGTERM or signal.getsignal(number) is not signal.SIG_IGN:  # under nohup it stays so
+            loop.add_signal_handler(number, server.stop)
+            stack.callback(loop.remove_signal_handler, number)
+    loop.call_soon(signal.pthread_sigmask, signal.SIG_UNBLOCK, STOP_SIGNALS)  # uvloop forgets what comes before it runs
 
 
 def _introduce(log: Log, places: Places, without_apps: Sequence[str]) -> None:

@@ -12,7 +12,8 @@ import signal
 import socket
 import traceback
 from collections import deque
-from typing import Any, Final, assert_never
+from collections.abc import Iterable
+from typing import Any, assert_never
 
 from ..board import Board
 from ..errors import InternalError, PoolExhaustedError, ProtocolError, WarmpoolError
@@ -24,7 +25,7 @@ from ..policy.split_timers import SplitTimers
 from ..settings import Settings
 from ..wire.messages import Abandon, Failure, Open, Reply, Request
 from ..wire.shapes import Message
-from .catalog import Catalog
+from .catalog import AppEntry, Catalog
 from .clients import Client, Clients
 from .free_memory import FreeMemory
 from .log import Log, tail_to
@@ -34,8 +35,6 @@ from .requests import Requests
 from .session_logs import Logs, Tail
 from .testing import TestControls
 from .zygote_process import ZygoteProcess
-
-STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Server:
@@ -84,7 +83,7 @@ class Server:
             report=self.report, reply=self._reply, imports=self._processes.templates.imports,
             more=controls.methods if controls else {}, wall_time=controls.wall_time if controls else None,
         )  # fmt: skip
-        self._heed_signals()
+        signal.signal(signal.SIGCHLD, self._child_died)  # uvloop keeps this one to itself, and makes no use of it
         self._set_timer()
 
     def _logs_with(self, tail: Tail | None) -> Logs:
@@ -115,12 +114,6 @@ class Server:
             self._loop, self._broker, self._processes, self._catalog, board, timers,
             report=self.report, reply=self._reply, refuse=self._refuse, time_moved=self._set_timer, meet=self._meet,
         )  # fmt: skip
-
-    def _heed_signals(self) -> None:
-        for number in STOP_SIGNALS:
-            if number == signal.SIGTERM or signal.getsignal(number) is not signal.SIG_IGN:  # under nohup it stays so
-                self._loop.add_signal_handler(number, self.report, ev.StopRequested())
-        signal.signal(signal.SIGCHLD, self._child_died)  # uvloop keeps this one to itself, and makes no use of it
 
     # --- events and effects -----------------------------------------------------------------------------------
 
@@ -314,15 +307,22 @@ class Server:
     def _child_died(self, *_: object) -> None:
         self._loop.call_soon_threadsafe(self._processes.children.look_for_orphans)
 
+    def warm_up(self, entries: Iterable[AppEntry]) -> None:
+        """Each has workers before anybody asks for one."""
+        for entry in entries:
+            self.report(ev.WarmUpRequested(entry.edition()))
+
+    def stop(self) -> None:
+        """As if a client had asked for it."""
+        self.report(ev.StopRequested())
+
     def owner_has_gone(self) -> None:
         """Whom this daemon was for is dead or done: stops at once."""
         self._processes.children.kill_all()
-        self.report(ev.StopRequested())
+        self.stop()
 
     def close(self) -> None:
         self._processes.close()
         self._clients.close()
         self._logs.close()
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        for number in STOP_SIGNALS:
-            self._loop.remove_signal_handler(number)
