@@ -17,7 +17,7 @@ from typing import Any, Self
 import msgpack
 import psutil
 
-from warmpool import Client
+from warmpool import Client, Session
 from warmpool.wire.messages import PROTOCOL_VERSION, Control, Open
 
 ROOT = Path(__file__).parent.parent
@@ -190,6 +190,14 @@ def wait_for_workers(client: Client, **wanted: int) -> None:
     deadline = time.monotonic() + PATIENCE
     while (found := client.status().workers_by_state) != wanted:
         assert time.monotonic() < deadline, f"{found}, not {wanted}"
+        look_again()
+
+
+def wait_until_busy(session: Session) -> None:
+    """Until a call of it runs."""
+    deadline = time.monotonic() + PATIENCE
+    while not session.info().busy:
+        assert time.monotonic() < deadline
         look_again()
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 import pytest
-from support import APPS, PATIENCE, look_again
+from support import APPS, PATIENCE, wait_until_busy
 
 import warmpool
 from warmpool import (
@@ -43,8 +43,7 @@ class Running:
         self._session, self._function, self._fields = session, function, fields
         self._thread = threading.Thread(target=self._call)
         self._thread.start()
-        while not session.info().busy:
-            look_again()
+        wait_until_busy(session)
 
     def _call(self) -> None:
         try:

@@ -892,12 +892,14 @@ def test_an_interruption_anywhere_in_an_open_leaves_no_connection(client: Client
     """Or its worker would never be free again."""
     before = open_files()
     chance, goes_on = 0, True
+    gc.freeze()  # all that is not of an open: two hundred looks at it would take most of the time
     while goes_on:
         with Client(client.places.socket, autostart=False) as interrupted:
             goes_on = interrupted_at(chance, lambda: interrupted.run(app=COUNTER, function="add"))
         gc.collect()
         assert open_files() == before, chance
         chance += 1
+    gc.unfreeze()
     assert chance > 100
     deadline = time.monotonic() + PATIENCE
     while "serving" in client.status().workers_by_state:

@@ -22,6 +22,7 @@ from support import (
     processes_marked,
     template_of,
     wait_for_exit,
+    wait_until_busy,
     wait_until_said,
 )
 
@@ -76,8 +77,7 @@ def test_a_daemon_that_is_killed_takes_everything_with_it(daemon: Daemon):
     session = daemon.client.session(COUNTER)
     stuck = daemon.client.session(MISBEHAVES)
     threading.Thread(target=_call_until_broken, args=(stuck, "hold_the_gil"), daemon=True).start()
-    while not stuck.info().busy:
-        look_again()
+    wait_until_busy(stuck)
     assert len(processes_marked(daemon.mark)) >= 5
     os.kill(daemon.pid, signal.SIGKILL)
     assert all_are_gone(daemon.mark, 1)
@@ -248,19 +248,15 @@ def test_a_client_that_dies_in_a_call_harms_nothing(daemon: Daemon):
             )
         finally:
             os._exit(0)
-    while not session.info().busy:
-        look_again()
+    wait_until_busy(session)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     assert session.info().status == "active"
 
 
 def test_a_stopped_worker_does_not_stop_the_daemon(client: Client):
-    stopped = client.session(COUNTER, session_timeout=1)
-    pid = stopped.info().pid
-    os.kill(pid, signal.SIGSTOP)
+    stopped = client.session(COUNTER)
+    os.kill(stopped.info().pid, signal.SIGSTOP)
     with client.session(COUNTER) as session:
         assert session.call("add") == {"total": 1}
-    assert wait_for_exit(pid), "its window ends, it does not answer, it is killed"
-    assert stopped.info().status == "expired"
-    assert select.select([], [], [], 0) == ([], [], [])
+    assert stopped.end().status == "ended", "it does not go, so it is killed"

@@ -208,7 +208,7 @@ class Story:
                 self.starts.append(app_key)
             case fx.StopTemplate(pool):
                 self.templates.pop(pool, None)
-            case fx.Fork(pool, _, worker, row):
+            case fx.Fork(pool, _, worker, row, _):
                 assert self.templates.get(pool), f"{pool} has no template that could fork"
                 assert worker not in self.workers
                 assert row not in {w.row for w in self.workers.values()}, "two workers have one row"

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from support import APPS, PATIENCE, look_again, processes_marked, wait_for_exit, when
+from support import APPS, PATIENCE, look_again, processes_marked, wait_for_exit, wait_until_busy, when
 
 from warmpool import (
     AppBrokenError,
@@ -35,8 +35,7 @@ def test_a_lifetime_that_is_over_in_a_call_ends_with_it(client: TestingClient, t
     pid = session.info().pid
     with ThreadPoolExecutor(1) as pool:
         call = pool.submit(session.call, "wait", fifo=fifo)
-        while not session.info().busy:
-            pass
+        wait_until_busy(session)
         client.clock.advance(60)
         assert session.info().status == "active"
         fifo.write_text("go")
@@ -157,8 +156,7 @@ def test_a_call_that_runs_holds_its_session_open_over_any_time(client: TestingCl
         client.hang_next_call(session)
         caller = threading.Thread(target=call_and_lose, args=(session,))
         caller.start()
-        while not session.info().busy:
-            pass
+        wait_until_busy(session)
         client.clock.advance(3600)
         assert session.info().status == "active"
         client.kill_worker(session)
@@ -175,8 +173,7 @@ def test_the_grace_of_a_cancel_can_be_moved_over(client: TestingClient):
     session = client.session(f"{APPS / 'told_to_stop.py'}:Plain")
     caller = threading.Thread(target=call_in_vain, args=(session,))
     caller.start()
-    while not session.info().busy:
-        pass
+    wait_until_busy(session)
     client.clock.freeze()
     session.cancel()
     client.clock.advance(9.99)

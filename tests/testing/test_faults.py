@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from support import APPS, PATIENCE, wait_for_exit
+from support import APPS, PATIENCE, wait_for_exit, wait_until_busy
 
 from warmpool import (
     CallTimeoutError,
@@ -46,8 +46,7 @@ def test_a_worker_can_be_killed_in_the_middle_of_a_call(client: TestingClient):
     client.hang_next_call(session)
     caller = threading.Thread(target=call)
     caller.start()
-    while not session.info().busy:
-        pass
+    wait_until_busy(session)
     client.kill_worker(session.id)
     caller.join()
     assert lost[0].session_id == session.id
@@ -70,8 +69,7 @@ def test_the_next_call_hangs_and_those_of_others_do_not(client: TestingClient, a
         client.hang_next_call(session)
         caller = threading.Thread(target=call_and_lose, args=(session,))
         caller.start()
-        while not session.info().busy:
-            pass
+        wait_until_busy(session)
         other.call("add", amount=1)
         with pytest.raises(InvalidRequestError, match="a call of it runs"):
             client.expire_now(session)
@@ -149,8 +147,7 @@ def test_a_worker_that_dies_before_it_has_heard_that_it_is_to_hang(client: Testi
     os.mkfifo(fifo)
     with client.session(str(APPS / "waits.py")) as session, ThreadPoolExecutor(2) as pool:
         call = pool.submit(session.call, "wait", fifo=str(fifo), answer="never")
-        while not session.info().busy:
-            pass
+        wait_until_busy(session)
         hanging = pool.submit(client.hang_next_call, session)
         while client.sessions.get(session.id).status == "active":
             client.sessions.end(session.id, force=True)

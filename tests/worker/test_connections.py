@@ -21,6 +21,7 @@ from support import (
     framed,
     look_again,
     to_worker,
+    wait_until_busy,
 )
 
 from warmpool import Client, SessionError, SessionExpiredError, WarmpoolError
@@ -56,13 +57,6 @@ def connect(client: Client, shared_daemon: Daemon) -> Iterator[Callable[[str], T
     yield make
     for raw in made:
         raw.close()
-
-
-def wait_until_busy(session) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not session.info().busy:
-        assert time.monotonic() < deadline
-        look_again()
 
 
 # --- turns --------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import Any, Final
 from ..errors import InvalidRequestError, WarmpoolError
 from .aio_calls import AsyncCallLink
 from .aio_links import AsyncControlLink, wrong_loop
-from .connections import HangupError, connect, payload_of
+from .connections import HangupError, OverdueError, connect, payload_of
 from .core import Core
 from .requests import RunRequest
 
@@ -74,6 +74,8 @@ class AsyncCore(Core[AsyncCallLink]):
         timer = None if timeout is None else link.loop.call_later(timeout, link.overdue, call_id)
         try:
             return payload_of(await future)
+        except OverdueError as overdue:
+            raise await self.give_up(link, timeout, overdue) from None
         except asyncio.CancelledError:
             await self._tell_cancelled(link, call_id)
             raise

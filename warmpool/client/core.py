@@ -134,11 +134,11 @@ class Core(ABC, Generic[L]):
 
     @abstractmethod
     async def call(self, link: L, function: str | None, input: Any, timeout: float | None) -> Any:
-        """One call's output. Whoever stops waiting cancels it. Raises its error, HangupError and OverdueError."""
+        """One call's output. Whoever stops waiting cancels it. Raises its error, CALL_TIMEOUT and HangupError."""
 
     @abstractmethod
     async def next_parts(self, link: L, call_id: int, deadline: float | None) -> list[Any]:
-        """What comes next for a call that has begun. Raises as `call`."""
+        """What comes next for a call that has begun. Raises HangupError and OverdueError."""
 
     @abstractmethod
     async def settle(self, link: L, call_id: int) -> None:
@@ -345,8 +345,6 @@ class Core(ABC, Generic[L]):
             except HangupError as hangup:
                 if hangup.sent or reopen is None or (fresh and not hangup.found):
                     raise await self.explain(link.opened.session_id) from None
-            except OverdueError as overdue:
-                raise await self.give_up(link, timeout, overdue) from None
             link, fresh = await reopen(), True
 
     async def give_up(self, link: L, timeout: float | None, overdue: OverdueError) -> WarmpoolError:
@@ -364,9 +362,6 @@ class Core(ABC, Generic[L]):
         except SessionError as error:
             late.details |= error.details
         return late
-
-    async def cancel(self, session_id: str, call_id: int | None = None, *, force: bool = False) -> Data:
-        return Data(await self.request("calls.cancel", session_id=session_id, call_id=call_id, force=force))
 
     async def stop_call(self, opened: Opened, call_id: int) -> Data:
         """Cancels a call on this connection."""

@@ -196,7 +196,7 @@ class AsyncSession(Served):
 
     async def cancel(self, *, force: bool = False) -> Data:
         """As `Session.cancel`, awaited."""
-        return await self._core.cancel(self.id, force=force)
+        return await AsyncCalls(self._core).cancel(self.id, force=force)
 
     # --- the daemon's side ------------------------------------------------------------------------------------
 
@@ -309,7 +309,8 @@ class AsyncCalls:
 
     async def cancel(self, session_id: str, call_id: int | None = None, *, force: bool = False) -> Data:
         """As `Calls.cancel`, awaited."""
-        return await self._core.cancel(session_id, call_id, force=force)
+        told = await self._core.request("calls.cancel", session_id=session_id, call_id=call_id, force=force)
+        return Data(told)
 
 
 class AsyncApps:

@@ -15,7 +15,6 @@ import struct
 import termios
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import NamedTuple
 
 from .. import packets
@@ -165,12 +164,3 @@ class Channel:
             self._open = False
             self._loop.remove_reader(self._socket.fileno())
             self._socket.close()
-
-
-def children_of_this_process() -> list[int]:
-    """Pids of all children, dead ones too."""
-    found: list[int] = []
-    for task in Path("/proc/self/task").iterdir():
-        with suppress(OSError):
-            found += map(int, (task / "children").read_text().split())
-    return found

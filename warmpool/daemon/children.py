@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import Final
 
 from ..constants import MEMORY_RECHECK
-from .child import Child, Exit, children_of_this_process
+from .child import Child, Exit
 from .printed import Lines, Pipe
 from .room import check_room
-from .spawning import Spawned, spawn, spawn_on
+from .spawning import Spawned, spawn
 
 SWEEP_PAUSE: Final = 0.05
 """Seconds from one look for orphans to the next. With 3,000 children one takes 2 ms."""
@@ -62,16 +62,16 @@ class Children:
     def __repr__(self) -> str:
         return f"<Children {list(self._known)}>"
 
-    def spawn(self, command: list[str], printed: Callable[[str], None]) -> tuple[Child, socket.socket]:
+    def spawn(self, command: list[str], printed: Callable[[str], None]) -> tuple[socket.socket, Child]:
         """A new process whose descriptor 3 is a channel, and our end of that. `printed` is told each line that it
         prints. Raises OSError if there can be none.
         """
         check_room()
         spawned = spawn(command)
-        return self.adopt(spawned, printed), spawned.channel
+        return spawned.channel, self.adopt(spawned, printed)
 
     def adopt(self, spawned: Spawned, printed: Callable[[str], None]) -> Child:
-        """One that was started without us. Raises OSError if it cannot be watched; then it finds itself hung up on."""
+        """A process that was just started. Raises OSError if it cannot be watched; then it finds itself hung up on."""
         try:
             child = self.watch(spawned.pid)
         except OSError:
@@ -79,10 +79,6 @@ class Children:
             raise
         self._follow(spawned.printed, printed)
         return child
-
-    def spawn_on(self, command: list[str], end: int, writable: int) -> Child:
-        """A new process that has these: its end of a channel, and what it prints to. Raises OSError."""
-        return self.watch(spawn_on(command, end, writable))
 
     def pipe(self, printed: Callable[[str], None]) -> int:
         """What a process can print to, for the caller to close; `printed` is told each line. Raises OSError."""
@@ -185,6 +181,15 @@ class Children:
         """Clients have taken the last descriptor, and nothing can be looked at without one."""
         self._sweep_due = True
         self._loop.call_later(MEMORY_RECHECK, self.sweep)
+
+
+def children_of_this_process() -> list[int]:
+    """Pids of all children, dead ones too."""
+    found: list[int] = []
+    for task in Path("/proc/self/task").iterdir():
+        with suppress(OSError):
+            found += map(int, (task / "children").read_text().split())
+    return found
 
 
 def _is_a_cleaner(pid: int) -> bool:

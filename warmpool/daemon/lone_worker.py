@@ -10,7 +10,7 @@ from typing import Any
 
 from ..descriptors import close_all
 from ..policy.refusals import broken
-from ..wire.process_messages import FROM_TEMPLATE, Fork, Forked, ForkFailed, Loaded, LoadFailed
+from ..wire.process_messages import FROM_TEMPLATE, Fork, Forked, Loaded, LoadFailed, NotForked
 from ..wire.shapes import Message
 from .child import Channel, Child, Exit
 from .room import why_no_room
@@ -66,7 +66,7 @@ class LoneTemplate:
                     self.begin(self._watch(message.pid))
                 except OSError as error:
                     self._never_born(why_no_room(error))
-            case ForkFailed():
+            case NotForked():
                 self._never_born(why_no_room(OSError(message.errno, os.strerror(message.errno))))
             case Loaded():
                 self._loaded(message.version)

@@ -16,6 +16,7 @@ from .. import packets
 from ..board import Board
 from ..constants import ATTACH_FRAME_LIMIT
 from ..descriptors import close_all
+from ..policy import effects as fx
 from ..policy import events as ev
 from ..policy.refusals import broken
 from ..wire.frames import FrameWriter
@@ -44,7 +45,7 @@ from .lone_worker import LoneTemplate
 from .room import check_room, is_shortage, why_no_room
 from .session_logs import LAST_LINES, Logs
 from .starter import Starter
-from .templates import TemplateEnd, Templates
+from .templates import Templates
 from .workers import WorkerEnd
 from .zygote_process import ZygoteProcess
 
@@ -95,9 +96,9 @@ class Processes:
             report=report, described=described, not_made=self._not_made,
         )  # fmt: skip
 
-    def fork(self, pool: str, app_key: str, worker: str, row: int) -> None:
+    def fork(self, wish: fx.Fork) -> None:
+        app_key, worker, row = wish.app_key, wish.worker, wish.row
         self._board.clear(row)
-        template = self.templates.get(pool)
         with ExitStack() as undo:
             try:
                 check_room()
@@ -114,14 +115,14 @@ class Processes:
         )  # fmt: skip
         self._workers[worker] = WorkerEnd(worker, self._loop, channel, first)
         ends = (theirs.detach(), log, served.detach())
-        if template is not None and template.can_fork:
-            self._ask_for_fork(template, Fork(worker, row, in_place=False), ends)
-        else:
+        if wish.alone:
             self._fork_alone(app_key, worker, row, ends)
+        else:
+            self._ask_for_fork(wish.pool, Fork(worker, row, in_place=False), ends)
 
-    def _ask_for_fork(self, template: TemplateEnd, fork: Fork, ends: tuple[int, ...]) -> None:
+    def _ask_for_fork(self, pool: str, fork: Fork, ends: tuple[int, ...]) -> None:
         try:
-            template.ask_for(fork, ends)
+            self.templates.of(pool).ask_for(fork, ends)
         except BlockingIOError:
             self._no_room(fork.worker_id, "its template has many others to fork first")
         except OSError as error:
@@ -141,7 +142,7 @@ class Processes:
         """A process of its own imports the app and becomes the worker: for an app that cannot be forked."""
         plan = self._starter.plan_for(app_key)
         try:
-            ours = self._starter.start(plan, lambda child: lone.begin(child))  # noqa: PLW0108  (not yet made)
+            ours, child = self._starter.start(plan)
         except OSError as error:
             close_all(ends)
             self._not_made(worker, error, plan.no_process(error))
@@ -153,6 +154,8 @@ class Processes:
             failed=partial(self._never_born, worker),
         )  # fmt: skip
         self._workers[worker].announced_on = lone.channel
+        if child is not None:
+            lone.begin(child)
 
     def _begun_alone(self, worker: str, child: Child) -> None:
         known = self._workers.get(worker)

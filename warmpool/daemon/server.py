@@ -154,7 +154,7 @@ class Server:
             case fx.HandOver():
                 self._hand_over(effect)
             case fx.Fork():
-                self._processes.fork(effect.pool, effect.app_key, effect.worker, effect.row)
+                self._processes.fork(effect)
             case fx.Tell():
                 self._processes.tell(effect.worker, effect.message)
             case fx.Answer():

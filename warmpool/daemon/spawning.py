@@ -32,17 +32,12 @@ def spawn(command: list[str]) -> Spawned:
         ours, theirs = packets.pair()
         undo.callback(ours.close)
         passed.callback(theirs.close)
-        pid = spawn_on(command, theirs.fileno(), writable)
+        descriptors = [
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_DUP2, writable, 1),
+            (os.POSIX_SPAWN_DUP2, writable, 2),
+            (os.POSIX_SPAWN_DUP2, theirs.fileno(), 3),
+        ]
+        pid = spawn_afresh(command, descriptors, setsid=True)
         undo.pop_all()
     return Spawned(pid, ours, printed)
-
-
-def spawn_on(command: list[str], end: int, writable: int) -> int:
-    """The pid of a new process that has these: its end of a channel, and what it prints to. Raises OSError."""
-    descriptors = [
-        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-        (os.POSIX_SPAWN_DUP2, writable, 1),
-        (os.POSIX_SPAWN_DUP2, writable, 2),
-        (os.POSIX_SPAWN_DUP2, end, 3),
-    ]
-    return spawn_afresh(command, descriptors, setsid=True)

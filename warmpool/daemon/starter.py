@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, NamedTuple
 
-from ..launch import foreign_command
+from ..launch import foreign_command, python_command
 from ..policy.refusals import broken
 from ..version import __version__
 from ..wire.messages import PROTOCOL_VERSION
@@ -52,7 +52,6 @@ class Starter:
         open_files: int,
     ) -> None:
         """`printed` is told an app and a line that it prints as it is loaded."""
-        self._loop = loop
         self._children = children
         self._catalog = catalog
         self._printed = printed
@@ -67,20 +66,20 @@ class Starter:
         )  # fmt: skip
         return Plan(load, entry.interpreter)
 
-    def start(self, plan: Plan, born: Callable[[Child], None]) -> socket.socket:
-        """Our end of a channel to a new template. `born` is told of it, later; or it says there that it is `Forked`, or
-        the channel ends without a word. Raises OSError if there can be none.
+    def start(self, plan: Plan) -> tuple[socket.socket, Child | None]:
+        """Our end of a channel to a new template, and that. None: it says there that it is `Forked`, or the channel
+        ends without a word. Raises OSError if there can be none.
         """
         load, interpreter = plan
         if interpreter.problem is not None:
             raise OSError(interpreter.problem)
         printed = partial(self._printed, load.app)
-        if interpreter.is_ours:
-            return self._zygote.fork(printed, born)
-        told = (load.app, str(PROTOCOL_VERSION), __version__, requirement())
-        child, ours = self._children.spawn(foreign_command(interpreter.python, *told), printed)
-        self._loop.call_soon(born, child)
-        return ours
+        if not interpreter.is_ours:
+            told = (load.app, str(PROTOCOL_VERSION), __version__, requirement())
+            return self._children.spawn(foreign_command(interpreter.python, *told), printed)
+        if (ours := self._zygote.fork(printed)) is not None:
+            return ours, None
+        return self._children.spawn(python_command("warmpool.worker.start"), printed)
 
     def close(self) -> None:
         self._zygote.stop()

@@ -18,6 +18,7 @@ from ..wire.process_messages import (
     ForkFailed,
     Loaded,
     LoadFailed,
+    NotForked,
     SourceRead,
 )
 from ..wire.shapes import Message
@@ -38,7 +39,6 @@ class TemplateEnd:
         self.channel = self.announced_on = channel
         self.child: Child | None = None
         """None: it is yet to be forked. It ends by itself then when its channel does."""
-        self.can_fork = True
         self.describers: list[ev.Ticket] = []
         self._unsent: list[tuple[int, ...]] = []
         """The ends of workers that it was asked for when it was dying: they have not failed before it has."""
@@ -93,13 +93,14 @@ class Templates:
     def __iter__(self) -> Iterator[TemplateEnd]:
         return iter(self._of_pool.values())
 
-    def get(self, pool: str) -> TemplateEnd | None:
-        return self._of_pool.get(pool)
+    def of(self, pool: str) -> TemplateEnd:
+        """That of a pool whose template is READY."""
+        return self._of_pool[pool]
 
     def start(self, pool: str, app_key: str) -> None:
         plan = self._starter.plan_for(app_key)
         try:
-            ours = self._starter.start(plan, lambda child: self._born(pool, template, child))
+            ours, child = self._starter.start(plan)
         except OSError as error:
             if is_shortage(error):
                 self._report(ev.NoRoomForTemplate(pool, why_no_room(error)))
@@ -108,6 +109,8 @@ class Templates:
             return
         channel = Channel(ours, self._loop, FROM_TEMPLATE, lambda m: self._heed(pool, m), lambda: self._hung_up(pool))
         template = self._of_pool[pool] = TemplateEnd(app_key, plan, channel)
+        if child is not None:
+            self._born(pool, template, child)
 
     def stop(self, pool: str) -> None:
         """Its workers do not notice."""
@@ -143,7 +146,6 @@ class Templates:
             case SourceRead():
                 app.note(message)
             case Loaded():
-                template.can_fork = not message.threads
                 app.remember(message.sources)
                 self._report(
                     ev.TemplateLoaded(pool, message.version, **message.options, threads=tuple(message.threads))
@@ -154,7 +156,7 @@ class Templates:
                 self._report(ev.TemplateFailed(pool, message.error))
             case Described():
                 self._described(template.describers.pop(0), message.functions)
-            case ForkFailed() if template.child is None:
+            case NotForked():
                 self._never_born(pool, template, why_no_room(OSError(message.errno, os.strerror(message.errno))))
             case ForkFailed():
                 cause = OSError(message.errno, os.strerror(message.errno))
@@ -171,9 +173,6 @@ class Templates:
                 self._born(pool, template, child)
 
     def _born(self, pool: str, template: TemplateEnd, child: Child) -> None:
-        if self._of_pool.get(pool) is not template:  # it has been stopped
-            child.kill()
-            return
         template.child = child
         child.on_exit = lambda end: self._exited(pool, template, template.plan.status(end.status))
         template.channel.send(template.plan.load, (self._board_fd,))
@@ -193,8 +192,8 @@ class Templates:
         template.channel.drain()  # what it said before it died comes first
         if self._of_pool.get(pool) is template:
             del self._of_pool[pool]
+            self._report(ev.TemplateExited(pool, status))  # first: who is told by the next may be gone, and be reported
             self._close(template)
-            self._report(ev.TemplateExited(pool, status))
 
     def _close(self, template: TemplateEnd) -> None:
         template.close()

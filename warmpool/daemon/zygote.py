@@ -1,9 +1,9 @@
 """The daemon's end of the zygote, from which templates are forked. Another one is started when it has died or something
 has been installed: what it imported may lie there in another version by now.
 
-It says when it can fork, and is asked for one template at a time. One that ends before it has said so once is of no
-use, be it that it cannot import what it must or that the environment gives it threads. Templates are fresh processes
-then, until something is installed.
+It says when it can fork, and is asked for one template at a time. What waits when it dies ends without a word, and is
+tried again. One that ends before it has said so once is of no use, be it that it cannot import what it must or that the
+environment gives it threads. Templates are fresh processes then, until something is installed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from contextlib import ExitStack, suppress
 from typing import Final, NamedTuple
 
 from .. import packets
-from ..launch import python_command
 from ..wire.process_messages import FROM_ZYGOTE, ForkTemplate
 from ..wire.shapes import Message
 from .child import Channel, Child, Exit
@@ -37,7 +36,6 @@ class _Order(NamedTuple):
 
     end: socket.socket
     printed: int
-    born: Callable[[Child], None]
 
     def close(self) -> None:
         self.end.close()
@@ -74,21 +72,23 @@ class Zygote:
             with suppress(OSError):  # it finds itself hung up on, and there is another when one is wanted
                 self._adopt(process)
 
-    def fork(self, printed: Callable[[str], None], born: Callable[[Child], None]) -> socket.socket:
-        """Our end of a channel to a new template. That says there first that it is `Forked`; or `born` is told of a
-        fresh process; or there is none, and the channel ends without a word. `printed` is told each line that it
-        prints. Raises OSError if there can be none.
+    def fork(self, printed: Callable[[str], None]) -> socket.socket | None:
+        """Our end of a channel to a new template; None if it is to be a fresh process. It says there first that it is
+        `Forked`, or there is none, and the channel ends without a word. `printed` is told each line that it prints.
+        Raises OSError if there can be none.
         """
-        check_room()
         installed = last_installed()
         if installed != self._installed:
             self._retire()
             self._installed, self._is_of_use = installed, True
+        if not self._is_of_use:
+            return None
+        check_room()
         with ExitStack() as undo:
             ours, theirs = map(undo.enter_context, packets.pair())
-            order = _Order(theirs, self._children.pipe(printed), born)
+            order = _Order(theirs, self._children.pipe(printed))
             undo.callback(order.close)
-            if self._is_of_use and self._channel is None:
+            if self._channel is None:
                 self._adopt(start_zygote())
             undo.pop_all()
         self._waiting.append(order)
@@ -110,23 +110,12 @@ class Zygote:
         self._go_on()
 
     def _go_on(self) -> None:
-        while self._waiting and not self._is_of_use:
-            self._start_afresh(self._waiting.popleft())
         if self._waiting and self._can_fork and self._channel is not None:
             order = self._waiting.popleft()
             self._can_fork = False
             self._watch(FORK_TIMEOUT)
             self._channel.send(ForkTemplate(), (order.end.fileno(), order.printed))
             order.close()
-
-    def _start_afresh(self, order: _Order) -> None:
-        try:
-            child = self._children.spawn_on(python_command("warmpool.worker.start"), order.end.fileno(), order.printed)
-        except OSError as error:
-            self._printed(f"no process could be started: {error}")
-        else:
-            self._loop.call_soon(order.born, child)
-        order.close()
 
     def _watch(self, patience: float | None) -> None:
         """It has so many seconds for what it does. None: it does nothing."""
@@ -143,13 +132,7 @@ class Zygote:
             self._printed("each template is started by itself, until something is installed")
             self._is_of_use = False
         self._close()
-        if self._waiting and self._is_of_use:
-            try:
-                self._adopt(start_zygote())
-            except OSError as error:
-                self._printed(f"no process could be started: {error}")
-                self._drop_all()
-        self._go_on()
+        self._drop_all()
 
     def _drop_all(self) -> None:
         while self._waiting:

@@ -108,10 +108,13 @@ class ForgetLog:
 
 @fact
 class Fork:
+    """Make a worker: of the pool's template, or by a process of its own that imports the app too (`alone`)."""
+
     pool: str
     app_key: str
     worker: str
     row: int
+    alone: bool
 
 
 @fact

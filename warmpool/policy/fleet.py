@@ -262,7 +262,7 @@ class Fleet:
         worker = Worker(self.editions.new_id("w"), pool, self._rows.pop(), pool.stillborn)
         pool.add(worker)
         self.workers[worker.id] = worker
-        self._effects.append(fx.Fork(pool.id, pool.app.key, worker.id, worker.row))
+        self._effects.append(fx.Fork(pool.id, pool.app.key, worker.id, worker.row, not pool.forks))
         self._timers.set(Timer("start", worker.id), now + self._settings.start_timeout)
 
     def _make_room(self, blocked: list[Pool], now: float) -> None:

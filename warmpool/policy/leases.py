@@ -49,17 +49,13 @@ class Leases:
 
     # --- looking ----------------------------------------------------------------------------------------------
 
-    def find(self, session_id: str, now: float) -> Session | None:
-        """The session, live or over."""
-        return self.live.get(session_id) or self._records.get(session_id, now)
-
     def named(self, name: str) -> Session | None:
         """The open session that has the name."""
         return self._names.get(name)
 
     def known(self, session_id: str, now: float) -> Session:
-        """As `find`. Raises SESSION_NOT_FOUND."""
-        if (session := self.find(session_id, now)) is None:
+        """The session, live or over. Raises SESSION_NOT_FOUND."""
+        if (session := self.live.get(session_id) or self._records.get(session_id, now)) is None:
             raise refusals.not_found(session_id, self.named(session_id))
         return session
 

@@ -13,7 +13,7 @@ from ..errors import ProtocolError
 from .frames import decode, unpack
 from .shapes import conversation_of, from_parts, new_tuple
 
-PROTOCOL_VERSION: Final = 13
+PROTOCOL_VERSION: Final = 14
 NEW: Final = "new"
 """In place of a session's id: one is to be opened."""
 
@@ -120,6 +120,8 @@ class Stream(NamedTuple):
 
 
 class Result(NamedTuple):
+    """As Event and Failure, checked by hand where it arrives: `calls.OpenCalls.answer` is part of every call."""
+
     id: int
     output: object
 

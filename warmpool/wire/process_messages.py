@@ -82,8 +82,14 @@ class Described(NamedTuple):
 class ForkFailed(NamedTuple):
     worker_id: str
     error: dict[str, Any]
-    errno: int = 0
-    """Of the system call that failed, if one did: the machine may be short of something."""
+    errno: int
+    """Of the system call that failed, or 0: the machine may be short of something."""
+
+
+class NotForked(NamedTuple):
+    """Said by the zygote, in the place of the template that it could not fork."""
+
+    errno: int
 
 
 # --- daemon → worker ----------------------------------------------------------------------------------------
@@ -183,7 +189,7 @@ class Released(NamedTuple):
 
 
 class WakeMe(NamedTuple):
-    """A thread of the app's has something for the main one, which may be blocked where only a message of the daemon's
+    """There is something for the worker's main thread, which may be about to block where only a message of the daemon's
     is heard. Answered by Wake.
     """
 
@@ -196,7 +202,7 @@ class Leaving(NamedTuple):
     """The clean goodbye: no further call is served. An exit without it is a loss."""
 
     reason: str
-    """What it was told, or the worker's own: "app", "max_calls", "max_private_bytes"."""
+    """What it was told, or the worker's own: "app", "max_calls", "max_lifetime", "max_private_bytes"."""
 
 
 class Ended(NamedTuple):
@@ -209,7 +215,7 @@ class Ended(NamedTuple):
 TO_ZYGOTE: Final = conversation_of(ForkTemplate)
 FROM_ZYGOTE: Final = conversation_of(CanFork)
 TO_TEMPLATE: Final = conversation_of(Load, Fork, Describe)
-FROM_TEMPLATE: Final = conversation_of(Forked, SourceRead, Loaded, LoadFailed, Described, ForkFailed)
+FROM_TEMPLATE: Final = conversation_of(Forked, SourceRead, Loaded, LoadFailed, Described, ForkFailed, NotForked)
 TO_WORKER: Final = conversation_of(Serve, Expire, Stop, Cancel, Relabel, Wake, HangNext)
 TO_CONNECTION: Final = conversation_of(Attach)
 FROM_WORKER: Final = conversation_of(

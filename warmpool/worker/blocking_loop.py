@@ -27,7 +27,6 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
 from ..constants import HOOK_TIMEOUT
-from ..errors import ProtocolError
 from ..packets import send
 from ..wire.large import Frame
 from ..wire.messages import Call, Stream, call_from_wire
@@ -270,21 +269,12 @@ class BlockingLoop(Loop):
         if connection.outbox.push():
             self._poll.modify(connection.socket.fileno(), select.EPOLLIN)
 
-    def _give_up(self, connection: Connection, end: BaseException) -> None:
-        """The client has left, or talks nonsense and is told so; or the app has got in between."""
-        if isinstance(end, ProtocolError):
-            with suppress(OSError):
-                connection.outbox.post(self._process.caller.refuse(0, end, connection.writer))
+    def _close(self, connection: Connection) -> None:
         fd = connection.socket.fileno()
         del self._connections[fd]
         self._behind.pop(fd, None)
         self._poll.unregister(fd)
         connection.close()
-        if not isinstance(end, ENDS):
-            print_failure(OUTSIDE, end)
-        end.__traceback__ = None  # it knows the frames that know it, and with them what could not be sent
-        if connection.attached and not self._connections:
-            self._process.release_if_stateless()
 
 
 def _raise_timeout(number: int, frame: FrameType | None) -> None:

@@ -15,7 +15,6 @@ import os
 import select
 from collections import deque
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Final
 
@@ -364,17 +363,9 @@ class EventLoop(Loop):
             self._loop.add_reader(connection.socket.fileno(), self._on_bytes, connection)
 
     def _give_up(self, connection: Connection, end: BaseException) -> None:
-        """The client has left, or talks nonsense and is told so; or the app has got in between."""
-        if isinstance(end, ProtocolError):
-            with suppress(OSError):
-                connection.outbox.post(self._process.caller.refuse(0, end, connection.writer))
-        self._close(connection)
-        if not isinstance(end, ENDS):
-            print_failure(OUTSIDE, end)
+        super()._give_up(connection, end)
         if self._process.drain_reason is not None:
             self.wake()
-        elif connection.attached and not self._connections:
-            self._process.release_if_stateless()
 
     def _close(self, connection: Connection) -> None:
         fd = connection.socket.fileno()

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from ..errors import ProtocolError
 from ..wire.large import MessageWriter
-from .connection import LARGE_ATTACH, Connection
+from .connection import ENDS, LARGE_ATTACH, Connection
+from .failures import OUTSIDE, print_failure
 from .streams import Outlet
 
 if TYPE_CHECKING:
@@ -55,6 +58,22 @@ class Loop(ABC):
     @abstractmethod
     def _on_bytes(self, connection: Connection) -> None:
         """Reads what has come, if anything has, and serves it as far as that is possible now."""
+
+    @abstractmethod
+    def _close(self, connection: Connection) -> None:
+        """Ends the connection, which is none of this loop's any more."""
+
+    def _give_up(self, connection: Connection, end: BaseException) -> None:
+        """The client has left, or talks nonsense and is told so; or the app has got in between."""
+        if isinstance(end, ProtocolError):
+            with suppress(OSError):
+                connection.outbox.post(self._process.caller.refuse(0, end, connection.writer))
+        self._close(connection)
+        if not isinstance(end, ENDS):
+            print_failure(OUTSIDE, end)
+        end.__traceback__ = None  # it knows the frames that know it, and with them what could not be sent
+        if connection.attached and not self._connections:
+            self._process.release_if_stateless()
 
     def meet_newcomers(self) -> None:
         """Takes what has come first on connections that have yet to be attached."""

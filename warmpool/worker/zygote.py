@@ -16,7 +16,7 @@ from contextlib import suppress
 from ..descriptors import adopt, close_all
 from ..launch import die_with
 from ..packets import expect_fds, receive, send
-from ..wire.process_messages import TO_ZYGOTE, CanFork, Forked, ForkFailed
+from ..wire.process_messages import TO_ZYGOTE, CanFork, Forked, NotForked
 from ..wire.shapes import Message
 from . import template
 from .birth import await_adoption, be_expendable, forget_signals, threads_besides_main
@@ -62,7 +62,7 @@ def _fork_twice(end: int) -> bool:
     try:
         middle = os.fork()
     except OSError as error:
-        _tell(end, ForkFailed("", {}, error.errno or 0))
+        _tell(end, NotForked(error.errno or 0))
         return False
     if middle:
         os.waitpid(middle, 0)
@@ -71,7 +71,7 @@ def _fork_twice(end: int) -> bool:
     try:
         child = os.fork()
     except OSError as error:
-        _tell(end, ForkFailed("", {}, error.errno or 0))
+        _tell(end, NotForked(error.errno or 0))
         os._exit(0)
     if child:
         _tell(end, Forked(child))
