@@ -381,6 +381,38 @@ class Seeing(Empty):
         return {"n": value.get("input", 5)}
 
 
+class Needing(Keeping):
+    m: int
+
+
+class Passing(Empty):
+    @model_validator(mode="wrap")
+    @classmethod
+    def passes(cls, value: Any, handler: Any) -> Any:
+        return handler(value)
+
+
+class PassingAll(BaseModel):
+    n: int
+
+    @model_validator(mode="before")
+    @classmethod
+    def passes(cls, value: Any) -> Any:
+        return value
+
+
+class Unwrapping(Empty):
+    @model_validator(mode="before")
+    @classmethod
+    def unwraps(cls, value: Any) -> Any:
+        return value["input"]
+
+
+class MadeByItself(Empty):
+    def __init__(self, **fields: Any) -> None:
+        super().__init__(**fields)
+
+
 class Picking(BaseModel):
     n: int = Field(5, validation_alias=AliasPath("input", "n"))
 
@@ -418,6 +450,26 @@ def keeping(self, input: Keeping) -> Any:
     return input.model_extra
 
 
+def needing(self, input: Needing) -> int:
+    return input.m
+
+
+def passing(self, input: Passing) -> int:
+    return input.n
+
+
+def passing_all(self, input: PassingAll) -> int:
+    return input.n
+
+
+def unwrapping(self, input: Unwrapping) -> int:
+    return input.n
+
+
+def made_by_itself(self, input: MadeByItself) -> int:
+    return input.n
+
+
 def seeing(self, input: Seeing) -> int:
     return input.n
 
@@ -453,8 +505,14 @@ MODEL_CALLS: dict[str, tuple[Callable[..., Any], Any, Any]] = {
     "by-the-parameters-name-with-a-validator-of-the-whole": (deferring, {"input": {"n": 3}}, 3),
     "by-the-parameters-name-not-given": (deferring, None, 13),
     "by-the-parameters-name-where-more-is-forbidden": (strict, {"input": {"n": 3}}, 3),
-    "more-is-kept": (keeping, {"input": {"n": 3}}, {"input": {"n": 3}}),
+    "more-is-kept": (keeping, {"text": "t", "input": {"n": 3}}, {"text": "t", "input": {"n": 3}}),
+    "more-is-kept-by-one-that-is-named": (keeping, {"input": {"n": 3, "input": {}}}, {"input": {}}),
+    "a-value-is-kept": (keeping, {"input": 3}, {"input": 3}),
     "a-validator-may-take-what-is-no-field": (seeing, {"input": 3}, 3),
+    "one-with-a-validator-is-named": (passing, {"input": {"n": 3}}, 3),
+    "one-with-a-validator-and-all-of-it-is-named": (passing_all, {"input": {"n": 3}}, 3),
+    "a-validator-may-want-the-whole": (unwrapping, {"input": {"n": 3}}, 3),
+    "one-with-an-init-is-named": (made_by_itself, {"input": {"n": 3}}, 3),
     "a-path-begins-with-a-key": (picking, {"input": {"n": 3}}, 3),
     "a-field-named-like-the-parameter": (itself, {"n": 3}, 3),
     "any-keys": (any_keys, {"numbers": {"numbers": 1}}, {"numbers": {"numbers": 1}}),
@@ -478,6 +536,12 @@ MODEL_CALLS: dict[str, tuple[Callable[..., Any], Any, Any]] = {
 @pytest.mark.parametrize(("method", "value", "result"), MODEL_CALLS.values(), ids=MODEL_CALLS.keys())
 def test_a_model_takes_the_whole_input(method, value, result):
     assert call(method, value) == result
+
+
+@pytest.mark.parametrize("method", [keeping, passing, passing_all, made_by_itself, needing])
+def test_a_model_that_is_named_and_wrong_is_refused(method):
+    """Not taken for one that is right and has everything by default."""
+    assert "input.n" in str(refusal(method, {"input": {"n": "three"}}))
 
 
 # --- else the keys are the parameters ---------------------------------------------------------------------------

@@ -112,6 +112,10 @@ _COPIED: Final = (list, dict, set, bytearray, deque, BaseModel)
 class BaseApp:
     """Base of all apps. Needs no `super().__init__()`.
 
+    When each hook runs, `help(warmpool.app)` tells. Class variables say how the app is to be run: `version`, the name
+    of this code; `warm` and `max_workers`, how many are ready, and how many there are; `cancel_grace`, the seconds that
+    a cancelled call may take to stop; `max_calls`, `max_lifetime` (seconds), `max_private_bytes`: when a session ends.
+
     A list, dict, set or model that is a default in the class body is copied for each instance. What `preload` puts
     on the class is not: it is there to be shared.
     """

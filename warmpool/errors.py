@@ -186,7 +186,9 @@ class WorkerLostError(SessionError):
 
 
 class CallError(WarmpoolError):
-    """One call was stopped before its end. What it had done until then is done; its session lives."""
+    """One call was stopped before its end. What it had done until then is done. Its session lives, unless the call did
+    not stop when it was told to: the message says so.
+    """
 
 
 class CallCancelledError(CallError):

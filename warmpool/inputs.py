@@ -2,7 +2,7 @@
 
 One parameter that is a pydantic model takes the whole input; otherwise the input's keys are the parameters, checked by
 a model made from them. Whoever gives the name of that one parameter as the only key means its value, unless the model
-may have a use for such a key.
+has a field of that name.
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ def keys_of(name: str, field: FieldInfo) -> set[str | None]:
 def _decode_model(name: str, model: type[BaseModel], annotation: Any, parameter: inspect.Parameter) -> Decode:
     adapter, key = TypeAdapter(annotation), parameter.name
     validate = _validation(adapter.validator, adapter.core_schema)
-    is_free = _has_no_use_for(key, model, adapter.core_schema)
+    is_free = not any(key in keys_of(name, field) for name, field in model.model_fields.items())
+    is_hungry = is_free and _may_use_any_key(model, adapter.core_schema)
     told = parameter.default if isinstance(parameter.default, FieldInfo) else None
     default = parameter.default if told is None else parameter.empty
 
@@ -85,26 +86,34 @@ def _decode_model(name: str, model: type[BaseModel], annotation: Any, parameter:
         arguments = decode(value)
         return decode_named(value) if value and key in value and len(value) == 1 else arguments
 
+    def decode_named_first(value: Any) -> Arguments:
+        """For a model that keeps any key, or shows it to a validator of the author's: whose way with it may be any."""
+        if type(value) is dict and value.keys() == {key} and type(value[key]) is dict:
+            try:
+                return decode_named(value)
+            except InvalidInputError:
+                raise
+            except Exception:  # noqa: S110  (it wants to see the whole)
+                pass
+        return decode(value)
+
     ignores = is_free and not any(field.is_required() for field in model.model_fields.values())
-    careful = decode_unless_ignored if ignores else decode
+    careful = decode_named_first if is_hungry else decode_unless_ignored if ignores else decode
     return careful if told is None or told.is_required() else _or_default(careful, told)
 
 
-def _has_no_use_for(key: str, model: type[BaseModel], schema: Any) -> bool:
-    """Whether a key is no field's, and nobody keeps it or sees it before the fields do: a validator of the author's may
-    make of it what he likes.
+def _may_use_any_key(model: type[BaseModel], schema: Any) -> bool:
+    """Whether somebody keeps a key that is no field's, or sees it before the fields do. Of a root model any key may be
+    part, and its value is asked for when that does not fit.
     """
+    if model.__pydantic_root_model__:
+        return False
     known = {one["ref"]: one for one in schema.get("definitions", ())}
     while schema["type"] in _AROUND:
         schema = known[schema["schema_ref"]] if schema["type"] == "definition-ref" else schema["schema"]
     if schema["type"] != "model" or schema.get("custom_init"):
-        return False
-    if schema.get("root_model"):
-        return True  # it is asked for what does not fit only
-    if schema["schema"]["type"] != "model-fields":
-        return False
-    keys = {key for name, field in model.model_fields.items() for key in keys_of(name, field)}
-    return model.model_config.get("extra") != "allow" and key not in keys
+        return True
+    return schema["schema"]["type"] != "model-fields" or model.model_config.get("extra") == "allow"
 
 
 def _or_default(decode: Decode, field: FieldInfo) -> Decode:

@@ -1234,6 +1234,29 @@ def test_a_signal_stops_a_daemon_in_the_foreground(free_socket: Path, number: si
     assert processes_marked(os.environ[MARK]) == []
 
 
+LOSES_ITS_STARTER = """\
+import os, signal, sys
+from warmpool.cli import serve
+from warmpool.launch import is_gone
+from warmpool.paths import Places
+
+def run(ready):
+    starter = os.getppid()
+    os.kill(starter, signal.SIGKILL)
+    is_gone(starter)
+    ready()
+
+serve._detach(Places.of(sys.argv[1]), run)
+"""
+
+
+def test_a_daemon_whose_starter_died_leaves_and_says_why(free_socket: Path):
+    subprocess.run([sys.executable, "-c", LOSES_ITS_STARTER, str(free_socket)], check=False, timeout=PATIENCE)
+    log = free_socket.with_name("d.sock.log")
+    while "whoever started this daemon did not wait for it: it leaves" not in log.read_text():
+        look_again()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_to_a_daemon_that_has_just_made_its_files_leaves_none(free_socket: Path, number: signal.Signals):
     with running(command(free_socket, "serve")) as daemon:

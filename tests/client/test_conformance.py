@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import select
 import signal
 import socket
@@ -789,6 +790,8 @@ def test_lists_have_pages(both: Any):
     assert [info.id for info in both.sessions.list(labels={"n": "0"}, app="counter")] == [ids[4], ids[2], ids[0]]
     assert [info.id for info in both.sessions.list(name_prefix="page/1")] == [ids[1]]
     assert ids[3] in [info.id for info in both.sessions.list(status="ended", limit=1000)]
+    for app, found in ((COUNTER, 4), (Path(COUNTER), 4), (f"{COUNTER}#primed", 4), (f"{COUNTER}@1.0", 0), (PLAIN, 0)):
+        assert both.sessions.list(app=app, labels={"all": "yes"}).total == found, app
     assert both.sessions.list(app="nothing") == []
 
 
@@ -977,6 +980,10 @@ def test_a_call_that_does_not_stop_takes_its_session_with_it(both: Any):
     with pytest.raises(CallTimeoutError) as raised:
         session.call("ignore", timeout=0.05)
     assert raised.value.details["end_reason"] == "unresponsive"
+    assert re.fullmatch(
+        r"no answer within 0\.05 s; the call was cancelled; session ended: \S+ was ended \(unresponsive\); .*",
+        str(raised.value),
+    )
     with pytest.raises(SessionEndedError, match="unresponsive"):
         session.call("fine")
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from warmpool import Data, InvalidRequestError
+from warmpool import BaseApp, Data, InvalidRequestError
 from warmpool.client.requests import (
     Page,
     app_reference,
@@ -194,7 +194,9 @@ def test_an_app_by_its_path_or_its_class():
     assert ask(app=Path("apps/counter.py")).app == f"{CWD}/apps/counter.py"
     assert ask(app=Path("/counter")).app == "/counter"
     assert session_request(Path("counter"), {}, CWD).app == f"{CWD}/counter", "a path and no name"
-    with pytest.raises(InvalidRequestError, match=r"pathlib.*Path is no app: it is not a subclass of BaseApp"):
+    with pytest.raises(InvalidRequestError, match=r"BaseApp is no app: it does not derive from BaseApp"):
+        session_request(BaseApp, {}, "/")
+    with pytest.raises(InvalidRequestError, match=r"pathlib.*Path is no app: it does not derive from BaseApp"):
         ask(app=Path)
 
 

@@ -411,7 +411,7 @@ def test_an_attach_that_names_another_version_is_refused_and_says_which_it_is():
     story.session("counter", 2)
     error = story.attach(client.session, "counter", "v2").error
     assert type(error) is VersionMismatchError
-    assert "counter is at version v1, not v2" in error.message
+    assert f"session {client.session} runs version v1 of app counter, not v2" in error.message
     assert error.session_id == client.session
     assert story.attach(client.session, "counter", "v1").worker == client.worker
 

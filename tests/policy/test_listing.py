@@ -44,7 +44,9 @@ sessions = st.lists(
 ])  # fmt: skip
 queries = st.builds(
     Query,
-    app=st.sampled_from([None, *APPS, "chat@v1", "chat@v2"]),
+    app=st.sampled_from([None, *APPS]),
+    app_key=st.sampled_from([None, None, "/apps/chat.py"]),
+    version=st.sampled_from([None, None, "v1", "v2"]),
     status=st.sampled_from(["all", *STATUSES]),
     labels=labels,
     name_prefix=st.none() | st.sampled_from(["v", "vision/", "nobody"]),
@@ -54,9 +56,10 @@ queries = st.builds(
 
 def matches(query: Query, session: Session) -> bool:
     """As a user would say it."""
-    app, _, version = (query.app or session.app).partition("@")
     return (
-        (app, version or session.version) == (session.app, session.version)
+        query.app in (None, session.app)
+        and query.app_key in (None, session.app_key)
+        and query.version in (None, session.version)
         and query.status in ("all", session.status)
         and all(session.labels.get(key) == value for key, value in query.labels.items())
         and (query.name_prefix is None or (session.name is not None and session.name.startswith(query.name_prefix)))

@@ -26,6 +26,8 @@ FORMS: dict[str, tuple[AppReference, str]] = {
     # a path
     "examples/apps/counter.py": (AppReference("examples/apps/counter.py"), PATH),
     "counter.py": (AppReference("counter.py"), PATH),
+    ".": (AppReference("."), PATH),
+    "..:Cart": (AppReference("..", "Cart"), PATH),
     "./counter": (AppReference("./counter"), PATH),
     "apps/counter": (AppReference("apps/counter"), PATH),
     "apps/counter/": (AppReference("apps/counter/"), PATH),

@@ -114,7 +114,9 @@ def _add_serve(commands: _Commands) -> None:
     serve.add_argument("--call-frame-limit", type=int, metavar="BYTES", help="largest message over a socket (16 MiB)")
     serve.add_argument("--call-memory-limit", type=int, metavar="BYTES", help="largest in shared memory (1 GiB)")
     serve.add_argument("--idle-exit", type=float, metavar="S", help="exit after so many idle seconds (never)")
-    serve.add_argument("--app-idle-timeout", type=float, metavar="S", help="unload an app idle for so long (600)")
+    serve.add_argument(
+        "--app-idle-timeout", type=float, metavar="S", help="unload apps idle for so long, but not APPS (600)"
+    )
     serve.add_argument("--detach", action="store_true", help="run in the background, with a log file")
     serve.add_argument("--log-cap-mb", type=int, metavar="MB", help="largest size of a session's log (10)")
     serve.add_argument("--tail", action="store_true", help="copy what apps print to the daemon's log")
@@ -181,7 +183,7 @@ def _of_one_session(actions: _Commands, name: str, help: str) -> argparse.Argume
 
 
 def _filters(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--app", metavar="NAME", help="only of this app")
+    parser.add_argument("--app", metavar="APP", help="only of this app")
     status = parser.add_mutually_exclusive_group()
     status.add_argument("--status", choices=("active", "ended", "expired", "all"), help="(active)")
     status.add_argument("--all", dest="status", action="store_const", const="all", help="also those that are over")

@@ -12,7 +12,7 @@ from typing import Any
 from ..checks import check_number
 from ..constants import MIB
 from ..daemon.log import STDERR, STDOUT, open_log
-from ..errors import InvalidRequestError, WarmpoolError
+from ..errors import DaemonUnavailableError, InvalidRequestError, WarmpoolError
 from ..handshake import READY, error_in, refusal
 from ..launch import close_all_but
 from ..paths import Places, make_private, working_directory
@@ -74,7 +74,10 @@ def _detach(places: Places, run: Callable[[Callable[[], None]], None]) -> int:
     close_all_but({0, 1, 2, writable})
 
     def ready() -> None:
-        os.write(writable, READY)
+        try:
+            os.write(writable, READY)
+        except BrokenPipeError:
+            raise DaemonUnavailableError("whoever started this daemon did not wait for it: it leaves") from None
         os.close(writable)
 
     try:

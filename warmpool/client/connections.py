@@ -193,8 +193,12 @@ def request_frame(writer: FrameWriter, request: Message) -> bytes:
         raise InvalidRequestError(f"{what} cannot be sent: {error}") from None
 
 
-def no_answer(timeout: float | None, session_id: str | None) -> CallTimeoutError:
-    return CallTimeoutError(f"no answer within {timeout:g} s; the call was cancelled", session_id=session_id)
+def no_answer(timeout: float | None, session_id: str | None, end: WarmpoolError | None = None) -> CallTimeoutError:
+    """`end`: what has become of the session, or of the worker, as when the call did not stop by itself."""
+    text = f"no answer within {timeout:g} s; the call was cancelled"
+    if end is None:
+        return CallTimeoutError(text, session_id=session_id)
+    return CallTimeoutError(f"{text}; {end}", session_id=session_id, details=end.details)
 
 
 def cannot_use(broken: str) -> Exception:

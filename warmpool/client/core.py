@@ -358,9 +358,9 @@ class Core(ABC, Generic[L]):
             if stopped["state"] == "running":
                 await self.settle(link, overdue.call_id)
         except HangupError:
-            late.details |= (await self.explain(session_id)).details
+            return no_answer(timeout, session_id, await self.explain(session_id))
         except SessionError as error:
-            late.details |= error.details
+            return no_answer(timeout, session_id, error)
         return late
 
     async def stop_call(self, opened: Opened, call_id: int) -> Data:

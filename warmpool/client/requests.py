@@ -201,8 +201,8 @@ _BASE: Final = ("warmpool.app", "BaseApp")
 
 def _reference_of(app: type) -> str:
     """A class by its file and its name in it: it is imported there, never pickled."""
-    if _BASE not in [(kind.__module__, kind.__name__) for kind in app.__mro__]:
-        raise InvalidRequestError(f"{app.__module__}.{app.__qualname__} is no app: it is not a subclass of BaseApp")
+    if _BASE not in [(kind.__module__, kind.__name__) for kind in app.__mro__[1:]]:
+        raise InvalidRequestError(f"{app.__module__}.{app.__qualname__} is no app: it does not derive from BaseApp")
     file = getattr(sys.modules.get(app.__module__), "__file__", None)
     name = app.__qualname__
     if not file or not os.path.isfile(file):

@@ -7,6 +7,7 @@ is told about.
 from __future__ import annotations
 
 import builtins
+import os
 from collections.abc import AsyncGenerator, Generator, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Self, TypeVar
@@ -244,7 +245,7 @@ class AsyncSessions:
     async def list(
         self,
         *,
-        app: str | None = None,
+        app: str | os.PathLike[str] | type | None = None,
         status: str | None = None,
         labels: Mapping[str, str] | None = None,
         name_prefix: str | None = None,
@@ -253,8 +254,8 @@ class AsyncSessions:
     ) -> Page:
         """As `Sessions.list`, awaited."""
         found = await self._core.request(
-            "sessions.list",
-            app=app, status=status, labels=labels, name_prefix=name_prefix, limit=limit, cursor=cursor,
+            "sessions.list", **({} if app is None else _named(app)),
+            status=status, labels=labels, name_prefix=name_prefix, limit=limit, cursor=cursor,
         )  # fmt: skip
         return Page(found)
 
@@ -323,15 +324,16 @@ class AsyncApps:
         """As `Apps.list`, awaited."""
         return [Data(app) for app in await self._core.request("apps.list")]
 
-    async def get(self, app: str) -> Data:
+    async def get(self, app: str | os.PathLike[str] | type) -> Data:
         """As `Apps.get`, awaited."""
-        return Data(await self._ask("apps.get", app))
+        return Data(await self._core.request("apps.get", **_named(app)))
 
-    async def describe(self, app: str) -> builtins.list[Data]:
+    async def describe(self, app: str | os.PathLike[str] | type) -> builtins.list[Data]:
         """As `Apps.describe`, awaited."""
-        return [Data(function) for function in await self._ask("apps.describe", app)]
+        return [Data(function) for function in await self._core.request("apps.describe", **_named(app))]
 
-    async def _ask(self, method: str, app: str) -> Any:
-        cwd = working_directory()
-        reference, _ = app_reference(app, cwd)
-        return await self._core.request(method, app=reference, cwd=cwd)
+
+def _named(app: object) -> dict[str, str]:
+    """An app as it is told to the daemon, and from where it is seen."""
+    cwd = working_directory()
+    return {"app": app_reference(app, cwd)[0], "cwd": cwd}

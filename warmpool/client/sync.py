@@ -327,16 +327,16 @@ class Sessions:
     def list(
         self,
         *,
-        app: str | None = None,
+        app: str | os.PathLike[str] | type | None = None,
         status: str | None = None,
         labels: Mapping[str, str] | None = None,
         name_prefix: str | None = None,
         limit: int | None = None,
         cursor: str | None = None,
     ) -> Page:
-        """A page of sessions, newest first, of at most `limit` (100). `status` is "active", which is the default,
-        "ended", "expired" or "all". They have all of `labels`. Give the page's `cursor` for the next one. What `on_end`
-        returned (`end_value`) only `get` tells.
+        """A page of sessions, newest first, of at most `limit` (100), of this `app`, primed or not, with all of
+        `labels`. `status`: "active", which is the default, "ended", "expired" or "all". Give the page's `cursor` for
+        the next one. What `on_end` returned (`end_value`) only `get` tells.
         """
         return finish(
             self._twin.list(app=app, status=status, labels=labels, name_prefix=name_prefix, limit=limit, cursor=cursor)
@@ -391,10 +391,10 @@ class Apps:
         """The apps that the daemon knows by name, and how they fare."""
         return finish(self._twin.list())
 
-    def get(self, app: str) -> Data:
+    def get(self, app: str | os.PathLike[str] | type) -> Data:
         """How one app fares, where it lies and under which Python it runs. Does not load it."""
         return finish(self._twin.get(app))
 
-    def describe(self, app: str) -> builtins.list[Data]:
+    def describe(self, app: str | os.PathLike[str] | type) -> builtins.list[Data]:
         """The functions of an app, with their JSON schemas. Loads it if need be."""
         return finish(self._twin.describe(app))

@@ -169,14 +169,19 @@ class Requests:
         self,
         ticket: ev.Ticket,
         app: str | None = None,
+        cwd: str = "/",
         status: str | None = None,
         labels: dict[str, str] | None = None,
         name_prefix: str | None = None,
         limit: int | None = None,
         cursor: str | None = None,
     ) -> None:
+        reference = None if app is None else parse(app)
+        lies_there = reference is not None and (reference.is_path or reference.is_module)
         query = Query(
-            app=app,
+            app=None if reference is None or lies_there else reference.target,
+            app_key=self._catalog.key_of(reference, check_directory(cwd)) if reference and lies_there else None,
+            version=reference and reference.version,
             status=_STATUSES[0] if status is None else check_choice("status", status, _STATUSES),
             labels={} if labels is None else check_labels(labels),
             name_prefix=name_prefix,

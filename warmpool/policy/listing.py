@@ -12,14 +12,19 @@ from typing import NamedTuple
 
 from ..constants import PAGE_DEFAULT
 from ..facts import fact
+from ..wire.references import PRIMED
 from .sessions import Session
 
 
 @fact
 class Query:
-    """`status` "all": open ones and those that are over. `labels`: all of these, with these values."""
+    """`app`: by its name; `app_key`: where it lies. `status` "all": open ones and those that are over. `labels`: all of
+    these, with these values.
+    """
 
     app: str | None = None
+    app_key: str | None = None
+    version: str | None = None
     status: str = "active"
     labels: dict[str, str] = field(default_factory=dict)
     name_prefix: str | None = None
@@ -29,7 +34,9 @@ class Query:
     def matches(self, session: Session) -> bool:
         if self.status not in ("all", session.status):
             return False
-        if self.app not in (None, session.app, f"{session.app}@{session.version}"):
+        if self.app not in (None, session.app) or self.version not in (None, session.version):
+            return False
+        if self.app_key is not None and self.app_key != session.app_key.removesuffix(PRIMED):
             return False
         if self.name_prefix is not None and not (session.name or "").startswith(self.name_prefix):
             return False

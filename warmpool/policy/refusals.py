@@ -57,7 +57,12 @@ def check_match(session: Session, key: str | None, app: str | None, version: str
     if key not in (None, session.app_key):
         raise app_mismatch(session, app)
     if version not in (None, session.version):
-        raise version_mismatch(session.app, session.version, version, session.id)
+        raise VersionMismatchError(
+            f"session {session.id} runs version {session.version} of app {session.app}, not {version}; "
+            f"name {session.app}@{session.version}, {session.app} or no app, or open a session of the other one",
+            session_id=session.id,
+            details={"version": session.version, "wanted": version},
+        )
 
 
 def app_mismatch(session: Session, wanted: str | None) -> AppMismatchError:
@@ -70,10 +75,9 @@ def app_mismatch(session: Session, wanted: str | None) -> AppMismatchError:
     )
 
 
-def version_mismatch(app: str, there: str, wanted: str | None, session_id: str | None = None) -> VersionMismatchError:
+def version_mismatch(app: str, there: str, wanted: str | None) -> VersionMismatchError:
     return VersionMismatchError(
         f"app {app} is at version {there}, not {wanted}; ask for {app}@{there}, or for {app} to get the newest",
-        session_id=session_id,
         details={"version": there, "wanted": wanted},
     )
 
@@ -149,5 +153,6 @@ def exhausted(pool: Pool, waiter: Waiter, why: str) -> PoolExhaustedError:
 
 def stopping() -> DaemonUnavailableError:
     return DaemonUnavailableError(
-        "the daemon is stopping; try again, and a new one will be started", details={"stopping": True}
+        "the daemon is stopping, and opens nothing any more; another one can be started when it has gone",
+        details={"stopping": True},
     )

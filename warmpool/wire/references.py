@@ -3,7 +3,7 @@
 counter                       registered by `serve`, or by an earlier use of its path
 counter@1.0                   pinned to a version
 counter:add  counter@1.0:add  with the function to call
-examples/apps/counter.py      a path: it has a slash, or ends with .py; a file or a package directory
+examples/apps/counter.py      a path: it has a slash, ends with .py, or is . or ..; a file or a package directory
 shop.py:Cart                  one class of several: it begins with a capital; Outer.Cart: one inside another
 package.module:Class          a module to import; the first name behind its colon is always the class
 counter#primed                its `setup` runs once, and each session is a copy of what that made
@@ -43,7 +43,7 @@ class AppReference(NamedTuple):
 
     @property
     def is_path(self) -> bool:
-        return os.sep in self.target or self.target.endswith(".py")
+        return os.sep in self.target or self.target.endswith(".py") or self.target in (os.curdir, os.pardir)
 
     @property
     def is_module(self) -> bool:
