@@ -1241,6 +1241,7 @@ from warmpool.launch import is_gone
 from warmpool.paths import Places
 
 def run(ready):
+    print("pid", os.getpid(), flush=True)
     starter = os.getppid()
     os.kill(starter, signal.SIGKILL)
     is_gone(starter)
@@ -1253,8 +1254,10 @@ serve._detach(Places.of(sys.argv[1]), run)
 def test_a_daemon_whose_starter_died_leaves_and_says_why(free_socket: Path):
     subprocess.run([sys.executable, "-c", LOSES_ITS_STARTER, str(free_socket)], check=False, timeout=PATIENCE)
     log = free_socket.with_name("d.sock.log")
-    while "whoever started this daemon did not wait for it: it leaves" not in log.read_text():
+    while not (told := re.match(r"pid (\d+)\n", log.read_text())):
         look_again()
+    assert wait_for_exit(int(told[1]))
+    assert "whoever started this daemon did not wait for it: it leaves" in log.read_text()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
