@@ -176,11 +176,12 @@ class Requests:
         limit: int | None = None,
         cursor: str | None = None,
     ) -> None:
+        check_directory(cwd)
         reference = None if app is None else parse(app)
-        lies_there = reference is not None and (reference.is_path or reference.is_module)
+        is_named = reference is None or not (reference.is_path or reference.is_module)
         query = Query(
-            app=None if reference is None or lies_there else reference.target,
-            app_key=self._catalog.key_of(reference, check_directory(cwd)) if reference and lies_there else None,
+            app=reference.target if reference and is_named else None,
+            app_key=self._catalog.key_of(reference, cwd) if reference and not is_named else None,
             version=reference and reference.version,
             status=_STATUSES[0] if status is None else check_choice("status", status, _STATUSES),
             labels={} if labels is None else check_labels(labels),
