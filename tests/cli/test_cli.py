@@ -1247,7 +1247,7 @@ def run(ready):
     is_gone(starter)
     ready()
 
-serve._detach(Places.of(sys.argv[1]), run)
+serve._detach(Places.of(sys.argv[1]), str, run)
 """
 
 
@@ -1353,6 +1353,14 @@ def test_log_lines_as_json(free_socket: Path):
     lines = [json.loads(line) for line in daemon.log]
     assert all(begun <= line["time"] <= time.time() for line in lines)
     assert f"{session_id} ended (client) after 1 calls" in [line["message"] for line in lines]
+
+
+def test_a_daemon_that_is_refused_writes_to_the_log_of_the_one_that_runs_as_that_does(free_socket: Path):
+    serve = ("serve", "--detach", "--log-json")
+    assert warmpool(free_socket, *serve).returncode == 0
+    assert "INVALID_REQUEST: a daemon is already running on" in warmpool(free_socket, *serve).stderr
+    *_, last = [json.loads(line) for line in free_socket.with_name("d.sock.log").read_text().splitlines()]
+    assert last["message"].startswith("not started: INVALID_REQUEST: a daemon is already running on")
 
 
 PRINTED_ON_IMPORT = ["by print", "by print to stderr", "by os.write", "by a child", "without an end"]

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..checks import check_number
 from ..constants import MIB
-from ..daemon.log import STDERR, STDOUT, open_log
+from ..daemon.log import STDERR, STDOUT, as_json, as_text, open_log
 from ..errors import DaemonUnavailableError, InvalidRequestError, WarmpoolError
 from ..handshake import READY, error_in, refusal
 from ..launch import close_all_but
@@ -30,7 +30,8 @@ def serve(options: argparse.Namespace) -> int:
         _serve(options, places, settings, ready=lambda: None)
         return 0
     make_private(places)
-    return _detach(places, lambda ready: _serve(options, places, settings, ready=ready))
+    form = as_json if options.log_json else as_text
+    return _detach(places, form, lambda ready: _serve(options, places, settings, ready=ready))
 
 
 def _serve(options: argparse.Namespace, places: Places, settings: Settings, *, ready: Callable[[], None]) -> None:
@@ -51,8 +52,10 @@ def _settings(options: argparse.Namespace) -> Settings:
     return Settings(**given)
 
 
-def _detach(places: Places, run: Callable[[Callable[[], None]], None]) -> int:
-    """Runs the daemon in a child of its own session, and returns when it is ready. Raises its error if it fails."""
+def _detach(places: Places, form: Callable[[str], str], run: Callable[[Callable[[], None]], None]) -> int:
+    """Runs the daemon in a child of its own session, and returns when it is ready. Raises its error if it fails, which
+    is in its log too, in this form: that may be another daemon's, and somebody else may have started this one.
+    """
     try:
         log = open_log(places.log)
     except OSError as error:
@@ -85,5 +88,7 @@ def _detach(places: Places, run: Callable[[Callable[[], None]], None]) -> int:
     except WarmpoolError as error:
         with suppress(OSError):  # after `ready` nobody listens there
             os.write(writable, refusal(error))
-        raise
+        with suppress(OSError):
+            os.write(STDERR, form(f"not started: {error.code}: {error}").encode(errors="replace"))
+        return 1
     return 0
