@@ -172,7 +172,7 @@ def test_one_with_threads_forks_nothing(start_daemon, tmp_path: Path, monkeypatc
 def test_one_that_cannot_import_what_all_need_is_no_shortage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Each template says so, with its back-off, until something is installed."""
     packages = tmp_path / "site-packages"
-    packages.mkdir()
+    (packages / "__pycache__").mkdir(parents=True)  # whoever imports from there makes it, and that looks like a change
     broken = packages / "annotated_types.py"
     broken.write_text("raise ImportError('half installed')")
     monkeypatch.setenv("PYTHONPATH", str(packages))
