@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from support import APPS, PATIENCE, look_again, processes_marked, wait_for_exit, wait_until_busy, when
+from support import APPS, PATIENCE, look_again, processes_marked, wait_for_exit, wait_for_workers, wait_until_busy, when
 
 from warmpool import (
     AppBrokenError,
@@ -24,6 +24,14 @@ from warmpool import (
 )
 
 COUNTER = str(APPS / "counter.py")
+
+
+def test_workers_are_kept_warm_also_while_time_stands():
+    with embedded() as client:
+        client.clock.freeze()
+        for held in (1, 2):
+            client.session(COUNTER)
+            wait_for_workers(client, leased=held, warm=1)
 
 
 def test_a_lifetime_that_is_over_in_a_call_ends_with_it(client: TestingClient, tmp_path: Path):

@@ -271,7 +271,10 @@ class Broker:
                     self.fleet.editions.load_overdue(pool, now)
             case "idle app", str() as app_key:
                 self.fleet.editions.app_idle(app_key, now)
-            case "memory" | "no room" | "refill", _:
+            case "refill", str() as pool_id:
+                if (pool := self.fleet.editions.pools.get(pool_id)) is not None:
+                    self.fleet.refill_due(pool)
+            case "memory" | "no room", _:
                 pass  # `settle` looks again
             case _:
                 raise AssertionError(f"{timer} is the deadline of nobody")

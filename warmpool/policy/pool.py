@@ -124,6 +124,8 @@ class Pool:
     """Why the machine had no room for a process of it, until there was some."""
     refill_at: float = 0.0
     """When warm workers may be made, for nobody in particular."""
+    refill_set: float = 0.0
+    """The `refill_at` that its deadline was set for: since then that may have moved."""
     idle_delay: float = 0.0
     """The back-off before a warm worker is replaced that died before anybody had it; 0 after one was taken."""
     drained_since: float | None = None
