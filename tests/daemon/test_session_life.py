@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 import select
+import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from support import APPS, EXAMPLES, PATIENCE, wait_for_exit, when
+from support import APPS, EXAMPLES, PATIENCE, Daemon, wait_for_exit, when
 
 from warmpool import (
     AppError,
@@ -212,3 +215,13 @@ def test_a_window_goes_only_with_a_new_session(client: Client):
             with pytest.raises(InvalidRequestError, match="session_timeout"):
                 client.run(app=COUNTER, function="add", session=target, session_timeout=5)
         assert session.info().call_count == 0
+
+
+def test_a_keepalive_that_was_there_in_time_counts_though_the_daemon_was_late(daemon: Daemon):
+    session = daemon.client.session(COUNTER, session_timeout=1)
+    os.kill(daemon.pid, signal.SIGSTOP)
+    with ThreadPoolExecutor(1) as pool:
+        keepalive = pool.submit(session.keepalive)
+        select.select([], [], [], 1.3)  # the window is over, and nobody has met its end
+        os.kill(daemon.pid, signal.SIGCONT)
+        assert keepalive.result(PATIENCE).status == "active"

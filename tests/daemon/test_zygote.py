@@ -7,6 +7,8 @@ import errno
 import os
 import signal
 import site
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -14,7 +16,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from support import APPS, Daemon, children_of, look_again, open_files, wait_for_exit, zygote_of
+from support import APPS, PATIENCE, Daemon, children_of, look_again, open_files, wait_for_exit, zygote_of
 
 from warmpool import AppBrokenError, PoolExhaustedError, embedded, packets
 from warmpool.daemon import zygote as ends
@@ -53,6 +55,27 @@ def test_it_is_there_before_it_is_wanted(daemon: Daemon):
     (first,) = children_of(daemon)
     daemon.client.session(COUNTER)
     assert zygote_of(daemon) == first
+
+
+BEGINS = """\
+import sys
+from warmpool.daemon import main
+from warmpool.paths import Places
+from warmpool.settings import Settings
+
+def begin():
+    print(sorted({"uvloop", "asyncio", "warmpool.daemon.server", "warmpool.policy.broker"} & sys.modules.keys()))
+    sys.exit()
+
+main.start_zygote = begin
+main.serve(Places.of(sys.argv[1]), Settings())
+"""
+
+
+def test_it_is_started_before_the_daemon_imports_what_it_is_made_of(directory: Path):
+    command = [sys.executable, "-c", BEGINS, str(directory / "d.sock")]
+    begun = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=True)
+    assert (begun.stdout, list(directory.iterdir())) == ("[]\n", [])
 
 
 def test_a_template_is_as_a_fresh_process_would_be(daemon: Daemon, directory: Path):
@@ -226,6 +249,17 @@ def test_one_that_hangs_is_replaced(monkeypatch: pytest.MonkeyPatch):
         own.run_until(lambda: own.end._channel is None)
         assert isinstance(own.first_word(), Forked)
         assert own.said == ["the process that forks templates was killed by SIGKILL since it was not done after 0 s"]
+
+
+def test_one_that_hangs_in_its_imports_is_of_no_use(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(ends, "IMPORT_TIMEOUT", 0.1)
+    first = start_zygote()
+    os.kill(first.spawned.pid, signal.SIGSTOP)
+    with closing(OwnZygote(first)) as own:
+        assert own.first_word() is None
+        own.run_until(lambda: own.end._channel is None)
+        assert own.end.fork(own.said.append) is None
+        assert own.said[-1] == "each template is started by itself, until something is installed"
 
 
 def test_a_first_one_that_nobody_can_watch_is_replaced():

@@ -1,8 +1,8 @@
 """All children of the daemon: those that it knows, by their pidfds, and orphans.
 
-The daemon is a subreaper, so what a dead worker or template has left running becomes its child. Any child that it does
-not know is such an orphan, and is killed. They are looked for when a child that we know has died, and when one has
-died that we do not know; but not after each of many, since a look takes longer the more children there are.
+The daemon is a subreaper, so what a dead worker has left running becomes its child, or an import at once. Any child
+that it does not know is such an orphan, and is killed. They are looked for when a child that we know has died, and when
+one has died that we do not know; but not after each of many, since a look takes longer the more children there are.
 
 Some orphans end by themselves when they see that their worker is dead, and must: multiprocessing has a process that
 removes then what shared memory is left, and a daemon that an app has embedded removes its files. So who is in the

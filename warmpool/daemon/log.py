@@ -3,7 +3,7 @@
 Promises never to wait: whoever reads a pipe or a terminal may stop, and a descriptor that was ready a moment ago may be
 filled by a worker that prints to the same one. So a pipe or a terminal is opened once more, for writes of ours that
 give up; O_NONBLOCK on stderr itself would be set for everybody who shares it. What could not be written is counted, and
-the next line that gets through says so. One write per line and no more, as long as there is room (and a look at the
+the next line that gets through says so. One write per line of up to 4 KiB, as long as there is room (and a look at the
 size of a file that is begun anew when it is too long): a line is written while a client's first call is on its way.
 """
 

@@ -1,8 +1,8 @@
 """What clients ask of the daemon, opens and control requests: each is checked, then becomes an event for the broker, or
 is answered at once from what is known.
 
-A request for more of a log than there is yet is held until there is: a follower asks again from where it was, so one
-that reads slowly makes nobody wait and nothing pile up.
+A request that waits for more of a log than there is yet is held until there is: a follower asks again from where it
+was, so one that reads slowly makes nobody wait and nothing pile up.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Whether there are descriptors for one more process, and words for when the machine has no room for it.
 
-A process is made only while some descriptors would be left after it, for whoever then asks for the status, ends a
+A process is made only while there are some more descriptors than it takes, for whoever then asks for the status, ends a
 session or stops the daemon. They are counted by taking them: the kernel gives the lowest number that is free, which
 says nothing of how many there are, and a list of all that are open grows with the sessions.
 """
@@ -44,6 +44,7 @@ def why_no_room(error: OSError) -> str:
         return f"the machine cannot make another process ({error.strerror or error})"
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return (
-        f"the daemon is out of file descriptors: it may have {limit}, and keeps {SPARE_DESCRIPTORS} of them free; "
+        f"the daemon is out of file descriptors: it may have {limit}, and begins no process with fewer than "
+        f"{SPARE_DESCRIPTORS} left; "
         "start it with a higher `ulimit -Hn`"
     )

@@ -1,4 +1,6 @@
-"""How a process that imports an app is started: forked from the zygote, or afresh under an interpreter of the app's."""
+"""How a process that imports an app is started: forked from the zygote, or afresh where that is of no use, or under an
+interpreter of the app's.
+"""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """The daemon's end of the zygote, from which templates are forked. Another one is started when it has died or something
 has been installed: what it imported may lie there in another version by now.
 
-It says when it can fork, and is asked for one template at a time. What waits when it dies ends without a word, and is
-tried again. One that ends before it has said so once is of no use, be it that it cannot import what it must or that the
-environment gives it threads. Templates are fresh processes then, until something is installed.
+It says when it can fork, and is asked for one template at a time. What waits when it dies ends without a word, and who
+waits for that tries again. One that ends before it has said so once is of no use, be it that it cannot import what it
+must or that the environment gives it threads. Templates are fresh processes then, until something is installed.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The editions of each app: which one serves, which may take over, and what happens when one does not work.
 
-An app's newest edition starts as its candidate and takes over when its first worker is ready. If it cannot be
-imported or set up, the edition before it goes on serving, and is not tried again until its pause is over or its
-files change. Those who wait stand in line at an edition, and move with it: to the next when that takes over, back to
-the one before when the edit is broken.
+An app's newest edition starts as its candidate and takes over when its first worker is ready, or as soon as it has
+loaded where none serves and none is wanted. If it cannot be imported or set up, the edition before it goes on serving,
+and is not tried again until its pause is over or its files change. Those who wait stand in line at an edition, and move
+with it: to the next when that takes over, back to the one before when the edit is broken.
 
 Only the edition whose files are the app's present ones can be imported. A template of another that has died cannot be
 made again; who waits for it moves on.

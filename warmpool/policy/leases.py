@@ -1,8 +1,8 @@
 """Leases: who holds which worker, for how long, and what is said of it afterwards.
 
 A session's window is never counted here: it is read off the board, when somebody asks and at the earliest moment at
-which it could be over. Then the worker is asked, and has the last word; opens, attaches and keepalives that come in
-between are held back until it has spoken.
+which it could be over. Then the worker is asked, and has the last word if it answers; opens, attaches and keepalives
+that come in between are held back until it has spoken.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ A lease is ACTIVE; EXPIRING while its worker is asked whether it is really idle;
 the worker runs its hooks; CLOSED when the worker is gone.
 
 A template is LOADING the app; READY to fork workers; LOST when there is none, before the first as after one has died,
-and the next open starts one. RETIRED: another edition has taken over, or nobody used the app, and no worker is made any
-more.
+and the next open, or who waits, has one started. RETIRED: another edition has taken over, it is broken, nobody used the
+app, or the daemon stops, and no worker is made any more.
 """
 
 from __future__ import annotations

@@ -4,8 +4,9 @@ The daemon is the parent of every worker. A template forks twice and the process
 gives the worker to the daemon, which is the nearest subreaper. Only then may the worker arm its parent-death
 signal: armed earlier, the middle's exit would kill it.
 
-The worker is a subreaper itself. What its app leaves running is its own while it lives, and comes to the daemon
-when it dies; so a child of the daemon that the daemon does not know is always an orphan of a dead worker.
+The worker is a subreaper itself. What its app leaves running is its own while it lives, and comes to the daemon when it
+dies, as what an import has left does at once; so a child of the daemon that the daemon does not know is wanted by
+nobody, or about to say that it exists.
 """
 
 from __future__ import annotations

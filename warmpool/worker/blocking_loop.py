@@ -11,7 +11,7 @@ poll and then a read for each call, and the poll is a quarter of a call. So, whi
   whether its message was read, and if not raises the signal again (`daemon/workers.py`). (Refused: a receive
   time-out. It costs a call a kernel timer.)
 
-Whenever there is not exactly one, the loop polls everything at once.
+Whenever there is not exactly one, or it has not taken its answer, the loop polls everything at once.
 """
 
 from __future__ import annotations

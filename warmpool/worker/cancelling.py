@@ -6,7 +6,7 @@ between two steps of whatever runs. The handler takes what has been sent, and if
 it raises `CallCancelled` on the spot. Why that is safe:
 
 - It raises only while `exposed` holds the id of a cancelled call. `exposed` is set and cleared inside a `try` that
-  catches everything, around the app's code (and pydantic's around its validators and serializers) and nothing else:
+  catches everything, around the app's code and what decodes and encodes for it, and nothing else:
   wherever the exception falls, it ends up there. It is cleared before the exception is raised, so there is one a call.
 - What of ours the app's code calls (progress, print, the logger) is shielded: `exposed` is cleared on the way in; on
   the way out `expose` looks at what has been missed.
