@@ -61,6 +61,7 @@ class Lease:
     busy: bool = False
     gone: bool = False
     """Its worker's exit was reported."""
+    end_value: bytes | None = None
     over_at: float = 0.0
     app: str = "counter"
     name: str | None = None
@@ -482,10 +483,15 @@ class BrokerMachine(RuleBasedStateMachine):
             self.exits(worker)
 
     @precondition(lambda self: self.world.told_to_stop())
-    @rule(pick=picks, goodbye=st.booleans())
-    def a_worker_goes_as_it_was_told(self, pick: int, goodbye: bool) -> None:
+    @rule(pick=picks, goodbye=st.booleans(), value=st.sampled_from([None, b"\xc0"]))
+    def a_worker_goes_as_it_was_told(self, pick: int, goodbye: bool, value: bytes | None) -> None:
         worker = self.world.workers[choose(pick, self.world.told_to_stop())]
         if goodbye and not worker.is_dead:
+            if value is not None:
+                self.world.happens(ev.WorkerEnded(worker.id, value))
+                for lease in self.leases:
+                    if lease.client.worker == worker.id:
+                        lease.end_value = value
             self.world.leaves(worker.id)
         self.exits(worker)
 
@@ -725,7 +731,7 @@ class BrokerMachine(RuleBasedStateMachine):
             assert session.ended_at is not None
             assert session.ended_at > lease.stops_from - BLINK, "the call had more time"
             lease.decide("ended", "unresponsive", session.ended_at)
-        assert (session.status, session.end_reason) == (lease.status, lease.reason)
+        assert (session.status, session.end_reason, session.end_value) == (lease.status, lease.reason, lease.end_value)
         worker = self.world.workers.get(lease.client.worker)
         assert (worker is None) == lease.gone
         if worker is not None and lease.busy and lease.stops_from is not None:
