@@ -345,7 +345,9 @@ def test_an_app_that_the_daemon_has_no_descriptor_for_is_not_called_broken(daemo
     for _ in range(2):
         with pytest.raises(PoolExhaustedError, match=r"no worker of app limited .*file descriptors.*ulimit"):
             daemon.client.session(LIMITED, open_timeout=0.1)
-        with pytest.raises(PoolExhaustedError, match=r"app limited cannot be started: .*file descriptors.*ulimit"):
+        with pytest.raises(
+            PoolExhaustedError, match=r"app limited cannot be started for now, ask again: .*file descriptors.*ulimit"
+        ):
             daemon.client.apps.describe(LIMITED)
     resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, limits)
     assert daemon.client.session(LIMITED, open_timeout=5).id

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import select
 import signal
 import site
 import subprocess
@@ -242,13 +243,44 @@ def test_one_that_hangs_is_replaced(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(ends, "FORK_TIMEOUT", 0.1)
     with closing(OwnZygote()) as own:
         assert isinstance(own.first_word(), Forked)
-        own.run_until(lambda: own.end._can_fork)
+        own.run_until(lambda: own.end._current._can_fork)
         (pid,) = own.children._known
         os.kill(pid, signal.SIGSTOP)
         assert own.first_word() is None
-        own.run_until(lambda: own.end._channel is None)
+        own.run_until(lambda: own.end._current is None)
         assert isinstance(own.first_word(), Forked)
         assert own.said == ["the process that forks templates was killed by SIGKILL since it was not done after 0 s"]
+
+
+def test_one_whose_place_another_has_taken_forks_what_it_was_asked_for_and_goes(monkeypatch: pytest.MonkeyPatch):
+    """Or nothing would be forked while one thing after another is installed."""
+    with closing(OwnZygote(start_zygote())) as own:
+        orders = []
+        for turn in range(3):
+            monkeypatch.setattr(ends, "last_installed", lambda turn=turn: [turn])
+            orders.append(own.end.fork(own.said.append))
+        assert len(own.children._known) == 4, "the first was asked for nothing"
+        for channel in orders:
+            with channel:
+                channel.settimeout(0)
+                own.run_until(lambda channel=channel: bool(select.select([channel], [], [], 0)[0]))
+                assert isinstance(packets.receive(channel, FROM_TEMPLATE)[0], Forked)
+        own.run_until(lambda: len(own.end._alive) == 1)
+        assert own.said == []
+
+
+def test_one_whose_place_another_has_taken_and_that_hangs_is_killed(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(ends, "FORK_TIMEOUT", 0.1)
+    with closing(OwnZygote()) as own:
+        assert isinstance(own.first_word(), Forked)
+        own.run_until(lambda: own.end._current._can_fork)
+        (pid,) = own.children._known
+        os.kill(pid, signal.SIGSTOP)
+        with own.end.fork(own.said.append) as channel:
+            monkeypatch.setattr(ends, "last_installed", lambda: [-1])
+            assert isinstance(own.first_word(), Forked)
+            own.run_until(lambda: pid not in own.children._known)
+            assert packets.receive(channel, FROM_TEMPLATE) is None
 
 
 def test_one_that_hangs_in_its_imports_is_of_no_use(monkeypatch: pytest.MonkeyPatch):
@@ -257,7 +289,7 @@ def test_one_that_hangs_in_its_imports_is_of_no_use(monkeypatch: pytest.MonkeyPa
     os.kill(first.spawned.pid, signal.SIGSTOP)
     with closing(OwnZygote(first)) as own:
         assert own.first_word() is None
-        own.run_until(lambda: own.end._channel is None)
+        own.run_until(lambda: own.end._current is None)
         assert own.end.fork(own.said.append) is None
         assert own.said[-1] == "each template is started by itself, until something is installed"
 

@@ -349,7 +349,7 @@ def test_an_app_that_the_machine_has_no_room_for_is_tried_again_after_a_second_a
         story.open()
         assert story.loading() == [], "nor by the next who comes"
         assert type(curious.error) is PoolExhaustedError
-        assert "counter cannot be started: no process is to be had" in curious.error.message
+        assert "counter cannot be started for now, ask again: no process is to be had" in curious.error.message
         assert type(story.describe().error) is PoolExhaustedError
         story.wait(MEMORY_RECHECK)
         assert client.waits, turn
@@ -420,6 +420,17 @@ def test_a_worker_that_was_asked_for_before_says_nothing_of_the_room_that_there_
     story.ready(first)
     story.wait(0.6)
     assert "out of file descriptors" in client.error.message
+
+
+def test_who_waits_since_the_daemon_is_full_is_not_told_of_the_room_that_there_was_not_before():
+    story = Story(warm=0, max_workers=2)
+    client = story.open(app="counter", patience=5)
+    story.loads()
+    story.refuse_fork(*story.unborn(), why="the daemon is out of file descriptors")
+    for _ in range(2):
+        story.session("chat")
+    story.wait(5.1)
+    assert "2 of 2 workers are in use" in client.error.message
 
 
 def test_an_app_that_is_refused_a_fork_holds_no_other_up():

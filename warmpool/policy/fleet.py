@@ -320,7 +320,7 @@ class Fleet:
             return f"the app has its {pool.max_workers} workers (its `max_workers`), all in use"
         if self._free_memory() < self._settings.min_free_bytes:
             return "the machine is short of memory (--min-free-mb)"
-        if pool.no_room is not None:
+        if pool.no_room is not None and self._rows:
             return pool.no_room
         return f"{len(self.workers)} of {self._settings.max_workers} workers are in use (--max-workers)"
 

@@ -130,7 +130,7 @@ def with_last_lines(what: str, lines: Sequence[str]) -> str:
 
 
 def no_room(app: str, why: str) -> PoolExhaustedError:
-    return PoolExhaustedError(f"app {app} cannot be started: {why}")
+    return PoolExhaustedError(f"app {app} cannot be started for now, ask again: {why}")
 
 
 def no_room_for_edit(serving: Pool, why: str | None) -> str:
