@@ -494,6 +494,8 @@ def test_a_process_of_its_own_in_which_an_app_does_not_load_is_gone_though_it_ha
     )
     with pytest.raises(AppBrokenError, match="FileExistsError"):
         client.session(str(app))
+    while "starting" in client.status().workers_by_state:
+        look_again()
     template, *others = map(int, (directory / "pids").read_text().split())
     assert others
     for pid in (template, *others):

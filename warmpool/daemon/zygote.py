@@ -183,5 +183,6 @@ class Zygote:
 
     def stop(self) -> None:
         """The templates that they have forked do not notice."""
+        self._current = None
         for one in self._alive:
             one.kill()
