@@ -233,6 +233,14 @@ class OwnZygote:
         while not condition():
             self.loop.run_until_complete(asyncio.sleep(0))
 
+    def stand_still(self) -> int:
+        """After it has forked one template. Gives its pid."""
+        assert isinstance(self.first_word(), Forked)
+        self.run_until(lambda: self.end._current._can_fork)
+        (pid,) = self.children._known
+        os.kill(pid, signal.SIGSTOP)
+        return pid
+
     def close(self) -> None:
         self.end.stop()
         self.children.close()
@@ -242,10 +250,7 @@ class OwnZygote:
 def test_one_that_hangs_is_replaced(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(ends, "FORK_TIMEOUT", 0.1)
     with closing(OwnZygote()) as own:
-        assert isinstance(own.first_word(), Forked)
-        own.run_until(lambda: own.end._current._can_fork)
-        (pid,) = own.children._known
-        os.kill(pid, signal.SIGSTOP)
+        own.stand_still()
         assert own.first_word() is None
         own.run_until(lambda: own.end._current is None)
         assert isinstance(own.first_word(), Forked)
@@ -272,10 +277,7 @@ def test_one_whose_place_another_has_taken_forks_what_it_was_asked_for_and_goes(
 def test_one_whose_place_another_has_taken_and_that_hangs_is_killed(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(ends, "FORK_TIMEOUT", 0.1)
     with closing(OwnZygote()) as own:
-        assert isinstance(own.first_word(), Forked)
-        own.run_until(lambda: own.end._current._can_fork)
-        (pid,) = own.children._known
-        os.kill(pid, signal.SIGSTOP)
+        pid = own.stand_still()
         with own.end.fork(own.said.append) as channel:
             monkeypatch.setattr(ends, "last_installed", lambda: [-1])
             assert isinstance(own.first_word(), Forked)
