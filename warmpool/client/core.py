@@ -349,19 +349,17 @@ class Core(ABC, Generic[L]):
 
     async def give_up(self, link: L, timeout: float | None, overdue: OverdueError) -> WarmpoolError:
         """Cancels a call whose time is up, and waits until it has stopped if it was running. Gives the error."""
-        session_id = link.opened.session_id
-        late = no_answer(timeout, session_id)
-        if overdue.call_id is None:
-            return late
-        try:
-            stopped = await self.stop_call(link.opened, overdue.call_id)
-            if stopped["state"] == "running":
-                await self.settle(link, overdue.call_id)
-        except HangupError:
-            return no_answer(timeout, session_id, await self.explain(session_id))
-        except SessionError as error:
-            return no_answer(timeout, session_id, error)
-        return late
+        session_id, end = link.opened.session_id, None
+        if overdue.call_id is not None:
+            try:
+                stopped = await self.stop_call(link.opened, overdue.call_id)
+                if stopped["state"] == "running":
+                    await self.settle(link, overdue.call_id)
+            except HangupError:
+                end = await self.explain(session_id)
+            except SessionError as error:
+                end = error
+        return no_answer(timeout, session_id, end)
 
     async def stop_call(self, opened: Opened, call_id: int) -> Data:
         """Cancels a call on this connection."""
