@@ -5,7 +5,6 @@ All are forked from one zygote, which is real too.
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import os
 import select
@@ -18,18 +17,19 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import msgpack
 import psutil
 from support import PATIENCE, look_again
 
-from warmpool import packets
+from warmpool import launch, packets
 from warmpool.activity import Activity
 from warmpool.board import Board
 from warmpool.constants import MIB
 from warmpool.daemon.workers import NUDGE_AFTER
-from warmpool.launch import python_command, spawn_afresh
+from warmpool.daemon.zygote_process import start_zygote
+from warmpool.launch import be_subreaper
 from warmpool.wire.process_messages import (
     FROM_TEMPLATE,
     FROM_WORKER,
@@ -48,7 +48,6 @@ from warmpool.wire.shapes import Message, to_wire
 
 FIRST_ID = 2**62
 ATTACH = Attach("sess_1", "/", {}, 0, 0.0)
-_SET_CHILD_SUBREAPER: Final = 36
 
 
 class Client:
@@ -99,14 +98,8 @@ class Zygote:
     """Whose templates are children of this process, as they would be of the daemon."""
 
     def __init__(self) -> None:
-        self._channel, theirs = packets.pair()
+        self._pid, self._channel, self._printed = start_zygote().spawned
         self._channel.settimeout(PATIENCE)
-        self._printed, writable = os.pipe()
-        command = python_command("warmpool.worker.start", str(os.getpid()), function="zygote")
-        has = {1: writable, 2: writable, 3: theirs.fileno()}
-        self._pid = spawn_afresh(command, [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in has.items()])
-        os.close(writable)
-        theirs.close()
 
     def template(self, log: int) -> tuple[socket.socket, psutil.Process]:
         """A new one, and our end of its channel. It prints to `log`."""
@@ -133,10 +126,11 @@ class Zygote:
 @contextmanager
 def _orphans_are_ours() -> Iterator[None]:
     """What is orphaned among our descendants becomes a child of this process, and not of the first of all."""
-    libc = ctypes.CDLL(None)
-    libc.prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    yield
-    libc.prctl(_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+    be_subreaper()
+    try:
+        yield
+    finally:
+        launch._prctl(launch._PR_SET_CHILD_SUBREAPER, 0)
 
 
 class Worker:

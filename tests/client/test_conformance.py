@@ -790,7 +790,8 @@ def test_lists_have_pages(both: Any):
     assert [info.id for info in both.sessions.list(labels={"n": "0"}, app="counter")] == [ids[4], ids[2], ids[0]]
     assert [info.id for info in both.sessions.list(name_prefix="page/1")] == [ids[1]]
     assert ids[3] in [info.id for info in both.sessions.list(status="ended", limit=1000)]
-    for app, found in ((COUNTER, 4), (Path(COUNTER), 4), (f"{COUNTER}#primed", 4), (f"{COUNTER}@1.0", 0), (PLAIN, 0)):
+    for app, found in ((COUNTER, 4), (Path(COUNTER), 4), (f"{COUNTER}#primed", 4), (f"{COUNTER}@1.0", 0), (PLAIN, 0),
+                       (f"counter@{page[0].version}", 4), ("counter@1.0", 0)):  # fmt: skip
         assert both.sessions.list(app=app, labels={"all": "yes"}).total == found, app
     assert both.sessions.list(app="nothing") == []
 

@@ -255,8 +255,10 @@ def test_a_client_that_dies_in_a_call_harms_nothing(daemon: Daemon):
 
 
 def test_a_stopped_worker_does_not_stop_the_daemon(client: Client):
-    stopped = client.session(COUNTER)
-    os.kill(stopped.info().pid, signal.SIGSTOP)
+    stopped = client.session(COUNTER, session_timeout=1)
+    pid = stopped.info().pid
+    os.kill(pid, signal.SIGSTOP)
     with client.session(COUNTER) as session:
         assert session.call("add") == {"total": 1}
-    assert stopped.end().status == "ended", "it does not go, so it is killed"
+    assert wait_for_exit(pid), "its window ends, it does not answer, it is killed"
+    assert stopped.info().status == "expired"

@@ -93,7 +93,7 @@ def stopped() -> Iterator[Callable[[int], None]]:
 
 
 def test_nobody_wakes_up_when_nothing_happens(daemon: Daemon):
-    """Not the daemon, not its zygote, not a template, not a worker, be it warm or with a session, plain or of an event loop; and not
+    """Not the daemon, its zygote, a template or a worker, be it warm or with a session, plain or of an event loop; and not
     when a client has sent half a call.
     """
     sessions = [daemon.client.session(app) for app in (COUNTER, COUNTER, str(APPS / "answers_at_length.py"))]
